@@ -1,0 +1,1 @@
+"""From text to a checkpoint: corpus -> store -> sampling -> collator -> start -> pretrain."""
