@@ -1,4 +1,4 @@
-"""Where a model lives and what it runs on: resolving names to folders, the device, atomic files. Used by train, eval and hub."""
+"""Where a model lives and what it runs on: names to folders, the device, atomic files; for train, eval and hub."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def resolve_model(spec: str | os.PathLike[str]) -> ModelSource:
         raise FileNotFoundError(f"{text!r} is a file; give the folder that holds config.json and model.safetensors.")
     repo, _, revision = text.partition("@")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo):
-        raise FileNotFoundError(f"there is no folder {text!r}, and it is not a Hub id (user/name or user/name@revision).")
+        raise FileNotFoundError(
+            f"there is no folder {text!r}, and it is not a Hub id (user/name or user/name@revision)."
+        )
     return _snapshot(repo, revision or None)
 
 
@@ -74,7 +76,7 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
-    """Write a file so that a reader sees the old content or the new one, never a part: a temporary sibling, then a rename."""
+    """Write a file whole or not at all: a temporary sibling, then a rename; a reader never sees a part."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     payload = data.encode("utf-8") if isinstance(data, str) else data
