@@ -1,0 +1,178 @@
+"""The manifest of a checkpoint folder: sha256 and size of every file, written last, so that a torn folder shows.
+
+Pure standard library. Training writes and checks it round every save, the Hub commands round every push and pull.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+MANIFEST_NAME = "langsamp_manifest.json"
+FORMAT = 1
+_NOT_CONTENT = {".git", ".cache", "__pycache__"}  # what git, huggingface_hub and Python leave beside the files
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What a file must be: the sha256 of its content (hexadecimal) and its size in bytes."""
+
+    sha256: str
+    size: int
+
+
+def write_manifest(folder: str | os.PathLike[str], files: Iterable[str] | None = None) -> Path:
+    """Write ``langsamp_manifest.json`` for a folder, atomically; call it after everything else is on disk.
+
+    Args:
+        folder: the folder to describe.
+        files: names relative to the folder, with ``/``; default every file below it except the manifest itself and
+            what lies in ``.git``, ``.cache`` or ``__pycache__``.
+
+    Raises:
+        ValueError: a name that is absolute, leaves the folder or is a symbolic link.
+        FileNotFoundError: a named file does not exist.
+    """
+    root = Path(folder)
+    names = sorted(set(_content(root) if files is None else files) - {MANIFEST_NAME})
+    entries = {}
+    for name in names:
+        problem = _unsafe(root, name)
+        if problem:
+            raise ValueError(f"{problem}; a manifest names only real files below {root}.")
+        if not (root / name).is_file():
+            raise FileNotFoundError(f"{name!r} is not a file in {root}, so it cannot go into the manifest.")
+        entries[name] = asdict(_measure(root / name))
+    text = json.dumps({"format": FORMAT, "files": entries}, indent=1, sort_keys=True) + "\n"
+    return _replace(root / MANIFEST_NAME, text)
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, FileEntry]:
+    """The entries of a folder's manifest, by name; the names have the right form but are not compared with the disk.
+
+    Raises:
+        FileNotFoundError: there is no manifest.
+        ValueError: it is not a manifest, or a name in it is absolute or leaves the folder.
+    """
+    path = Path(folder) / MANIFEST_NAME
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{Path(folder)} has no {MANIFEST_NAME}: it was never finished, or not made by langsamp."
+        )
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        entries = {name: FileEntry(str(e["sha256"]), int(e["size"])) for name, e in data["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not a manifest ({type(error).__name__}: {error}); delete it or fetch it again."
+        ) from error
+    if data.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {data.get('format')!r}, this version reads {FORMAT}; upgrade langsamp.")
+    for name in entries:
+        problem = _bad_name(name)
+        if problem:
+            raise ValueError(f"{path}: {problem}.")
+    return entries
+
+
+def verify_manifest(folder: str | os.PathLike[str], follow_symlinks: bool = False) -> list[str]:
+    """Compare a folder with its manifest; each problem names the file, what was expected and what is there.
+
+    Files that the manifest does not name are no problem (a card may be added later).
+
+    Args:
+        folder: the folder to check.
+        follow_symlinks: accept symbolic links, as the Hub's cache makes them; their content is compared all the same.
+
+    Returns:
+        One sentence per problem; an empty list means that every file is as it was written.
+    """
+    root = Path(folder)
+    try:
+        entries = read_manifest(root)
+    except (FileNotFoundError, ValueError) as error:
+        return [str(error)]
+    found = (_compare(root, name, entry, follow_symlinks) for name, entry in sorted(entries.items()))
+    return [problem for problem in found if problem]
+
+
+def _compare(root: Path, name: str, entry: FileEntry, follow_symlinks: bool) -> str | None:
+    """What is wrong with one file, or None."""
+    problem = _bad_name(name) if follow_symlinks else _unsafe(root, name)
+    if problem:
+        return problem
+    path = root / name
+    if not path.is_file():
+        return f"{name}: expected {entry.size} bytes, the file is missing"
+    size = path.stat().st_size
+    if size != entry.size:
+        return f"{name}: expected {entry.size} bytes, found {size}"
+    actual = _measure(path)
+    if actual != entry:
+        return f"{name}: expected sha256 {entry.sha256}, found {actual.sha256}"
+    return None
+
+
+def _content(root: Path) -> list[str]:
+    """Every file below a folder that is content, as relative names with ``/``."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {root} to write a manifest for.")
+    names = []
+    for parent, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name not in _NOT_CONTENT]
+        names += [(Path(parent) / name).relative_to(root).as_posix() for name in files]
+    return names
+
+
+def _bad_name(name: str) -> str | None:
+    """Why a name cannot be a manifest entry: absolute, a drive, a backslash, ``..``, or not in its plain form."""
+    pure = PurePosixPath(name)
+    leaves = pure.is_absolute() or ".." in pure.parts
+    if leaves or name != pure.as_posix() or name in ("", ".") or any(c in name for c in "\\:\0"):
+        return f"the entry {name!r} is not a plain relative path inside the folder"
+    return None
+
+
+def _unsafe(root: Path, name: str) -> str | None:
+    """Why an entry must not be read: a bad name, or a symbolic link anywhere on the way to it."""
+    problem = _bad_name(name)
+    if problem:
+        return problem
+    path = root
+    for part in PurePosixPath(name).parts:
+        path = path / part
+        if path.is_symlink():
+            return f"the entry {name!r} is or goes through a symbolic link"
+    return None
+
+
+def _measure(path: Path) -> FileEntry:
+    """Hash a file in pieces, so that memory stays flat."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while piece := file.read(_READ_BYTES):
+            digest.update(piece)
+            size += len(piece)
+    return FileEntry(digest.hexdigest(), size)
+
+
+def _replace(target: Path, text: str) -> Path:
+    """Atomic write without importing torch through runtime: this module must stay importable anywhere."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return target
