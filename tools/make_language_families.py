@@ -15,7 +15,8 @@ from langcodes import Language
 BEGIN, END = '_TABLE = """\\\n', '"""\n'
 
 # Groups of ISO 639-5 that are geographic, disputed or not genealogical: a member's family is the next lower group.
-COLLECTIONS = set("art aus cai cau cpe crp euq khi mul nai paa sai sgn ssa tut und".split())
+COLLECTIONS = {"art", "aus", "cai", "cau", "cpe", "crp", "euq", "khi", "mul", "nai", "paa", "sai", "sgn", "ssa"}
+COLLECTIONS |= {"tut", "und"}
 
 
 def families(groups: dict[str, list[str]]) -> dict[str, list[str]]:
