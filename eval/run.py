@@ -1,0 +1,130 @@
+"""Run tasks on a model: units of work in, records out; finished records are never computed again.
+
+    run(evaluate_settings) -> results.jsonl, run.json (settings and coverage) in one run directory
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from langsamp.eval import records
+from langsamp.eval.data import DataError
+from langsamp.eval.task import Context, Coverage, Task, Unit, choose_languages
+from langsamp.runtime import atomic_write
+
+logger = logging.getLogger(__name__)
+
+# name -> module:object; imported when asked for, so that one task never pays for another's libraries.
+TASKS: dict[str, str] = {
+    "sr-bible": "retrieval:SR_BIBLE",
+    "sr-tatoeba": "retrieval:SR_TATOEBA",
+    "taxi1500": "classify:TAXI1500",
+    "sib200": "classify:SIB200",
+    "ner": "tagging:NER",
+    "pos": "tagging:POS",
+    "lm": "lm:LM",
+    "neutrality": "neutrality:NEUTRALITY",
+    "donors": "donors:DONORS",
+    "embedding-map": "embedding_map:EMBEDDING_MAP",
+}
+SETTINGS = "run.json"
+
+
+def load_task(name: str) -> Task:
+    """The task object of a name. Raises ValueError naming the tasks there are."""
+    if name not in TASKS:
+        raise ValueError(f"there is no task {name!r}; the tasks are {', '.join(TASKS)}")
+    module, _, attribute = TASKS[name].partition(":")
+    task: Task = getattr(importlib.import_module(f"langsamp.eval.{module}"), attribute)
+    return task
+
+
+def run(context: Context, tasks: Sequence[str], languages: Sequence[str] | None = None) -> list[Coverage]:
+    """Evaluate `tasks` in order; records go to `context.output`/results.jsonl as each unit is finished.
+
+    A rerun with the same settings only computes what is missing. Returns the coverage of each task.
+    Raises ValueError for an unknown task or if the folder holds a run with other settings, and DataError if a task
+    has no language at all.
+    """
+    objects = [load_task(name) for name in tasks]
+    _check_settings(context)
+    done = records.Done(context.output)
+    found = []
+    for task in objects:
+        chosen, coverage = choose_languages(task.name, task.languages(context), languages)
+        _run_task(task, context, chosen, coverage, done)
+        _save_coverage(context, coverage)
+        found.append(coverage)
+    return found
+
+
+def _run_task(task: Task, context: Context, chosen: list[str], coverage: Coverage, done: records.Done) -> None:
+    """Compute the units that are not done; a language with unusable data is counted as missing, with the reason."""
+    with tqdm(task.units(context, chosen), desc=task.name, unit="unit", disable=not context.progress) as units:
+        for unit in units:
+            units.set_postfix_str(unit.language or "", refresh=False)
+            if all(record in done for record in unit.expected):
+                continue
+            try:
+                fresh = _compute(unit, done)
+            except DataError as error:
+                if unit.language is None:
+                    raise
+                coverage.missing[unit.language] = str(error)
+                logger.warning("%s: %s is left out: %s", task.name, unit.language, error)
+                continue
+            records.append(context.output, fresh)
+            done.add(fresh)
+    if coverage.asked and len(coverage.missing) == len(coverage.asked):
+        raise DataError(coverage.line())
+
+
+def _compute(unit: Unit, done: records.Done) -> list[records.Record]:
+    """The unit's records that are not in the file yet; they must be the ones it promised."""
+    found = list(unit.compute())
+    promised = {records.key(record) for record in unit.expected}
+    given = {records.key(record) for record in found}
+    if given != promised:
+        raise RuntimeError(f"a task gave other records than it promised: {sorted(map(str, given ^ promised))}")
+    return [record for record in found if record not in done]
+
+
+def _check_settings(context: Context) -> None:
+    """One run directory holds one model under one set of settings: what would silently change a number is compared."""
+    path = context.output / SETTINGS
+    settings = {
+        "model": context.source.name, "revision": context.source.revision, "prefix": context.prefix,
+        "dtype": context.dtype, "special_tokens": context.special_tokens,
+        "data": context.data.root.resolve().name if context.data.root else "hub",
+    }
+    known = _read_settings(path)
+    for name, value in settings.items():
+        if name in known.get("settings", settings) and known.get("settings", settings)[name] != value:
+            raise ValueError(f"{context.output} holds a run with {name}={known['settings'][name]!r}, not {value!r}; "
+                             "choose another --output")
+    known["settings"] = settings
+    atomic_write(path, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+
+
+def _save_coverage(context: Context, coverage: Coverage) -> None:
+    path = context.output / SETTINGS
+    known = _read_settings(path)
+    known.setdefault("coverage", {})[coverage.task] = asdict(coverage)
+    atomic_write(path, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); remove it to start over") from error
