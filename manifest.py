@@ -48,9 +48,14 @@ def write_manifest(folder: str | os.PathLike[str], files: Iterable[str] | None =
             raise ValueError(f"{problem}; a manifest names only real files below {root}.")
         if not (root / name).is_file():
             raise FileNotFoundError(f"{name!r} is not a file in {root}, so it cannot go into the manifest.")
-        entries[name] = asdict(_measure(root / name))
-    text = json.dumps({"format": FORMAT, "files": entries}, indent=1, sort_keys=True) + "\n"
-    return _replace(root / MANIFEST_NAME, text)
+        entries[name] = measure(root / name)
+    return _replace(root / MANIFEST_NAME, manifest_text(entries))
+
+
+def manifest_text(entries: dict[str, FileEntry]) -> str:
+    """The text of a manifest: the same entries always give the same bytes, so that nothing changed means no commit."""
+    files = {name: asdict(entry) for name, entry in entries.items()}
+    return json.dumps({"format": FORMAT, "files": files}, indent=1, sort_keys=True) + "\n"
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, FileEntry]:
@@ -113,7 +118,7 @@ def _compare(root: Path, name: str, entry: FileEntry, follow_symlinks: bool) -> 
     size = path.stat().st_size
     if size != entry.size:
         return f"{name}: expected {entry.size} bytes, found {size}"
-    actual = _measure(path)
+    actual = measure(path)
     if actual != entry:
         return f"{name}: expected sha256 {entry.sha256}, found {actual.sha256}"
     return None
@@ -152,8 +157,8 @@ def _unsafe(root: Path, name: str) -> str | None:
     return None
 
 
-def _measure(path: Path) -> FileEntry:
-    """Hash a file in pieces, so that memory stays flat."""
+def measure(path: Path) -> FileEntry:
+    """The sha256 and the size of a file, read in pieces so that memory stays flat."""
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         while piece := file.read(_READ_BYTES):

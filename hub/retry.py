@@ -1,0 +1,167 @@
+"""What to do when the Hub does not answer as it should: try again, say what is wrong, and never show a token.
+
+Push and pull send every request through `attempt`; the clients themselves retry some requests and not others, and
+which ones differs between huggingface_hub 0.36 and 2.x.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+from huggingface_hub import get_token
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+TRIES = 5
+LONGEST_WAIT = 310.0  # seconds; the Hub counts requests in windows of five minutes
+_TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
+_TRANSPORTS = {"requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2"}  # whichever the client is built on
+_NOT_TRANSPORT = ("HTTPError", "HTTPStatusError", "InvalidURL", "UnsupportedProtocol", "MissingSchema", "InvalidSchema")
+_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{8,}")
+
+
+class HubError(RuntimeError):
+    """The Hub could not be used as asked; the message says what is wrong and what to do, and holds no token."""
+
+
+class ConflictError(HubError):
+    """The branch is not where this push expects it; nothing was written."""
+
+
+class IncompletePushError(HubError):
+    """What is on the Hub does not agree with its manifest: a push that was not finished, or files changed by hand."""
+
+
+def attempt(call: Callable[[], T], what: str, token: str | None = None, tries: int = TRIES) -> T:
+    """Call until it succeeds: again after 429, 5xx, timeouts and broken connections, waiting as the Hub asks.
+
+    Args:
+        call: the request; it must be safe to repeat.
+        what: what is being done, for messages ("uploading to user/x").
+        token: a token that must not appear in any message, besides the one the client has stored.
+        tries: how often to call at most.
+
+    Raises:
+        HubError: it still fails, or fails in a way that trying again does not mend.
+    """
+    for number in range(1, tries + 1):
+        try:
+            return call()
+        except HubError:
+            raise
+        except Exception as error:
+            wait = _wait(error, number)
+            if not is_transient(error):
+                raise translate(error, what, token) from None
+            if number == tries or wait > LONGEST_WAIT:
+                raise _gave_up(error, what, token, number, wait) from None
+            reason = redact(_first_line(error), token)
+            logger.warning("%s: %s; trying again in %.0f s (%d of %d).", what, reason, wait, number + 1, tries)
+            time.sleep(wait)
+    raise AssertionError("unreachable")
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may succeed later: rate limits, server faults, timeouts, broken connections."""
+    for cause in _chain(error):
+        if isinstance(cause, OfflineModeIsEnabled):
+            return False
+        status = status_of(cause)
+        if status is not None:
+            return status in _TRANSIENT_STATUS
+        if isinstance(cause, (ConnectionError, TimeoutError)) or "Consistency check failed" in str(cause):
+            return True
+        kind = type(cause)
+        if kind.__module__.split(".")[0] in _TRANSPORTS and kind.__name__ not in _NOT_TRANSPORT:
+            return True
+    return False
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that an error carries, if any."""
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    return int(status) if status is not None else None
+
+
+def redact(text: str, token: str | None = None) -> str:
+    """Replace access tokens by ``hf_***``: anything of their form, and the tokens in use whatever their form."""
+    for known in (token, get_token()):
+        if known:
+            text = text.replace(known, "hf_***")
+    return _TOKEN.sub("hf_***", text)
+
+
+def translate(error: BaseException, what: str, token: str | None = None) -> HubError:
+    """The error of a client as one sentence with a remedy."""
+    statuses = [status for cause in _chain(error) if (status := status_of(cause)) is not None]
+    status = statuses[0] if statuses else None
+    remedy = _REMEDY.get(status or 0)
+    if remedy is None:
+        return HubError(redact(f"{what} failed: {_first_line(error)}", token))
+    return HubError(f"{what} failed: {remedy}")
+
+
+_REMEDY = {
+    401: "the Hub does not accept the access token (401): it is missing, expired or revoked; put a valid one into the "
+    "environment variable HF_TOKEN, or run `hf auth login`.",
+    403: "the access token may not do this (403): it needs write access to the repository (HF_TOKEN, `hf auth login`).",
+    404: "there is no such repository or revision, or the token may not see it (404); check the name and HF_TOKEN.",
+    413: "the Hub says that a file is too large (413); save with a smaller max_shard_size.",
+    507: "the storage of the account on the Hub is full (507).",
+}
+
+
+def _gave_up(error: BaseException, what: str, token: str | None, tries: int, wait: float) -> HubError:
+    reason = redact(_first_line(error), token).rstrip(".")
+    asked = f", and the Hub asks to wait {wait:.0f} s" if wait > LONGEST_WAIT else ""
+    times = "once" if tries == 1 else f"{tries} times"
+    return HubError(
+        f"{what} failed {times} ({reason}{asked}); run the same command again later, what has arrived is not sent again."
+    )
+
+
+def _wait(error: BaseException, number: int) -> float:
+    """Seconds to wait before the next try: what the answer asks for, else 1, 2, 4, 8."""
+    for cause in _chain(error):
+        headers = getattr(getattr(cause, "response", None), "headers", None) or {}
+        asked = headers.get("Retry-After")
+        if asked:
+            return _seconds(str(asked))
+        window = re.search(r"\bt=(\d+)", str(headers.get("RateLimit") or ""))  # the Hub: "api";r=0;t=55
+        if window and status_of(cause) == 429:
+            return float(window[1])
+    return float(2 ** (number - 1))
+
+
+def _seconds(header: str) -> float:
+    """Retry-After in either of its forms (RFC 9110, 10.2.3): seconds, or a date."""
+    try:
+        if header.strip().isdigit():
+            return float(header)
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return 1.0
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what caused it: the clients wrap a broken connection into "not in the cache"."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = lines[0] if lines else type(error).__name__
+    if isinstance(error, HfHubHTTPError) and error.server_message:
+        message = f"{message} {error.server_message}" if error.server_message not in message else message
+    return message if len(message) < 300 else message[:300] + "..."

@@ -1,0 +1,191 @@
+"""What of a folder belongs on the Hub: the checkpoint and its documents, each file named on purpose, nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from huggingface_hub import get_token
+from safetensors import SafetensorError, safe_open
+
+from langsamp.manifest import MANIFEST_NAME, FileEntry, read_manifest
+
+WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
+MODEL = (
+    *WEIGHTS,
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "sentencepiece.bpe.model",
+    "modules.json",  # the next four: what sentence-transformers reads of an exported encoder
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "[0-9]_*/config.json",
+)
+DOCUMENTS = (
+    "README.md",
+    "LICENSE",
+    "NOTICE",
+    "results.jsonl",
+    "training.json",
+    "report.html",
+    "requirements.txt",
+    "plots/*.png",
+    "plots/*.svg",
+    ".eval_results/*.yaml",
+)
+_CODE = re.compile(r"^\s*from\s+\.(\w+)\s+import", re.MULTILINE)
+_SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
+_TEXT = (".json", ".jsonl", ".md", ".py", ".yaml", ".html", ".txt")
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A file that goes to the Hub: its name there and where it is here."""
+
+    name: str
+    path: Path
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.path.stat().st_size
+
+
+def stage(folder: str | os.PathLike[str]) -> list[Staged]:
+    """The files of a checkpoint folder that belong on the Hub, by name, after checking that they are whole.
+
+    Tests, caches, optimizer state, pickles and whatever else lies in the folder stay where they are.
+
+    Raises:
+        FileNotFoundError: no folder, no config.json, no safetensors weights, or a shard or code file is missing.
+        ValueError: the folder is half-written (truncated weights, files that disagree with its own manifest), its
+            auto_map names code of another repository, or a text file holds an access token.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {root} to push.")
+    names = [name for name in _files(root) if any(_matches(name, pattern) for pattern in (*MODEL, *DOCUMENTS))]
+    names += [name for name in _code(root) if name not in names]
+    _check_weights(root, names)
+    _check_unfinished(root, names)
+    staged = [Staged(name, root / name) for name in sorted(names)]
+    for file in staged:
+        _check_secrets(file)
+    return staged
+
+
+def left_out(folder: str | os.PathLike[str], staged: list[Staged]) -> list[str]:
+    """Files of the folder that a push leaves behind, hidden ones and folders of checkpoints aside; for the listing."""
+    taken = {file.name for file in staged} | {MANIFEST_NAME}
+    return [name for name in _files(Path(folder)) if name not in taken and not name.startswith(".")]
+
+
+def _files(root: Path) -> list[str]:
+    """Files at the root and one folder below, where everything that belongs on the Hub lies."""
+    found = [path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.is_file()]
+    return sorted(path.relative_to(root).as_posix() for path in found)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """fnmatch, but ``*`` does not cross a folder."""
+    return name.count("/") == pattern.count("/") and fnmatch(name, pattern)
+
+
+def _code(root: Path) -> list[str]:
+    """The code files that ``trust_remote_code=True`` runs: those of the auto_map and what they import beside them."""
+    found: list[str] = []
+    wanted = ["handler"] if (root / "handler.py").is_file() else []
+    for name in ("config.json", "tokenizer_config.json"):
+        for target in _auto_map(root, name):
+            if "--" in target:
+                raise ValueError(
+                    f"{root / name} takes its code from another repository ({target!r}); save the model with langsamp, "
+                    "so that the code lies beside the weights."
+                )
+            wanted.append(target.split(".")[0])
+    while wanted:
+        module = wanted.pop()
+        path = root / f"{module}.py"
+        if path.name in found:
+            continue
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing, but config.json or other code names it; save the model again.")
+        found.append(path.name)
+        wanted += _CODE.findall(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _auto_map(root: Path, name: str) -> list[str]:
+    """The class names in the auto_map of a config file."""
+    path = root / name
+    if not path.is_file():
+        if name == "config.json":
+            raise FileNotFoundError(f"{root} has no config.json: it is not a checkpoint folder.")
+        return []
+    try:
+        values = dict(json.loads(path.read_text(encoding="utf-8")).get("auto_map") or {}).values()
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} is not readable JSON ({error}); was saving interrupted? Save the model again.") from None
+    flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    return [str(item) for item in flat if item]
+
+
+def _check_weights(root: Path, names: list[str]) -> None:
+    """Weights must be there, as safetensors, and of the length that their headers promise."""
+    shards = [name for name in names if name.endswith(".safetensors")]
+    if "model.safetensors.index.json" in names and "model.safetensors" not in names:
+        index = json.loads((root / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        missing = sorted(set(index["weight_map"].values()) - set(shards))
+        if missing:
+            raise FileNotFoundError(f"{root} has no {missing[0]}, but its index names it; save the model again.")
+    elif "model.safetensors" not in names:
+        raise FileNotFoundError(
+            f"{root} has no model.safetensors: only safetensors weights are pushed, never .bin, .pt or .pkl; "
+            "save with save_pretrained."
+        )
+    for name in shards:
+        try:
+            with safe_open(root / name, framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{root / name} is not whole ({error}); was saving interrupted? Save again.") from None
+
+
+def _check_unfinished(root: Path, names: list[str]) -> None:
+    """Model files must be those of the folder's manifest, if it has one; documents may have been written since."""
+    if not (root / MANIFEST_NAME).is_file():
+        return
+    from langsamp.manifest import measure
+
+    for name, entry in read_manifest(root).items():
+        if any(_matches(name, pattern) for pattern in MODEL) or name.endswith(".py") and "/" not in name:
+            actual = measure(root / name) if name in names else None
+            if actual != entry:
+                state = "is missing" if actual is None else "is not the file that was saved"
+                raise ValueError(
+                    f"{root / name} {state}, says {MANIFEST_NAME}: saving was interrupted, or the file was changed "
+                    f"later; if the change is yours, delete {root / MANIFEST_NAME} and push again."
+                )
+
+
+def _check_secrets(file: Staged) -> None:
+    """Refuse to publish an access token that found its way into a text file."""
+    if not file.name.endswith(_TEXT) or file.name == "tokenizer.json":
+        return
+    content = file.path.read_bytes()
+    token = get_token()
+    if _SECRET.search(content) or (token and len(token) > 8 and token.encode() in content):
+        raise ValueError(f"{file.path} contains a Hugging Face access token; remove it before pushing.")
+
+
+def entries_of(hashes: dict[str, tuple[str, int]]) -> dict[str, FileEntry]:
+    """Manifest entries from (sha256, size) by name."""
+    return {name: FileEntry(sha256, size) for name, (sha256, size) in hashes.items()}
