@@ -1,0 +1,57 @@
+"""The command line: ``langsamp <command>`` composes what train, eval and hub offer, and contains no logic of its own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
+
+_MODULES = ("langsamp.quickstart", "langsamp.train.cli", "langsamp.eval.cli", "langsamp.hub.cli")
+
+
+def commands() -> dict[str, Command]:
+    """Every command: its one-line help, the function that adds its arguments, the function that runs it."""
+    found: dict[str, Command] = {}
+    for module in _MODULES:
+        found.update(import_module(module).COMMANDS)
+    return found
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="langsamp", description="LangSAMP: continual pretraining, evaluation and publishing of one encoder for 500+ languages."
+    )
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (summary, add_arguments, run) in commands().items():
+        sub = subparsers.add_parser(name, help=summary, description=summary)
+        add_arguments(sub)
+        sub.set_defaults(run=run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0 done, 1 failed (one sentence on standard error; ``LANGSAMP_DEBUG=1`` shows the traceback), 2 wrong usage.
+    """
+    arguments = build_parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("langsamp: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError, ImportError, LookupError) as error:
+        if os.environ.get("LANGSAMP_DEBUG"):
+            raise
+        print(f"langsamp: error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
