@@ -1,0 +1,120 @@
+"""The YAML head of a model card: ISO 639 language codes, widget examples, what a person had written there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import langcodes
+from langcodes.data_dicts import LANGUAGE_ALPHA3
+
+from langsamp.language_codes import UNKNOWN_LANGUAGE
+
+# ISO 639-1 codes withdrawn by the registration authority; their three-letter codes live on.
+_WITHDRAWN = {"in", "iw", "ji", "jw", "mo", "sh"}
+_TO_ISO_639_1 = {three: two for two, three in LANGUAGE_ALPHA3.items() if len(two) == 2 and two not in _WITHDRAWN}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+# One sentence a script with one word hidden, in a language written in it: the Hub's widget shows six of them.
+_EXAMPLES = {
+    "Latn": ("English", "Paris is the capital of {}."),
+    "Cyrl": ("русский", "Москва — столица {}."),
+    "Arab": ("العربية", "القاهرة هي عاصمة {}."),
+    "Deva": ("हिन्दी", "नई दिल्ली {} की राजधानी है।"),
+    "Hani": ("中文", "北京是{}的首都。"),
+    "Grek": ("ελληνικά", "Η Αθήνα είναι η πρωτεύουσα της {}."),
+    "Ethi": ("አማርኛ", "አዲስ አበባ የ{} ዋና ከተማ ናት።"),
+    "Geor": ("ქართული", "თბილისი არის {} დედაქალაქი."),
+    "Beng": ("বাংলা", "ঢাকা {} এর রাজধানী।"),
+    "Thai": ("ไทย", "กรุงเทพฯ เป็นเมืองหลวงของ{}"),
+    "Jpan": ("日本語", "東京は{}の首都です。"),
+    "Hang": ("한국어", "서울은 {}의 수도이다."),
+    "Armn": ("հայերեն", "Երևանը {} մայրաքաղաքն է։"),
+    "Hebr": ("עברית", "השמש זורחת ב{}."),
+    "Taml": ("தமிழ்", "சென்னை {} தலைநகரம்."),
+}
+_SAME_SCRIPT = {"Hans": "Hani", "Hant": "Hani", "Kore": "Hang", "Hrkt": "Jpan"}
+WIDGETS = 6
+
+
+def hub_language(code: str) -> str | None:
+    """The code the Hub accepts in ``language:``, ISO 639-1 where there is one, else 639-3: ``deu_Latn`` -> ``de``.
+
+    None for what ISO 639 does not know (retired codes as ``eml``, private ones, "undetermined"): the Hub refuses a card
+    that names such a code (huggingface_hub#3862).
+    """
+    language = code.partition("_")[0]
+    if language in _TO_ISO_639_1:
+        return _TO_ISO_639_1[language]
+    private = re.fullmatch("q[a-t][a-z]", language)
+    if language == UNKNOWN_LANGUAGE or private or not re.fullmatch("[a-z]{3}", language):
+        return None
+    return language if langcodes.Language.get(language, normalize=False).is_valid() else None
+
+
+def language_name(code: str) -> str:
+    """The English name of ``deu`` or ``deu_Latn``, or the code itself where none is known."""
+    language = code.partition("_")[0]
+    short = "sh" if language == "hbs" else _TO_ISO_639_1.get(language, language)
+    name = langcodes.Language.make(language=short).display_name()  # make, not get: get folds Tagalog into Filipino
+    return code if name.startswith("Unknown language") else name
+
+
+def hub_id(value: Any) -> str | None:
+    """``user/name`` if the value is a Hub id (a revision is dropped), None for a path or anything else."""
+    if not isinstance(value, str) or Path(value).exists():
+        return None
+    repo = value.partition("@")[0]
+    return repo if _HUB_ID.fullmatch(repo) else None
+
+
+def widget(scripts: Iterable[str], mask: str) -> list[dict[str, str]]:
+    """Up to six widget examples, in scripts the model was trained on; in the six largest where it names none."""
+    known = [_SAME_SCRIPT.get(script, script) for script in scripts]
+    chosen = [script for script in _EXAMPLES if script in known] or list(_EXAMPLES)
+    examples = [_EXAMPLES[script] for script in chosen[:WIDGETS]]
+    return [{"text": sentence.format(mask), "example_title": title} for title, sentence in examples]
+
+
+def metadata(
+    *,
+    languages: Iterable[str],
+    scripts: Iterable[str],
+    mask: str,
+    license_name: str | None,
+    base_model: Any,
+    datasets: Iterable[Any],
+    written: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The card's metadata; ``written`` is the head of the card that is replaced.
+
+    What a person chose there stays: every key we do not compute, tags, data sets and, unless given now, the licence.
+    """
+    codes = sorted({code for code in map(hub_language, languages) if code})
+    base = hub_id(base_model) or written.get("base_model")
+    sets = [*_list(written.get("datasets")), *(found for found in map(hub_id, datasets) if found)]
+    ours = {
+        "language": codes or _list(written.get("language")),
+        "license": license_name or written.get("license") or "unknown",
+        "library_name": "transformers",
+        "pipeline_tag": "fill-mask",
+        "mask_token": mask,
+        "base_model": base,
+        "datasets": list(dict.fromkeys(sets)),
+        "tags": list(dict.fromkeys([*_TAGS, *_list(written.get("tags"))])),
+        "widget": widget(scripts, mask),
+    }
+    kept = {key: value for key, value in written.items() if key not in ours}
+    return {key: value for key, value in {**ours, **kept}.items() if value not in (None, [])}
+
+
+_TAGS = ("langsamp", "multilingual", "xlm-roberta", "custom_code")
+
+
+def _list(value: Any) -> list[Any]:
+    """A YAML value that may be one item or a list, as a list."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
