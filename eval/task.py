@@ -63,14 +63,14 @@ class Task(Protocol):
 
 @dataclass
 class Context:
-    """Everything a task may know. `layers` None: the task's own choice. `options` holds task settings by name."""
+    """Everything a task may know. `layers`, `seeds` None: the task's own choice. `options` holds task settings by name."""
 
     source: ModelSource
     data: EvalData
     output: Path
     layers: tuple[int, ...] | str | None = None
     prefix: str = ""
-    seeds: tuple[int, ...] = (42,)
+    seeds: tuple[int, ...] | None = None
     train_language: str = "eng_Latn"
     dtype: str = "float32"
     special_tokens: bool = True
