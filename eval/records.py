@@ -71,8 +71,10 @@ class Record:
             raise ValueError(f"record language {self.language!r} must be split: language='cym', script='Latn'")
         value = _number(self, "value")
         if not math.isfinite(value):
-            raise ValueError(f"record {self.task}/{self.metric} of {self.code or 'all languages'} is {value}: only "
-                             "finite values are recorded; leave the record out and report the language as missing")
+            raise ValueError(
+                f"record {self.task}/{self.metric} of {self.code or 'all languages'} is {value}: only "
+                "finite values are recorded; leave the record out and report the language as missing"
+            )
         object.__setattr__(self, "value", value)
         for name in ("schema", "n", "layer", "seed"):
             if getattr(self, name) is not None:

@@ -18,8 +18,20 @@ def test_a_line_has_exactly_the_documented_fields_in_order(tmp_path):
     append(tmp_path / "results.jsonl", [record(n=500, layer=8, direction="en->x")])
     line = (tmp_path / "results.jsonl").read_text()
     assert list(json.loads(line)) == [
-        "schema", "task", "language", "script", "metric", "value", "n", "layer", "direction", "source", "seed", "model",
-        "revision"]
+        "schema",
+        "task",
+        "language",
+        "script",
+        "metric",
+        "value",
+        "n",
+        "layer",
+        "direction",
+        "source",
+        "seed",
+        "model",
+        "revision",
+    ]
     assert tuple(json.loads(line)) == FIELDS
     assert line.endswith("}\n")
     assert json.loads(line)["source"] is None
@@ -45,16 +57,19 @@ def test_values_that_are_not_finite_are_refused(value):
         record(value=value)
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"value": "0.5"}, "value must be a number"),
-    ({"value": True}, "value must be a number"),
-    ({"task": ""}, "task must be a text"),
-    ({"model": None}, "model must be a text"),
-    ({"language": "cym_Latn", "script": None}, "must be split"),
-    ({"n": -1}, "must not be negative"),
-    ({"layer": 1.5}, "layer must be a whole number"),
-    ({"layer": "last"}, "layer must be a number|could not convert"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"value": "0.5"}, "value must be a number"),
+        ({"value": True}, "value must be a number"),
+        ({"task": ""}, "task must be a text"),
+        ({"model": None}, "model must be a text"),
+        ({"language": "cym_Latn", "script": None}, "must be split"),
+        ({"n": -1}, "must not be negative"),
+        ({"layer": 1.5}, "layer must be a whole number"),
+        ({"layer": "last"}, "layer must be a number|could not convert"),
+    ],
+)
 def test_bad_fields_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         record(**changes)
