@@ -63,7 +63,7 @@ class Task(Protocol):
 
 @dataclass
 class Context:
-    """Everything a task may know. `layers`, `seeds` None: the task's own choice. `options` holds task settings by name."""
+    """Everything a task may know. `layers` or `seeds` None: the task's own. `options` holds task settings by name."""
 
     source: ModelSource
     data: EvalData
