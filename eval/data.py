@@ -1,8 +1,8 @@
 """Evaluation data: a folder a task, a file a language, or the Hub data sets; every task reads its rows through here.
 
-    DIR/bible_retrieval/deu_Latn.parquet     (also .jsonl; and for tags .conllu)
-    DIR/ner/wikiann/deu_Latn.parquet         (sub-folders: several data sets for one task)
-    DIR/pos/UD_German-GSD/de_gsd-ud-test.conllu   (any release of Universal Dependencies)
+* `DIR/bible_retrieval/deu_Latn.parquet` (also `.jsonl`, and for tags `.conllu`),
+* `DIR/ner/wikiann/deu_Latn.parquet` (sub-folders: several data sets for one task),
+* `DIR/pos/UD_German-GSD/de_gsd-ud-test.conllu` (any release of Universal Dependencies).
 """
 
 from __future__ import annotations
@@ -206,8 +206,8 @@ def _rename(table: Rows, columns: Sequence[str], where: str) -> Rows:
     for name in columns:
         source = next((other for other in COLUMNS.get(name, (name,)) if other in table), None)
         if source is not None:
-            values = table[source]
-            found[name] = ["" if value is None else value for value in values] if name in ("text", "english") else values
+            empty = "" if name in ("text", "english") else None
+            found[name] = [empty if value is None else value for value in table[source]]
         elif name == "id":
             found[name] = list(range(size))
         elif name == "split":

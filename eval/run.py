@@ -1,6 +1,6 @@
 """Run tasks on a model: units of work in, records out; finished records are never computed again.
 
-    run(evaluate_settings) -> results.jsonl, run.json (settings and coverage) in one run directory
+One run directory holds `results.jsonl` (the records) and `run.json` (settings, and which languages were covered).
 """
 
 from __future__ import annotations
