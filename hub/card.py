@@ -24,7 +24,7 @@ from langsamp.eval.records import read as read_records
 from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT
 from langsamp.runtime import atomic_write
 
-from .card_metadata import hub_id, hub_language, metadata
+from .card_metadata import hub_language, metadata
 from .card_tables import PAPER_LAYER, TASKS, by_language, language_rows, scores
 from .eval_results import write_eval_results
 
@@ -128,9 +128,9 @@ def render(checkpoint: Checkpoint, meta: Mapping[str, Any], slots: Mapping[str, 
     body = template.render(
         name=name,
         title=name.rpartition("/")[2],
-        hub=hub_id(name) is not None,
+        rows=bool(checkpoint.names("languages") or checkpoint.names("scripts")),
         meta=meta,
-        config=checkpoint.config,
+        size=[checkpoint.config.get(key) for key in ("num_hidden_layers", "hidden_size", "vocab_size")],
         layer=min(PAPER_LAYER, checkpoint.config.get("num_hidden_layers") or PAPER_LAYER),
         scripts=checkpoint.names("scripts"),
         languages=languages,
@@ -266,7 +266,12 @@ def _safe(value: Any) -> Markup:
 
 def _no_path(text: str) -> str:
     """Absolute local paths shortened to their last part: a card must not tell how somebody's disk is laid out."""
-    return _LOCAL_PATH.sub(lambda match: re.split(r"[/\\]", match.group(0).rstrip("/\\"))[-1], text)
+
+    def last(match: re.Match[str]) -> str:
+        parts = [part for part in re.split(r"[/\\]", match.group(0)) if part]
+        return parts[-1] if len(parts) > 2 else "local folder"  # /home/jane names nothing but a person
+
+    return _LOCAL_PATH.sub(last, text)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from langsamp.language_codes import UNKNOWN_LANGUAGE
 # ISO 639-1 codes withdrawn by the registration authority; their three-letter codes live on.
 _WITHDRAWN = {"in", "iw", "ji", "jw", "mo", "sh"}
 _TO_ISO_639_1 = {three: two for two, three in LANGUAGE_ALPHA3.items() if len(two) == 2 and two not in _WITHDRAWN}
+_NOT_IN_CLDR = {"hbs", "tok"}  # in ISO 639-3, but unknown to the tables of langcodes
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 # One sentence a script with one word hidden, in a language written in it: the Hub's widget shows six of them.
@@ -51,7 +52,9 @@ def hub_language(code: str) -> str | None:
     private = re.fullmatch("q[a-t][a-z]", language)
     if language == UNKNOWN_LANGUAGE or private or not re.fullmatch("[a-z]{3}", language):
         return None
-    return language if langcodes.Language.get(language, normalize=False).is_valid() else None
+    return (
+        language if language in _NOT_IN_CLDR or langcodes.Language.get(language, normalize=False).is_valid() else None
+    )
 
 
 def language_name(code: str) -> str:
