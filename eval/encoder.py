@@ -167,8 +167,9 @@ class Encoder:
                     vectors[self.layers.index(layer), empty:] = self._pool(hidden, groups)
         if not np.isfinite(vectors).all():
             layer = next(layer for layer, part in zip(self.layers, vectors) if not np.isfinite(part).all())
+            remedy = "" if self.model.dtype == torch.float32 else ", or need dtype float32"
             raise RuntimeError(f"model {self.source.name!r} gives NaN or infinite vectors at layer {layer}: its "
-                               "weights are broken" + ("" if self.model.dtype == torch.float32 else ", or need dtype float32"))
+                               f"weights are broken{remedy}")
         return vectors
 
     def _pool(self, hidden: torch.Tensor, groups: list[Group]) -> np.ndarray:

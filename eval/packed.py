@@ -61,8 +61,9 @@ def groups_of(lengths: Sequence[int]) -> list[Group]:
 def packed_hidden_states(model: nn.Module, ids: Sequence[np.ndarray]) -> Iterator[tuple[Tensor, list[Group]]]:
     """Hidden states of texts, layer by layer: first the embeddings' output, then each block's.
 
-    `ids` are the token ids of each text, sorted by length. `model` is an XLMRobertaModel (or a subclass) in eval mode. Yields (tokens, hidden) in the model's dtype with the
-    groups that say where each text is; stop iterating and the layers above are never run.
+    `ids` are the token ids of each text, sorted by length; `model` is an XLMRobertaModel (or a subclass) in eval mode.
+    Yields (tokens, hidden) in the model's dtype with the groups that say where each text is; stop iterating and the
+    layers above are never run.
     """
     lengths = [len(text) for text in ids]
     groups = groups_of(lengths)

@@ -1,0 +1,94 @@
+"""The commands `eval`, `compare` and `report` of the command line; heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import argparse
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+
+FIRST_SEED = 42  # the official code's seeds are 42, 43, ... (paper notes, section 3.2)
+
+
+def add_eval_arguments(parser: ArgumentParser) -> None:
+    """Arguments of `langsamp eval`."""
+    parser.add_argument("--model", required=True, help="folder or Hub id, with an optional @revision")
+    parser.add_argument("--tasks", required=True, help="comma-separated: sr-bible, sr-tatoeba, taxi1500, sib200, ner, "
+                        "pos, lm, neutrality, donors, embedding-map")
+    parser.add_argument("--output", required=True, help="run directory; a second run there computes what is missing")
+    parser.add_argument("--data", help="folder with a sub-folder a task, or 'hub' (default: the Hub data sets)")
+    parser.add_argument("--languages", nargs="+", metavar="LANG", help="only these (deu_Latn, deu, de)")
+    parser.add_argument("--layer", help="8, last, all, or several like 4,8 (default: the task's own, 8 for retrieval)")
+    parser.add_argument("--prefix", default="", help="text before each sentence in frozen tasks ('query: ' for e5)")
+    parser.add_argument("--seeds", type=_positive, metavar="N",
+                        help=f"fine-tuned tasks: N seeds from {FIRST_SEED} on (default: the paper's, 1 to 5 a task)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
+                        help="bfloat16 is faster, not exact")
+    parser.add_argument("--no-special-tokens", dest="special_tokens", action="store_false",
+                        help="leave <s> and </s> out of the mean (the paper's protocol has them in)")
+    parser.add_argument("--csls", action="store_true", help="retrieval: also report CSLS-corrected accuracies")
+    parser.add_argument("--parallel", metavar="FOLDER", help="neutrality: sub-folder with sentences parallel by id "
+                        "(default: bible_retrieval, else sib200)")
+    parser.add_argument("--sentences", type=_positive, help="neutrality, lm: most sentences a language")
+    parser.add_argument("--text", metavar="FOLDER", help="lm: sub-folder with held-out text (default: lm, else mlm)")
+    add_training_arguments(parser)
+    parser.add_argument("--no-progress", dest="progress", action="store_false", help="no progress bars")
+
+
+def add_training_arguments(parser: ArgumentParser) -> None:
+    """Arguments of the tasks that train something (taxi1500, sib200, ner, pos, donors)."""
+    group = parser.add_argument_group("taxi1500, sib200, ner, pos, donors")
+    group.add_argument("--train-language", default="eng_Latn", metavar="LANG", help="language to train on (eng_Latn)")
+    group.add_argument("--probe", action="store_true", help="taxi1500, sib200: logistic regression on frozen vectors, "
+                       "in seconds, instead of fine-tuning")
+    group.add_argument("--max-steps", type=_positive, help="stop fine-tuning after so many updates; records are named "
+                       "like pos-200steps")
+    group.add_argument("--patience", type=_positive, help="stop after so many evaluations without a better dev score")
+    group.add_argument("--target", metavar="LANG", help="donors: the language to find source languages for")
+    group.add_argument("--sources", nargs="+", metavar="LANG", help="donors: candidate source languages (default: all)")
+    group.add_argument("--similarity", metavar="FILE", help="donors: a table of similarities between languages to "
+                       "rank by, too (.csv or .tsv, languages in the first row and column)")
+
+
+def run_eval(arguments: Namespace) -> int:
+    """Run `langsamp eval`: prints one coverage line a task and where the records are."""
+    from pathlib import Path
+
+    from langsamp.eval.data import EvalData
+    from langsamp.eval.records import RESULTS
+    from langsamp.eval.run import run
+    from langsamp.eval.task import Context
+    from langsamp.language_codes import normalize_tag
+    from langsamp.runtime import resolve_model
+
+    context = Context(
+        source=resolve_model(arguments.model),
+        data=EvalData(arguments.data),
+        output=Path(arguments.output),
+        layers=arguments.layer,
+        seeds=tuple(range(FIRST_SEED, FIRST_SEED + arguments.seeds)) if arguments.seeds else None,
+        train_language=normalize_tag(arguments.train_language),
+        prefix=arguments.prefix,
+        dtype=arguments.dtype,
+        special_tokens=arguments.special_tokens,
+        progress=arguments.progress,
+        options=vars(arguments),
+    )
+    tasks = [name for name in arguments.tasks.split(",") if name]
+    for coverage in run(context, tasks, arguments.languages):
+        print(coverage.line())
+    print(f"records: {context.output / RESULTS}")
+    return 0
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return number
+
+
+Command = tuple[str, Callable[[ArgumentParser], None], Callable[[Namespace], int]]
+
+COMMANDS: dict[str, Command] = {
+    "eval": ("measure a model on tasks; records go to a run directory", add_eval_arguments, run_eval),
+}
