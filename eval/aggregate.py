@@ -102,7 +102,7 @@ class Series:
         return found["lo"], found["hi"]
 
     def matrix(self, languages: Sequence[str]) -> list[list[float]]:
-        """(languages, seeds) with the seeds that all these languages have; their means as one column if there is none."""
+        """(languages, seeds) with the seeds that all these languages have; the means as one column if there is none."""
         common = [seed for seed in self.seeds if all(seed in self.values[code] for code in languages)]
         if not common:
             return [[self.mean(code)] for code in languages]
@@ -112,6 +112,26 @@ class Series:
 def systems(records: Iterable[Record]) -> list[System]:
     """The models in order of first appearance."""
     return list(dict.fromkeys(System(record.model, record.revision) for record in records))
+
+
+def labels(found: Iterable[System]) -> dict[System, str]:
+    """Short, distinct names: the folder's name of a path, a Hub id as it is; told apart by revision, then by number."""
+    found = list(dict.fromkeys(found))
+    names = [_short(system.model) for system in found]
+    names = [
+        f"{name}@{system.revision[:7]}" if names.count(name) > 1 and system.revision else name
+        for name, system in zip(names, found)
+    ]
+    return {
+        system: f"{name} ({names[:i].count(name) + 1})" if names.count(name) > 1 else name
+        for i, (name, system) in enumerate(zip(names, found))
+    }
+
+
+def _short(model: str) -> str:
+    parts = [part for part in model.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    is_hub_id = len(parts) == 2 and model == "/".join(parts)
+    return model if is_hub_id or not parts else parts[-1]
 
 
 def series(records: Iterable[Record]) -> dict[tuple[System, Cell], Series]:

@@ -21,7 +21,7 @@ _DECIMALS = 10  # differences closer than this are ties: 0.3 - 0.2 is not 0.1 in
 
 
 class Interval(NamedTuple):
-    """A value with the bounds of its interval; the bounds are None where a single language leaves nothing to resample."""
+    """A value with the bounds of its interval; bounds are None where a single language leaves nothing to resample."""
 
     value: float
     low: float | None

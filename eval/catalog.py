@@ -1,0 +1,150 @@
+"""What tasks and metrics are called, which way is better, and which number of a task is its headline.
+
+Records carry names only; compare, plots and report look up here how to show them. An unknown task or metric is shown
+under its own name, as a plain number without a better side.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import NamedTuple
+
+from langsamp.eval.aggregate import Cell
+
+PROTOCOL_LAYER = 8  # notes/paper.md, section 3.1
+
+
+class Metric(NamedTuple):
+    """How a metric is shown: `percent` values times 100; `better` is 1 (higher), -1 (lower) or 0 (neither)."""
+
+    label: str
+    percent: bool
+    better: int
+
+    def show(self, value: float, signed: bool = False) -> str:
+        """The value with the digits it deserves: `45.1` for percent, `2.317` else; a real minus sign."""
+        number = value * 100 if self.percent else value
+        digits = 1 if self.percent else 3
+        text = f"{number:{'+' if signed else ''}.{digits}f}"
+        if float(text) == 0:
+            text = f"{0:.{digits}f}"
+        return text.replace("-", "\N{MINUS SIGN}")
+
+    @property
+    def unit(self) -> str:
+        """Unit of a value; differences of percents are points."""
+        return "%" if self.percent else ""
+
+    @property
+    def difference_unit(self) -> str:
+        """Unit of a difference."""
+        return "points" if self.percent else ""
+
+
+class Task(NamedTuple):
+    """Title of a task and its headline metric and direction, in order of preference."""
+
+    title: str
+    headlines: tuple[str, ...]
+    about: str
+
+
+TASKS = {
+    "sr-bible": Task(
+        "SR-Bible", ("acc@10",), "Sentence retrieval, English to every language, among the verses of the same file."
+    ),
+    "sr-tatoeba": Task(
+        "SR-Tatoeba", ("acc@10",), "Sentence retrieval, English to every language, among up to 1,000 sentences."
+    ),
+    "taxi1500": Task("Taxi1500", ("macro_f1",), "Verse classification with 6 classes, trained on one language only."),
+    "sib200": Task("SIB-200", ("macro_f1",), "Topic classification with 7 classes, trained on one language only."),
+    "ner": Task("NER", ("f1",), "Named entities: F1 of whole spans, trained on one language only."),
+    "pos": Task("POS", ("accuracy", "f1"), "Part of speech: share of right tags, trained on one language only."),
+    "lm": Task("Masked LM", ("loss",), "Mean cross entropy of masked tokens on held-out text, in nats."),
+    "neutrality": Task(
+        "Neutrality", (), "How little a sentence vector depends on the language of the sentence, layer by layer."
+    ),
+    "donors": Task("Donors", ("ndcg",), "Does the similarity of languages predict the best source to train on?"),
+    "embedding-map": Task("Embedding map", ("purity",), "Do the rows of the language table group by script or family?"),
+}
+
+_METRICS = (
+    (r"acc@(\d+)", "Acc@{0}", True, 1),
+    (r"acc@(\d+)_(.+)", "Acc@{0}, {1}", True, 1),
+    (r"macro_f1", "Macro-F1", True, 1),
+    (r"dev_macro_f1", "Macro-F1 on dev", True, 1),
+    (r"f1", "F1", True, 1),
+    (r"dev_f1", "F1 on dev", True, 1),
+    (r"(?:token_)?accuracy", "Accuracy", True, 1),
+    (r"ndcg(@\d+)?(?:_(.+))?", "NDCG", True, 1),
+    (r"regret(?:_(.+))?", "Regret", True, -1),
+    (r"loss(?:_(.+))?", "Loss", False, -1),
+    (r"perplexity", "Perplexity", False, -1),
+    (r"(?:.*_)?purity(?:@\d+)?(?:_(.+))?", "Purity", True, 1),
+)
+
+
+@cache
+def metric(name: str) -> Metric:
+    """How to show a metric of the records; an unknown one under its own name."""
+    for pattern, label, percent, better in _METRICS:
+        match = re.fullmatch(pattern, name)
+        if match:
+            known = label.format(*match.groups("")) if "{" in label else _with_rest(label, name)
+            return Metric(known, percent, better)
+    return Metric(name.replace("_", " "), False, 0)
+
+
+def _with_rest(label: str, name: str) -> str:
+    """Keep what tells `loss_wrong_ids` from `loss`: "Loss, wrong ids"."""
+    head, _, rest = name.replace("_", " ").partition(" ")
+    return f"{label}, {rest}" if rest and head.lower() == label.lower() else label
+
+
+def task(name: str) -> Task:
+    """Title and headline of a task; `sib200-probe` is "SIB-200 (probe)", an unknown one goes under its own name."""
+    if name in TASKS:
+        return TASKS[name]
+    known = [base for base in TASKS if name.startswith(f"{base}-")]
+    if not known:
+        return Task(name, (), "")
+    base = max(known, key=len)
+    return TASKS[base]._replace(title=f"{TASKS[base].title} ({name[len(base) + 1 :]})")
+
+
+def describe(cell: Cell) -> str:
+    """`SR-Bible, Acc@10, en→x, layer 8, trained on eng_Latn`."""
+    parts = [task(cell.task).title, metric(cell.metric).label]
+    if cell.direction:
+        parts.append(cell.direction.replace("->", "→"))
+    if cell.layer is not None:
+        parts.append(f"layer {cell.layer}")
+    if cell.source and cell.source != "eng_Latn":
+        parts.append(f"trained on {cell.source}")
+    return ", ".join(parts)
+
+
+def headline(cells: Iterable[Cell]) -> Cell:
+    """The one number that stands for a task, of the cells of that task.
+
+    In this order: the task's metric, English as the query, English as the source, the 8th layer and otherwise the last
+    one. Raises ValueError without cells.
+    """
+    cells = list(cells)
+    if not cells:
+        raise ValueError("a headline needs at least one cell")
+    order = task(cells[0].task).headlines
+
+    def preference(cell: Cell) -> tuple[object, ...]:
+        return (
+            order.index(cell.metric) if cell.metric in order else len(order),
+            cell.direction not in (None, "en->x"),
+            cell.source not in (None, "eng_Latn"),
+            cell.layer != PROTOCOL_LAYER,
+            -(cell.layer if cell.layer is not None else -1),
+            cell.sort_key(),
+        )
+
+    return min(cells, key=preference)

@@ -1,0 +1,94 @@
+"""A run directory read as a whole: records, coverage and the optional side files that compare and report show.
+
+results.jsonl             records; also of several models, or one such folder a model inside the run directory
+run.json                  settings and coverage of each task, written by `langsamp eval`
+neutrality_matrix.json    {"languages": [...], "values": [[...]], "title": ..., "layer": ...} or a list of such
+embedding_map.json        [{"code", "x", "y", "script", "family"}, ...] or {"points": [...], "title", "note"}
+training.json             {"loss_history": [[step, loss], ...], ...}
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from langsamp.eval.records import RESULTS, Record, read
+
+logger = logging.getLogger(__name__)
+
+SETTINGS = "run.json"
+MATRIX = "neutrality_matrix.json"
+MAP = "embedding_map.json"
+TRAINING = "training.json"
+
+
+@dataclass(frozen=True)
+class TaskCoverage:
+    """Languages asked for in a task, and the reasons for the missing ones, `{code: reason}`."""
+
+    task: str
+    asked: tuple[str, ...]
+    missing: dict[str, str]
+
+
+@dataclass
+class Run:
+    """What was found; `sides[name]` holds one parsed side file a folder: (folder name, content)."""
+
+    records: list[Record]
+    coverage: list[TaskCoverage] = field(default_factory=list)
+    sides: dict[str, list[tuple[str, Any]]] = field(default_factory=dict)
+
+
+def load(paths: str | Path | Sequence[str | Path]) -> Run:
+    """Read run directories (or `.jsonl` files) together.
+
+    A directory without results.jsonl stands for its sub-directories that have one. Raises FileNotFoundError if there is
+    none, and ValueError for a file that is not what it should be.
+    """
+    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    run = Run([])
+    for path in (folder for given in paths for folder in _folders(Path(given))):
+        run.records += read(path)
+        if path.is_dir():
+            _read_sides(path, run)
+    for given in map(Path, paths):
+        if given.is_dir() and not (given / RESULTS).is_file():
+            _read_sides(given, run)
+    return run
+
+
+def _folders(path: Path) -> list[Path]:
+    if path.suffix == ".jsonl" or (path / RESULTS).is_file():
+        return [path]
+    found = sorted(folder.parent for folder in path.glob(f"*/{RESULTS}"))
+    if not found:
+        raise FileNotFoundError(f"no {RESULTS} in {path} or its sub-folders: run `langsamp eval` first")
+    return found
+
+
+def _read_sides(folder: Path, run: Run) -> None:
+    for name in (MATRIX, MAP, TRAINING):
+        if (folder / name).is_file():
+            run.sides.setdefault(name, []).append((folder.name, _json(folder / name)))
+    if (folder / SETTINGS).is_file():
+        run.coverage += _coverage(_json(folder / SETTINGS), folder / SETTINGS)
+
+
+def _coverage(content: Any, path: Path) -> Iterable[TaskCoverage]:
+    try:
+        for task, found in content.get("coverage", {}).items():
+            yield TaskCoverage(task, tuple(found["asked"]), dict(found["missing"]))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: the coverage is malformed ({error!r})") from None
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error})") from None
