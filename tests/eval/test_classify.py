@@ -10,6 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
 from langsamp.eval import finetune as finetune_module
 from langsamp.eval import records
 from langsamp.eval.classify import SIB200, TAXI1500, TunedClassifier
@@ -22,10 +27,6 @@ from langsamp.eval.run import run
 from langsamp.eval.task import Context
 from langsamp.modeling_langsamp import LangSAMPForSequenceClassification, LangSAMPForTokenClassification
 from langsamp.runtime import resolve_model
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 WORDS = {"house": "house river stands", "time": "January days short", "bird": "birds book reads"}
 
@@ -134,10 +135,10 @@ def test_a_killed_run_goes_on_without_training_again(tiny_model_dir, data, tmp_p
 
 def test_seeds_decide_the_head_and_the_order(tiny_xlmr_dir, tmp_path):
     """The official scripts seed after the head is made (B8)."""
-    features = [{"input_ids": [0, 5 + i % 30, 2], "labels": i % 2} for i in range(40)]
+    features = [{"input_ids": [0, 5 + i % 30, 2], "labels": i % 2} for i in range(20)]
 
     def trained(seed: int, name: str):
-        recipe = Recipe(1e-3, epochs=1, batch_size=4, accumulation=2, max_length=20)
+        recipe = Recipe(1e-3, epochs=1, batch_size=2, accumulation=2, max_length=20)
         job = Job(resolve_model(tiny_xlmr_dir), "sequence", "t", "eng_Latn", seed, ("a", "b"), recipe)
         folder, _ = finetune(job, features, features[:6], lambda p, t: float((p == t).mean()), tmp_path / name, False)
         assert json.loads((folder / "finetune.json").read_text())["steps"] == 5  # 10 micro-batches, two an update
@@ -149,7 +150,7 @@ def test_seeds_decide_the_head_and_the_order(tiny_xlmr_dir, tmp_path):
 
 
 def test_the_rest_of_an_epoch_is_not_lost(tiny_xlmr_dir, tmp_path):
-    """Three micro-batches of two an update are two updates (B13: the official code leaks the third into the next epoch)."""
+    """Three micro-batches, two an update: two updates (B13: the official code leaks the third into the next epoch)."""
     features = [{"input_ids": [0, 5 + i, 2], "labels": i % 2} for i in range(12)]
     recipe = Recipe(1e-3, epochs=2, batch_size=4, accumulation=2, max_length=20)
     job = Job(resolve_model(tiny_xlmr_dir), "sequence", "t", "eng_Latn", 1, ("a", "b"), recipe)
@@ -205,7 +206,7 @@ def test_the_probe_is_a_logistic_regression_on_the_encoders_vectors(tiny_xlmr_di
 
         def table(split, tag="eng_Latn", encoder=encoder):
             part = here.data.rows("sib200", tag, ["text", "label"], split)
-            return np.stack([encoder.encode([text])[0, 0] for text in part["text"]]), part["label"]
+            return encoder.encode(part["text"])[0], part["label"]
 
         best, best_score = None, -1.0
         for strength in (0.003, 0.01, 0.03, 0.1, 0.3, 1.0):
