@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 from transformers import XLMRobertaConfig, XLMRobertaTokenizerFast
 
 from langsamp.eval.packed import Group, packed_hidden_states, plan_batches
-from langsamp.modeling_langsamp import LangSAMPModel
+from langsamp.modeling_langsamp import LangSAMPForMaskedLM, LangSAMPModel
 from langsamp.runtime import ModelSource, pick_device, resolve_model, threads
 
 logger = logging.getLogger(__name__)
@@ -79,19 +80,36 @@ def load_backbone(folder: Path, n_layers: int, dtype: torch.dtype = torch.float3
 
     Raises FileNotFoundError if the folder has no safetensors weights, RuntimeError if tensors are missing.
     """
+    model, info = _quietly(LangSAMPModel, folder, num_hidden_layers=n_layers, dtype=dtype)
+    _check_whole(folder, info["missing_keys"])
+    return model.eval()
+
+
+def load_masked_lm(folder: Path, dtype: torch.dtype = torch.float32) -> LangSAMPForMaskedLM:
+    """The masked-LM model of a folder, in eval mode on the CPU; a stock XLM-R has no language rows.
+
+    Raises FileNotFoundError if the folder has no safetensors weights, RuntimeError if tensors are missing.
+    """
+    model, info = _quietly(LangSAMPForMaskedLM, folder, dtype=dtype)
+    _check_whole(folder, info["missing_keys"])
+    return model.eval()
+
+
+def _quietly(kind: Any, folder: Path, **settings: Any) -> tuple[Any, dict[str, Any]]:
+    """`from_pretrained` without the report on tensors that are left out on purpose."""
     verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()  # that blocks are left out is no news
+    transformers.logging.set_verbosity_error()
     try:
-        model, info = LangSAMPModel.from_pretrained(
-            folder, num_hidden_layers=n_layers, dtype=dtype, output_loading_info=True, local_files_only=True
-        )
+        return kind.from_pretrained(folder, output_loading_info=True, local_files_only=True, **settings)
     finally:
         transformers.logging.set_verbosity(verbosity)
-    missing = [name for name in info["missing_keys"] if "position_ids" not in name]
-    if missing:
-        raise RuntimeError(f"the weights in {folder} lack {len(missing)} tensors, the first is {missing[0]}: this is "
-                           "not a whole XLM-R checkpoint")
-    return model.eval()
+
+
+def _check_whole(folder: Path, missing: Iterable[str]) -> None:
+    lost = sorted(name for name in missing if "position_ids" not in name)
+    if lost:
+        raise RuntimeError(f"the weights in {folder} lack {len(lost)} tensors, the first is {lost[0]}: this is not a "
+                           "whole XLM-R checkpoint of this kind")
 
 
 class Encoder:
@@ -152,7 +170,7 @@ class Encoder:
 
     def tokenize(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text with its prefix and specials, cut at `max_length`."""
-        encodings = self.tokenizer.encode_batch_fast([_clean(self.prefix + text) for text in texts])
+        encodings = self.tokenizer.encode_batch_fast([clean_text(self.prefix + text) for text in texts])
         return [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def encode_ids(self, ids: Sequence[np.ndarray]) -> np.ndarray:
@@ -192,7 +210,7 @@ class Encoder:
                              f"{config.vocab_size} rows: they do not belong together")
 
 
-def _clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """Valid Unicode: surrogate pairs are joined, lone surrogates become U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 

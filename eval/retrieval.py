@@ -22,6 +22,7 @@ import numpy as np
 from langsamp.eval.data import DataError, EvalData
 from langsamp.eval.encoder import Pool
 from langsamp.eval.records import Record
+from langsamp.eval.similarity import cosine
 from langsamp.eval.task import Context, Unit
 
 logger = logging.getLogger(__name__)
@@ -33,17 +34,6 @@ TIE = 1e-7  # cosines this close differ by rounding only
 CSLS_NEIGHBOURS = 10
 
 Pairs = tuple[list[str], list[str]]  # sentences of the language, their English translations
-
-
-def cosine(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Cosines of all rows of `left` (n, d) with all rows of `right` (m, d), in float64; a zero vector has cosine 0."""
-    return unit_rows(left) @ unit_rows(right).T
-
-
-def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """Rows (n, d) at length 1, in float64; zero rows stay zero."""
-    vectors = vectors.astype(np.float64)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-30)
 
 
 def csls(similarity: np.ndarray, neighbours: int = CSLS_NEIGHBOURS) -> np.ndarray:
