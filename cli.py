@@ -24,7 +24,8 @@ def commands() -> dict[str, Command]:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     parser = argparse.ArgumentParser(
-        prog="langsamp", description="LangSAMP: continual pretraining, evaluation and publishing of one encoder for 500+ languages."
+        prog="langsamp",
+        description="LangSAMP: continual pretraining, evaluation and publishing of one encoder for 500+ languages.",
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (summary, add_arguments, run) in commands().items():

@@ -1,5 +1,7 @@
 """LangSAMP's configuration: XLM-R's, plus which language and which script each row of the two tables stands for."""
 
+from typing import Any
+
 from transformers import XLMRobertaConfig
 
 from .language_codes import LANGUAGE_PATTERN, SCRIPT_PATTERN, UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT
@@ -62,7 +64,13 @@ class LangSAMPConfig(XLMRobertaConfig):
 
     model_type = "xlm-roberta"
 
-    def __init__(self, languages=None, scripts=None, table_initializer_range=0.0, **kwargs):
+    def __init__(
+        self,
+        languages: "list[str] | None" = None,
+        scripts: "list[str] | None" = None,
+        table_initializer_range: float = 0.0,
+        **kwargs: Any,
+    ):
         self.languages = languages
         self.scripts = scripts
         self.table_initializer_range = table_initializer_range
@@ -78,14 +86,20 @@ class LangSAMPConfig(XLMRobertaConfig):
         super().__setattr__(key, value)
 
     @classmethod
-    def from_backbone(cls, backbone: XLMRobertaConfig, languages=None, scripts=None, **kwargs) -> "LangSAMPConfig":
+    def from_backbone(
+        cls,
+        backbone: XLMRobertaConfig,
+        languages: "list[str] | None" = None,
+        scripts: "list[str] | None" = None,
+        **kwargs: Any,
+    ) -> "LangSAMPConfig":
         """A LangSAMP configuration around a stock XLM-R one; ``languages`` and ``scripts`` come without row 0."""
         stock = backbone.to_dict()
         for key in ("model_type", "architectures", "transformers_version", "auto_map", "languages", "scripts"):
             stock.pop(key, None)
         return cls(**{**stock, **kwargs}, languages=languages, scripts=scripts)
 
-    def check_tokenizer(self, tokenizer) -> None:
+    def check_tokenizer(self, tokenizer: Any) -> None:
         """Make sure that a tokenizer's ids mean the rows of these tables.
 
         Raises:

@@ -43,7 +43,7 @@ def write_manifest(folder: str | os.PathLike[str], files: Iterable[str] | None =
     names = sorted(set(_content(root) if files is None else files) - {MANIFEST_NAME})
     entries = {}
     for name in names:
-        problem = _unsafe(root, name)
+        problem = unsafe_name(root, name)
         if problem:
             raise ValueError(f"{problem}; a manifest names only real files below {root}.")
         if not (root / name).is_file():
@@ -80,7 +80,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, FileEntry]:
     if data.get("format") != FORMAT:
         raise ValueError(f"{path} has format {data.get('format')!r}, this version reads {FORMAT}; upgrade langsamp.")
     for name in entries:
-        problem = _bad_name(name)
+        problem = bad_name(name)
         if problem:
             raise ValueError(f"{path}: {problem}.")
     return entries
@@ -109,7 +109,7 @@ def verify_manifest(folder: str | os.PathLike[str], follow_symlinks: bool = Fals
 
 def _compare(root: Path, name: str, entry: FileEntry, follow_symlinks: bool) -> str | None:
     """What is wrong with one file, or None."""
-    problem = _bad_name(name) if follow_symlinks else _unsafe(root, name)
+    problem = bad_name(name) if follow_symlinks else unsafe_name(root, name)
     if problem:
         return problem
     path = root / name
@@ -124,6 +124,11 @@ def _compare(root: Path, name: str, entry: FileEntry, follow_symlinks: bool) -> 
     return None
 
 
+def is_loaded(name: str) -> bool:
+    """Whether a file of a checkpoint decides what the model computes; the others are documents people may edit."""
+    return "/" not in name and name.endswith((".safetensors", ".json", ".py", ".model")) and name != "training.json"
+
+
 def _content(root: Path) -> list[str]:
     """Every file below a folder that is content, as relative names with ``/``."""
     if not root.is_dir():
@@ -135,7 +140,7 @@ def _content(root: Path) -> list[str]:
     return names
 
 
-def _bad_name(name: str) -> str | None:
+def bad_name(name: str) -> str | None:
     """Why a name cannot be a manifest entry: absolute, a drive, a backslash, ``..``, or not in its plain form."""
     pure = PurePosixPath(name)
     leaves = pure.is_absolute() or ".." in pure.parts
@@ -144,9 +149,9 @@ def _bad_name(name: str) -> str | None:
     return None
 
 
-def _unsafe(root: Path, name: str) -> str | None:
+def unsafe_name(root: Path, name: str) -> str | None:
     """Why an entry must not be read: a bad name, or a symbolic link anywhere on the way to it."""
-    problem = _bad_name(name)
+    problem = bad_name(name)
     if problem:
         return problem
     path = root

@@ -10,7 +10,9 @@ checkpoint is a stock XLM-R key and the encoder loads anywhere.
 
 import copy
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +40,10 @@ class LinearCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, features, weight, bias, targets, rows, with_grad):
-        """features (N, hidden), weight (vocab, hidden), bias (vocab), targets (N,) -> the summed loss, a scalar."""
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, rows: int, with_grad: bool
+    ) -> Tensor:
+        """Features (N, hidden), weight (vocab, hidden), bias (vocab), targets (N,) -> the summed loss, a scalar."""
         device_type = features.device.type
         dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else weight.dtype
         with torch.autocast(device_type, enabled=False):
@@ -50,7 +54,7 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_output):
+    def backward(ctx: Any, grad_output: Tensor) -> tuple:
         """Scale what the forward pass has made."""
         features, weight, bias = ctx.saved_tensors
         return features * grad_output, weight.mul_(grad_output), bias * grad_output, None, None, None
@@ -105,7 +109,7 @@ class _FromSafetensors:
     config_class = LangSAMPConfig
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path: "str | PathLike | None", *args: Any, **kwargs: Any) -> Any:
         """As in transformers.
 
         Raises:
@@ -126,7 +130,14 @@ class _Downstream(_FromSafetensors):
     accepts_loss_kwargs = False  # else Trainer takes **kwargs for handling num_items_in_batch and scales a mean loss
     _keys_to_ignore_on_load_unexpected = [r"lm_head", r"pooler", r"lang_embeddings", r"script_embeddings"]
 
-    def forward(self, input_ids=None, attention_mask=None, lang_ids=None, script_ids=None, **kwargs):
+    def forward(
+        self,
+        input_ids: "Tensor | None" = None,
+        attention_mask: "Tensor | None" = None,
+        lang_ids: "Tensor | None" = None,
+        script_ids: "Tensor | None" = None,
+        **kwargs: Any,
+    ) -> Any:
         """As in XLM-R; ``lang_ids`` and ``script_ids`` change nothing (paper: the encoder is used without them)."""
         return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
 
@@ -134,7 +145,7 @@ class _Downstream(_FromSafetensors):
 class LangSAMPModel(_Downstream, XLMRobertaModel):
     """The encoder: XLM-R, without the pooler that no masked-LM checkpoint has trained. Pool the hidden states."""
 
-    def __init__(self, config, add_pooling_layer=False):
+    def __init__(self, config: LangSAMPConfig, add_pooling_layer: bool = False):
         super().__init__(config, add_pooling_layer=add_pooling_layer)
 
 
@@ -156,7 +167,7 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
     accepts_loss_kwargs = True  # the loss is a sum divided by num_items_in_batch: accumulation and ranks change nothing
     _keys_to_ignore_on_load_unexpected = [r"pooler"]
 
-    def __init__(self, config):
+    def __init__(self, config: LangSAMPConfig):
         super().__init__(config)
         self.lang_embeddings = _table(config.languages, config.hidden_size)
         self.script_embeddings = _table(config.scripts, config.hidden_size)
@@ -173,18 +184,18 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
 
     def forward(
         self,
-        input_ids=None,
-        attention_mask=None,
-        token_type_ids=None,
-        position_ids=None,
-        inputs_embeds=None,
-        labels=None,
-        lang_ids=None,
-        script_ids=None,
-        num_items_in_batch=None,
-        return_dict=None,
-        **kwargs,
-    ):
+        input_ids: "Tensor | None" = None,
+        attention_mask: "Tensor | None" = None,
+        token_type_ids: "Tensor | None" = None,
+        position_ids: "Tensor | None" = None,
+        inputs_embeds: "Tensor | None" = None,
+        labels: "Tensor | None" = None,
+        lang_ids: "Tensor | None" = None,
+        script_ids: "Tensor | None" = None,
+        num_items_in_batch: "Tensor | int | None" = None,
+        return_dict: "bool | None" = None,
+        **kwargs: Any,
+    ) -> "MaskedLMOutput | tuple":
         """Masked-LM logits, or with ``labels`` the loss.
 
         Args:

@@ -4,7 +4,11 @@ One id a text, beside ``input_ids``. The vocabulary, the pieces and their ids ar
 """
 
 import json
+import logging
+from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import BatchEncoding
@@ -32,7 +36,15 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
     slow_tokenizer_class = None
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, languages=None, scripts=None, lang=None, **kwargs):
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: "str | PathLike",
+        *args: Any,
+        languages: "list[str] | None" = None,
+        scripts: "list[str] | None" = None,
+        lang: "str | None" = None,
+        **kwargs: Any,
+    ) -> "LangSAMPTokenizer":
         """Load a LangSAMP tokenizer, or make one from any XLM-R tokenizer by giving the tables.
 
         Args:
@@ -42,7 +54,8 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
             lang: the default language of ``tok.lang``.
             kwargs: as in transformers; ``unknown_lang="ignore"`` maps languages without a row to "unknown".
         """
-        tokenizer = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        with _quiet_about_the_class():
+            tokenizer = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         if languages is not None:
             tokenizer.languages = languages
         if scripts is not None:
@@ -93,7 +106,16 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
             raise ValueError(f"unknown_lang must be 'error' or 'ignore', not {policy!r}.")
         self.init_kwargs["unknown_lang"] = policy
 
-    def __call__(self, text=None, text_pair=None, *args, lang=None, script=None, return_tensors=None, **kwargs):
+    def __call__(
+        self,
+        text: Any = None,
+        text_pair: Any = None,
+        *args: Any,
+        lang: "str | list[str | None] | None" = None,
+        script: "str | list[str | None] | None" = None,
+        return_tensors: "str | None" = None,
+        **kwargs: Any,
+    ) -> BatchEncoding:
         """As in transformers, plus ``lang`` and ``script``: one tag for all texts, or a list with one for each text.
 
         Lone surrogates, which no encoding can represent, become U+FFFD.
@@ -107,6 +129,8 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
         """
         if text is None:  # text_target only: nothing is read by the encoder
             return super().__call__(text, text_pair, *args, return_tensors=return_tensors, **kwargs)
+        if isinstance(text, list | tuple) and not text:  # transformers 5 fails on it
+            return BatchEncoding({name: [] for name in self.model_input_names}, tensor_type=return_tensors)
         try:
             encoding = super().__call__(text, text_pair, *args, return_tensors=None, **kwargs)
         except (UnicodeEncodeError, TypeError):
@@ -177,7 +201,9 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
             f"{', '.join(nearest(asked, table[1:]))}. To treat it as unknown set tok.unknown_lang = 'ignore'."
         )
 
-    def save_pretrained(self, save_directory, *args, push_to_hub=False, **kwargs):
+    def save_pretrained(
+        self, save_directory: "str | PathLike", *args: Any, push_to_hub: bool = False, **kwargs: Any
+    ) -> "tuple[str, ...]":
         """As in transformers; the class named in the file is a stock one, so that it loads without remote code too."""
         repo_id = kwargs.pop("repo_id", None) or Path(save_directory).name
         files = super().save_pretrained(save_directory, *args, **kwargs)
@@ -188,6 +214,21 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
         if push_to_hub:
             self.push_to_hub(repo_id)
         return files
+
+
+@contextmanager
+def _quiet_about_the_class():
+    """Drop transformers 4's warning that another class saved the tokenizer: the files name a stock class on purpose."""
+    log = logging.getLogger("transformers.tokenization_utils_base")
+
+    def other(record):
+        return "not the same type as the class" not in record.getMessage()
+
+    log.addFilter(other)
+    try:
+        yield
+    finally:
+        log.removeFilter(other)
 
 
 def _without_surrogates(text):

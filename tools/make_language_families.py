@@ -43,7 +43,7 @@ def main() -> None:
     head, rest = path.read_text(encoding="utf-8").split(BEGIN)
     tail = rest.split(END, 1)[1]
     path.write_text(head + BEGIN + table + "\n" + END + tail, encoding="utf-8")
-    print(f"wrote {path.name} from CLDR {data['version']['_cldrVersion']}")  # noqa: T201
+    print(f"wrote {path.name} from CLDR {data['version']['_cldrVersion']}")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def main() -> None:
     tail = rest.split(END, 1)[1]
     version = next(line for line in Path(Scripts.__file__).read_text().splitlines() if "Scripts-" in line).split()[-1]
     path.write_text(head + BEGIN + table() + "\n" + END + tail, encoding="utf-8")
-    print(f"wrote {path.name} from {version}")  # noqa: T201
+    print(f"wrote {path.name} from {version}")
 
 
 if __name__ == "__main__":

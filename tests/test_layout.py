@@ -1,0 +1,105 @@
+"""The shape of the project: who imports whom, what the package holds, what a wheel carries."""
+
+import ast
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FLAT = {"configuration_langsamp", "modeling_langsamp", "tokenization_langsamp", "unicode_scripts", "language_codes"}
+SHARED = {"runtime", "manifest", "vocabulary"}
+# folder -> what its modules may import of ours, beside each other
+ALLOWED = {
+    "train": FLAT | SHARED | {"train"},
+    "eval": FLAT | SHARED | {"eval"},
+    "hub": FLAT | SHARED | {"hub", "eval.records"},
+}
+
+
+def _imports(path: Path) -> set[str]:
+    """Our own modules that a file imports, anywhere in it: ``train.store``, ``runtime``."""
+    found = set()
+    package = [] if path.parent == ROOT else list(path.parent.relative_to(ROOT).parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            base = ["langsamp", *package][: 1 + len(package) - (node.level - 1)]
+            names = [".".join([*base, node.module])] if node.module else [".".join([*base, a.name]) for a in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "langsamp":
+            names = [f"langsamp.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        else:
+            continue
+        found |= {name.removeprefix("langsamp.") for name in names if name.startswith("langsamp.")}
+    return found
+
+
+def _modules(folder: str) -> list[Path]:
+    return [path for path in sorted((ROOT / folder).rglob("*.py")) if "space" not in path.parts]
+
+
+@pytest.mark.parametrize("name", sorted(FLAT))
+def test_flat_files_import_only_each_other(name):
+    """They travel with every checkpoint: transformers copies only what a top-level ``from .name import`` names."""
+    assert _imports(ROOT / f"{name}.py") <= FLAT
+
+
+@pytest.mark.parametrize("folder", sorted(ALLOWED))
+def test_imports_go_one_way(folder):
+    public = {"LangSAMPConfig", "LangSAMPModel", "LangSAMPForMaskedLM", "LangSAMPForSequenceClassification",
+              "LangSAMPForTokenClassification", "LangSAMPTokenizer", "normalize_tag", "parse_tag", "script_of",
+              "__version__"}  # fmt: skip
+    for path in _modules(folder):
+        for name in _imports(path) - public:
+            first = name.split(".")[0]
+            assert first in ALLOWED[folder] or ".".join(name.split(".")[:2]) in ALLOWED[folder], f"{path}: {name}"
+
+
+def test_every_package_of_the_tree_is_declared():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    declared = set(config["options"]["packages"].split())
+    tree = {"langsamp"}
+    for folder in ALLOWED:
+        tree |= {
+            "langsamp." + ".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / folder).rglob("__init__.py")
+        }
+    assert declared == tree
+
+
+def test_importing_the_package_is_cheap():
+    code = "import sys, langsamp; print(int(any(m in sys.modules for m in ('torch', 'transformers', 'datasets'))))"
+    assert subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True).stdout.strip() == "0"
+
+
+def test_every_command_has_help():
+    from langsamp.cli import build_parser, commands
+
+    expected = {"quickstart", "prepare", "extend-vocab", "train", "eval", "compare", "report", "push", "pull", "export",
+                "convert", "add-language"}  # fmt: skip
+    assert expected <= set(commands())
+    for name in commands():
+        with pytest.raises(SystemExit) as done:
+            build_parser().parse_args([name, "--help"])
+        assert done.value.code == 0
+
+
+def test_exit_codes(capsys):
+    from langsamp.cli import main
+
+    with pytest.raises(SystemExit) as usage:
+        main(["no-such-command"])
+    assert usage.value.code == 2
+    assert main(["report", "no-such-folder", "--output", "x.html"]) == 1
+    assert capsys.readouterr().err.startswith("langsamp: error: ")
+    assert not Path("x.html").exists()
+
+
+def test_no_file_is_long():
+    files = [*ROOT.glob("*.py"), *(path for folder in ALLOWED for path in _modules(folder))]
+    assert {str(path): n for path in files if (n := path.read_text(encoding="utf-8").count("\n")) > 400} == {}

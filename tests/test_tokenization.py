@@ -1,0 +1,169 @@
+"""The tokenizer: which ids come out for which input, what is refused, what survives saving and pickling."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    DataCollatorForLanguageModeling,
+    DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+    PreTrainedTokenizerFast,
+)
+
+from langsamp import LangSAMPTokenizer
+
+# rows of the tiny world: und deu ell eng hin jpn rus / Zyyy Cyrl Deva Grek Jpan Latn
+DEU, ENG, JPN, RUS, CYRL, JPAN, LATN = 1, 3, 5, 6, 1, 4, 5
+
+
+@pytest.fixture
+def tok(tiny_model_dir):
+    return LangSAMPTokenizer.from_pretrained(tiny_model_dir)
+
+
+@pytest.mark.parametrize("lang", ["de", "deu", "ger", "deu_Latn", "de-Latn", "DEU_latn"])
+def test_every_spelling_of_a_language_gives_its_row(tok, lang):
+    encoding = tok("Das Haus", lang=lang)
+    assert (encoding["lang_ids"], encoding["script_ids"]) == (DEU, LATN)
+
+
+def test_no_language_is_unknown_and_the_script_is_seen_in_the_text(tok):
+    encoding = tok(["Das Haus", "Дом", "家は川", "123"])
+    assert encoding["lang_ids"] == [0, 0, 0, 0]
+    assert encoding["script_ids"] == [LATN, CYRL, JPAN, 0]
+
+
+def test_the_script_argument_beats_the_tag_and_the_tag_beats_the_text(tok):
+    assert tok("abc", lang="deu_Cyrl")["script_ids"] == CYRL
+    assert tok("abc", lang="deu_Cyrl", script="Latn")["script_ids"] == LATN
+    assert tok("abc", lang="deu", script="latn")["script_ids"] == LATN
+    assert tok(["abc", "abc"], lang="deu", script=["Latn", "Cyrl"])["script_ids"] == [LATN, CYRL]
+
+
+def test_a_detected_script_without_a_row_is_unknown_but_a_named_one_is_an_error(tok):
+    assert tok("ภาษาไทย", lang="eng")["script_ids"] == 0
+    with pytest.raises(ValueError, match="'Thai' is not one of the 5 codes of this model; nearest: "):
+        tok("ภาษาไทย", lang="eng_Thai")
+
+
+def test_an_unknown_language_names_the_three_nearest_unless_ignored(tok):
+    with pytest.raises(ValueError, match=r"'dex' is not one of the 6 codes of this model; nearest: \w+, \w+, \w+\."):
+        tok("x", lang="dex")
+    tok.unknown_lang = "ignore"
+    assert tok("x", lang="dex_Latn")["lang_ids"] == 0
+    with pytest.raises(ValueError, match="'error' or 'ignore'"):
+        tok.unknown_lang = "whatever"
+
+
+def test_one_language_for_each_text_or_an_error(tok):
+    assert tok(["a", "b"], lang=["deu", "rus"])["lang_ids"] == [DEU, RUS]
+    with pytest.raises(ValueError, match="lang has 1 entries for 2 texts"):
+        tok(["a", "b"], lang=["deu"])
+    with pytest.raises(ValueError, match="script has 3 entries for 1 texts"):
+        tok("a", script=["Latn"] * 3)
+    with pytest.raises(ValueError, match="not a language tag"):
+        tok("a", lang="german")
+
+
+def test_tensors_and_shapes(tok):
+    single = tok("Das Haus", lang="deu", return_tensors="pt")
+    assert single["input_ids"].shape[0] == 1
+    assert single["lang_ids"].tolist() == [DEU]
+    batch = tok(["Das Haus", "Дом стоит у реки"], lang=["deu", "rus"], padding=True, return_tensors="np")
+    assert isinstance(batch["lang_ids"], np.ndarray)
+    assert batch["script_ids"].tolist() == [LATN, CYRL]
+    assert batch.word_ids(0)[0] is None
+
+
+def test_pairs_words_and_overflow(tok):
+    assert tok("Das Haus", "Der Fluss", lang="deu")["lang_ids"] == DEU
+    assert tok(["a", "б"], ["c", "d"], lang=["deu", "rus"])["script_ids"] == [LATN, CYRL]
+    assert tok([("Das", "Haus"), ("Дом", "x")])["script_ids"] == [LATN, CYRL]
+    words = tok(["Дом", "стоит"], is_split_into_words=True, lang="rus")
+    assert (words["lang_ids"], words["script_ids"]) == (RUS, CYRL)
+    assert words.word_ids()[1] == 0
+    assert tok([["Дом"], ["Haus", "x"]], is_split_into_words=True)["script_ids"] == [CYRL, LATN]
+    long = tok(["Das Haus steht am Fluss.", "Дом"], lang=["deu", "rus"], max_length=8, stride=2, truncation=True,
+               return_overflowing_tokens=True)  # fmt: skip
+    pieces = long["overflow_to_sample_mapping"]
+    assert len(pieces) > 2
+    assert long["lang_ids"] == [[DEU, RUS][i] for i in pieces]
+    one = tok("Das Haus steht am Fluss.", lang="deu", max_length=8, truncation=True, return_overflowing_tokens=True)
+    assert one["lang_ids"] == [DEU] * len(one["input_ids"])
+
+
+def test_empty_input(tok):
+    assert tok("", lang="deu")["input_ids"] == [0, 2]
+    assert tok(["", "a"], lang="deu")["lang_ids"] == [DEU, DEU]
+    assert tok([], lang="deu")["lang_ids"] == []
+
+
+def test_hostile_text_does_not_crash(tok):
+    assert tok("a\ud800b", lang="deu")["input_ids"] == tok("a\ufffdb", lang="deu")["input_ids"]
+    assert len(tok(["ok", "\udfff"], lang="deu")["input_ids"]) == 2
+    assert tok("a\x00b\u200d\u200f", lang="deu")["lang_ids"] == DEU
+    million = tok("Das Haus " * 120_000, lang="deu", truncation=True)
+    assert len(million["input_ids"]) == 512
+    with pytest.raises((TypeError, ValueError)):
+        tok(3)
+
+
+def test_pieces_are_those_of_the_stock_tokenizer(tok, tiny_tokenizer_dir, texts):
+    stock = PreTrainedTokenizerFast.from_pretrained(tiny_tokenizer_dir)
+    for code, lines in texts.items():
+        assert tok(lines, lang=code)["input_ids"] == stock(lines)["input_ids"]
+
+
+def test_collators_keep_the_ids(tok):
+    rows = [tok("Das Haus", lang="deu"), tok("Дом стоит у реки", lang="rus")]
+    padded = DataCollatorWithPadding(tok, pad_to_multiple_of=8)([dict(row) for row in rows])
+    assert padded["lang_ids"].tolist() == [DEU, RUS]
+    assert padded["input_ids"].shape[1] % 8 == 0
+    masked = DataCollatorForLanguageModeling(tok, mlm_probability=0.5)([dict(row) for row in rows])
+    assert masked["script_ids"].tolist() == [LATN, CYRL]
+    tagged = DataCollatorForTokenClassification(tok)([{**row, "labels": [0] * len(row["input_ids"])} for row in rows])
+    assert tagged["lang_ids"].dtype == torch.int64
+
+
+def test_the_default_language_is_saved_and_pickled(tok, tmp_path):
+    tok.lang = "ru"
+    assert tok("Дом")["lang_ids"] == RUS
+    assert tok("Haus", lang="de")["lang_ids"] == DEU
+    assert pickle.loads(pickle.dumps(tok))("Дом")["lang_ids"] == RUS
+    tok.save_pretrained(tmp_path)
+    assert LangSAMPTokenizer.from_pretrained(tmp_path).lang == "ru"
+    assert LangSAMPTokenizer.from_pretrained(tmp_path, lang="jpn")("家は川")["lang_ids"] == JPN
+    with pytest.raises(ValueError, match="nearest"):
+        tok.lang = "xyz"
+    assert tok.lang == "ru"
+
+
+def test_made_from_a_stock_tokenizer(tiny_tokenizer_dir, tmp_path):
+    tok = LangSAMPTokenizer.from_pretrained(tiny_tokenizer_dir, languages=["swh", "eng"], scripts=["Latn"])
+    assert tok.languages == ["und", "swh", "eng"]
+    assert tok("Habari", lang="swh_Latn")["lang_ids"] == 1
+    tok.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert saved["model_max_length"] == 512
+    assert saved["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert (tmp_path / "tokenization_langsamp.py").exists()
+    with pytest.raises(ValueError, match="malformed"):
+        LangSAMPTokenizer.from_pretrained(tiny_tokenizer_dir, languages=["swahili"])
+
+
+def test_without_tables_every_id_is_zero(tiny_tokenizer_dir):
+    tok = LangSAMPTokenizer.from_pretrained(tiny_tokenizer_dir)
+    assert tok.languages == []
+    encoding = tok("Das Haus", lang="deu_Latn")
+    assert (encoding["lang_ids"], encoding["script_ids"]) == (0, 0)
+
+
+def test_an_unlimited_tokenizer_gets_the_limit_of_the_model(tiny_tokenizer_dir, tmp_path):
+    config = json.loads((tiny_tokenizer_dir / "tokenizer_config.json").read_text())
+    del config["model_max_length"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "tokenizer.json").write_bytes((tiny_tokenizer_dir / "tokenizer.json").read_bytes())
+    assert LangSAMPTokenizer.from_pretrained(tmp_path).model_max_length == 512
