@@ -1,4 +1,4 @@
-"""LangSAMP: language-script aware multilingual pretraining. Public names load lazily; importing this package is cheap."""
+"""LangSAMP: language-script aware multilingual pretraining. Names load lazily: importing it is cheap."""
 
 import importlib
 from typing import Any

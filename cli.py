@@ -1,4 +1,4 @@
-"""The command line: ``langsamp <command>`` composes what train, eval and hub offer, and contains no logic of its own."""
+"""The command line: ``langsamp <command>`` composes what train, eval and hub offer; no logic of its own."""
 
 from __future__ import annotations
 

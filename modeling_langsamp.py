@@ -294,7 +294,7 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
 
     @torch.no_grad()
     def specialize(self, language: str, script: "str | None" = None) -> XLMRobertaForMaskedLM:
-        """A stock XLM-R masked LM that always predicts as LangSAMP does for one language: its rows folded into the head.
+        """A stock XLM-R masked LM that predicts as LangSAMP does for one language: its rows are folded into the head.
 
         Args:
             language: ``"deu_Latn"``, or ``"deu"`` with ``script="Latn"``; a script that is not given is unknown.

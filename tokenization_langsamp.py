@@ -23,8 +23,8 @@ MODEL_MAX_LENGTH = 512
 class LangSAMPTokenizer(PreTrainedTokenizerFast):
     """A fast XLM-R tokenizer whose output carries ``lang_ids`` and ``script_ids``.
 
-    ``tok(texts, lang="deu_Latn")``; a language is what people type (``de``, ``deu``, ``de-Latn``, ``deu_Latn``), one for
-    all texts or a list with one for each. No language is "unknown" (id 0), never an error. The script comes from
+    ``tok(texts, lang="deu_Latn")``; a language is what people type (``de``, ``deu``, ``de-Latn``, ``deu_Latn``), one
+    for all texts or a list with one for each. No language is "unknown" (id 0), never an error. The script comes from
     ``script=``, else from the tag, else from the text itself; one the table does not have is "unknown" if it was
     detected and an error if it was named.
     """

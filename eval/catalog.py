@@ -64,7 +64,9 @@ TASKS = {
     "pos": Task("POS", ("accuracy", "f1"), "Part of speech: share of right tags, trained on one language only."),
     "lm": Task("Masked LM", ("loss",), "Mean cross entropy of masked tokens on held-out text, in nats."),
     "neutrality": Task(
-        "Neutrality", (), "How little a sentence vector depends on the language of the sentence, layer by layer."
+        "Neutrality",
+        ("cosine_centred",),
+        "How little a sentence vector depends on the language of the sentence, layer by layer.",
     ),
     "donors": Task("Donors", ("ndcg",), "Does the similarity of languages predict the best source to train on?"),
     "embedding-map": Task("Embedding map", ("purity",), "Do the rows of the language table group by script or family?"),
@@ -82,6 +84,11 @@ _METRICS = (
     (r"regret(?:_(.+))?", "Regret", True, -1),
     (r"loss(?:_(.+))?", "Loss", False, -1),
     (r"perplexity", "Perplexity", False, -1),
+    (r"cosine", "Cosine of translations", False, 0),
+    (r"cosine_centred", "Cosine of translations, centred", False, 1),
+    (r"cosine_control", "Cosine of other sentences", False, 0),
+    (r"margin", "Margin of the translation", False, 1),
+    (r"language_probe", "Language probe", True, -1),
     (r"(?:.*_)?purity(?:@\d+)?(?:_(.+))?", "Purity", True, 1),
 )
 
@@ -101,6 +108,30 @@ def _with_rest(label: str, name: str) -> str:
     """Keep what tells `loss_wrong_ids` from `loss`: "Loss, wrong ids"."""
     head, _, rest = name.replace("_", " ").partition(" ")
     return f"{label}, {rest}" if rest and head.lower() == label.lower() else label
+
+
+@cache
+def language_name(code: str) -> str:
+    """`cym_Latn` -> "Welsh"; the code itself where no name is known."""
+    from langcodes import Language
+
+    try:
+        name = Language.get(code.partition("_")[0]).display_name("en")
+    except ValueError:
+        return code
+    return code if name.startswith("Unknown language") else name
+
+
+@cache
+def script_name(script: str) -> str:
+    """`Latn` -> "Latin"; the code itself where no name is known."""
+    from langcodes import Language
+
+    try:
+        name = Language.make(script=script).script_name("en")
+    except ValueError:
+        return script
+    return script if name.startswith("Unknown") else name
 
 
 def task(name: str) -> Task:

@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import json
 import logging
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from langsamp.eval.records import RESULTS, Record, read
 
 logger = logging.getLogger(__name__)
 
 SETTINGS = "run.json"
-MATRIX = "neutrality_matrix.json"
 MAP = "embedding_map.json"
 TRAINING = "training.json"
 
@@ -35,6 +38,16 @@ class TaskCoverage:
     missing: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Matrices:
+    """Similarities of languages at one layer, by name; `folder` tells the runs apart."""
+
+    folder: str
+    layer: int
+    languages: list[str]
+    values: dict[str, NDArray[np.float64]]
+
+
 @dataclass
 class Run:
     """What was found; `sides[name]` holds one parsed side file a folder: (folder name, content)."""
@@ -42,6 +55,7 @@ class Run:
     records: list[Record]
     coverage: list[TaskCoverage] = field(default_factory=list)
     sides: dict[str, list[tuple[str, Any]]] = field(default_factory=dict)
+    matrices: list[Matrices] = field(default_factory=list)
 
 
 def load(paths: str | Path | Sequence[str | Path]) -> Run:
@@ -72,11 +86,26 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _read_sides(folder: Path, run: Run) -> None:
-    for name in (MATRIX, MAP, TRAINING):
+    for name in (MAP, TRAINING):
         if (folder / name).is_file():
             run.sides.setdefault(name, []).append((folder.name, _json(folder / name)))
+    for path in sorted(folder.glob("neutrality/layer*.npz")):
+        run.matrices.append(_matrices(path, folder.name))
     if (folder / SETTINGS).is_file():
         run.coverage += _coverage(_json(folder / SETTINGS), folder / SETTINGS)
+
+
+def _matrices(path: Path, folder: str) -> Matrices:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            languages = [str(code) for code in file["languages"]]
+            values = {name: np.asarray(file[name], dtype=float) for name in file.files if name != "languages"}
+        layer = int(path.stem.removeprefix("layer"))
+        if any(matrix.shape != (len(languages), len(languages)) for matrix in values.values()):
+            raise ValueError("a matrix is not languages x languages")
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} holds no similarities of languages ({error})") from None
+    return Matrices(folder, layer, languages, values)
 
 
 def _coverage(content: Any, path: Path) -> Iterable[TaskCoverage]:

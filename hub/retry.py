@@ -6,6 +6,7 @@ which ones differs between huggingface_hub 0.36 and 2.x.
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import time
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TRIES = 5
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 LONGEST_WAIT = 310.0  # seconds; the Hub counts requests in windows of five minutes
 _TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 _TRANSPORTS = {"requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2"}  # whichever the client is built on
@@ -29,6 +31,10 @@ _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{8,}")
 
 class HubError(RuntimeError):
     """The Hub could not be used as asked; the message says what is wrong and what to do, and holds no token."""
+
+
+class UnreachableError(HubError):
+    """The Hub did not answer, or only with faults that pass; the same call may succeed later."""
 
 
 class ConflictError(HubError):
@@ -104,6 +110,8 @@ def translate(error: BaseException, what: str, token: str | None = None) -> HubE
     statuses = [status for cause in _chain(error) if (status := status_of(cause)) is not None]
     status = statuses[0] if statuses else None
     remedy = _REMEDY.get(status or 0)
+    if any(getattr(cause, "errno", None) in DISK_FULL for cause in _chain(error)):
+        return HubError(f"{what} failed: the disk is full; make room and run the same command again.")
     if remedy is None:
         return HubError(redact(f"{what} failed: {_first_line(error)}", token))
     return HubError(f"{what} failed: {remedy}")
@@ -119,12 +127,12 @@ _REMEDY = {
 }
 
 
-def _gave_up(error: BaseException, what: str, token: str | None, tries: int, wait: float) -> HubError:
+def _gave_up(error: BaseException, what: str, token: str | None, tries: int, wait: float) -> UnreachableError:
     reason = redact(_first_line(error), token).rstrip(".")
     asked = f", and the Hub asks to wait {wait:.0f} s" if wait > LONGEST_WAIT else ""
     times = "once" if tries == 1 else f"{tries} times"
-    return HubError(
-        f"{what} failed {times} ({reason}{asked}); run the same command again later, what has arrived is not sent again."
+    return UnreachableError(
+        f"{what} failed {times} ({reason}{asked}); run the same command again later, what arrived is not sent again."
     )
 
 

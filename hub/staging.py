@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import get_token
 from safetensors import SafetensorError, safe_open
 
-from langsamp.manifest import MANIFEST_NAME, FileEntry, read_manifest
+from langsamp.manifest import MANIFEST_NAME, measure, read_manifest
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 MODEL = (
@@ -72,7 +73,7 @@ def stage(folder: str | os.PathLike[str]) -> list[Staged]:
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root} to push.")
-    names = [name for name in _files(root) if any(_matches(name, pattern) for pattern in (*MODEL, *DOCUMENTS))]
+    names = [name for name in _files(root) if any(matches(name, pattern) for pattern in (*MODEL, *DOCUMENTS))]
     names += [name for name in _code(root) if name not in names]
     _check_weights(root, names)
     _check_unfinished(root, names)
@@ -82,9 +83,8 @@ def stage(folder: str | os.PathLike[str]) -> list[Staged]:
     return staged
 
 
-def left_out(folder: str | os.PathLike[str], staged: list[Staged]) -> list[str]:
-    """Files of the folder that a push leaves behind, hidden ones and folders of checkpoints aside; for the listing."""
-    taken = {file.name for file in staged} | {MANIFEST_NAME}
+def left_out(folder: str | os.PathLike[str], taken: Container[str]) -> list[str]:
+    """Files of the folder (and one level below) that a push leaves behind, hidden ones aside; for the listing."""
     return [name for name in _files(Path(folder)) if name not in taken and not name.startswith(".")]
 
 
@@ -94,7 +94,7 @@ def _files(root: Path) -> list[str]:
     return sorted(path.relative_to(root).as_posix() for path in found)
 
 
-def _matches(name: str, pattern: str) -> bool:
+def matches(name: str, pattern: str) -> bool:
     """fnmatch, but ``*`` does not cross a folder."""
     return name.count("/") == pattern.count("/") and fnmatch(name, pattern)
 
@@ -133,7 +133,7 @@ def _auto_map(root: Path, name: str) -> list[str]:
     try:
         values = dict(json.loads(path.read_text(encoding="utf-8")).get("auto_map") or {}).values()
     except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is not readable JSON ({error}); was saving interrupted? Save the model again.") from None
+        raise ValueError(f"{path} is not readable JSON ({error}); was saving interrupted? Save it again.") from None
     flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
     return [str(item) for item in flat if item]
 
@@ -163,10 +163,8 @@ def _check_unfinished(root: Path, names: list[str]) -> None:
     """Model files must be those of the folder's manifest, if it has one; documents may have been written since."""
     if not (root / MANIFEST_NAME).is_file():
         return
-    from langsamp.manifest import measure
-
     for name, entry in read_manifest(root).items():
-        if any(_matches(name, pattern) for pattern in MODEL) or name.endswith(".py") and "/" not in name:
+        if any(matches(name, pattern) for pattern in MODEL) or (name.endswith(".py") and "/" not in name):
             actual = measure(root / name) if name in names else None
             if actual != entry:
                 state = "is missing" if actual is None else "is not the file that was saved"
@@ -184,8 +182,3 @@ def _check_secrets(file: Staged) -> None:
     token = get_token()
     if _SECRET.search(content) or (token and len(token) > 8 and token.encode() in content):
         raise ValueError(f"{file.path} contains a Hugging Face access token; remove it before pushing.")
-
-
-def entries_of(hashes: dict[str, tuple[str, int]]) -> dict[str, FileEntry]:
-    """Manifest entries from (sha256, size) by name."""
-    return {name: FileEntry(sha256, size) for name, (sha256, size) in hashes.items()}

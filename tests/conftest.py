@@ -1,4 +1,4 @@
-"""The tiny world every test lives in: a real small tokenizer, a two-layer model, a new interpreter without a network."""
+"""The tiny world every test lives in: a real small tokenizer, a small model, a new interpreter without a network."""
 
 from __future__ import annotations
 
@@ -113,6 +113,7 @@ def tiny_config(tiny_tokenizer):
 def tiny_model_dir(tiny_tokenizer, tmp_path_factory) -> Path:
     """A saved LangSAMPForMaskedLM with its tokenizer; the tables hold numbers, as after training."""
     import torch
+
     from langsamp import LangSAMPConfig, LangSAMPForMaskedLM
 
     torch.manual_seed(0)

@@ -21,7 +21,7 @@ def routed(monkeypatch):
 
 @precision
 def test_fast_matmul_puts_the_switch_back(routed):
-    with pytest.raises(KeyError), runtime.fast_matmul():  # noqa: SIM117
+    with pytest.raises(KeyError), runtime.fast_matmul():
         with runtime.fast_matmul():
             assert runtime._MATMUL.fp32_precision == "bf16"
         assert runtime._MATMUL.fp32_precision == "bf16"

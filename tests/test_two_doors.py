@@ -7,7 +7,8 @@ import torch
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
 
-AUTO_CLASSES = [
+HEADS = ["MaskedLM", "SequenceClassification", "TokenClassification"]
+AUTO_CLASSES = ["AutoModel", *(f"AutoModelFor{head}" for head in HEADS)]
     "AutoModel",
     "AutoModelForMaskedLM",
     "AutoModelForSequenceClassification",

@@ -1,4 +1,4 @@
-"""A small Hub on the loopback interface, in memory, for tests of push and pull: the endpoints the clients use, and faults.
+"""A small Hub on the loopback interface, in memory, for tests: the endpoints that the clients use, and faults.
 
 A fault is ``Fault(match, kind, method=None, times=1)``; `match` is a regular expression searched in the path. Kinds:
 
@@ -292,7 +292,7 @@ class Handler(BaseHTTPRequestHandler):
         for wanted in asked["files"]:
             path = wanted["path"]
             known = entry(path, files[path]) if path in files else None
-            skip = any(fnmatch.fnmatch(path, p) or path.startswith(p) or fnmatch.fnmatch(path, p + "*") for p in ignored)
+            skip = any(fnmatch.fnmatch(path, p + "*") for p in ignored)
             answers.append({
                 "path": path, "uploadMode": "lfs" if is_lfs(path) else "regular", "shouldIgnore": skip,
                 "oid": known and (known["lfs"]["oid"] if "lfs" in known else known["oid"]),
