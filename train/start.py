@@ -1,0 +1,128 @@
+"""The start of a run: a base model, a tokenizer and the languages of a store become a LangSAMP model and its tokenizer.
+
+Comes after :mod:`langsamp.train.store`, before :mod:`langsamp.train.pretrain`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, set_seed
+
+from langsamp.language_codes import parse_tag
+from langsamp.modeling_langsamp import LangSAMPForMaskedLM
+from langsamp.runtime import resolve_model
+from langsamp.tokenization_langsamp import LangSAMPTokenizer
+from langsamp.vocabulary import NewRows, carry_rows
+
+log = logging.getLogger(__name__)
+
+
+def start(
+    base: str | os.PathLike[str],
+    languages: Iterable[str],
+    tokenizer: str | os.PathLike[str] | LangSAMPTokenizer | None = None,
+    lang: bool = True,
+    script: bool = True,
+    new_rows: NewRows = "mean",
+    table_init: float = 0.0,
+    seed: int = 42,
+) -> tuple[LangSAMPForMaskedLM, LangSAMPTokenizer]:
+    """Make the model that training starts from, in fp32.
+
+    Args:
+        base: folder or Hub id (``@revision``) of XLM-R, Glot500-m, a LangSAMP, or anything of XLM-R's architecture.
+        languages: ``lang_Script`` of everything that will be trained on. A LangSAMP base keeps its rows and gets the
+            missing ones, each a copy of its unknown row.
+        tokenizer: the vocabulary to train with; default the base's own. Another one takes over the base's rows piece
+            by piece, whatever the ids.
+        lang: a language table; False for the ablation without.
+        script: a script table; both False is the baseline.
+        new_rows: how pieces start that the base does not have: ``mean`` of their old pieces or ``random`` (paper).
+        table_init: standard deviation of new table rows. 0 starts at exactly the base's logits; the paper has 0.02.
+        seed: for everything that starts at random.
+
+    Returns:
+        The model, with ``config.languages`` and ``config.scripts`` sorted by code after what the base had, and the
+        tokenizer that emits ids of those rows.
+
+    Raises:
+        FileNotFoundError: no such base or tokenizer.
+        ValueError: a malformed language, or a tokenizer whose padding id the base cannot use.
+    """
+    folder = resolve_model(base).path
+    pairs = [parse_tag(language) for language in languages]
+    codes = sorted({code for code, _ in pairs}) if lang else []
+    scripts = sorted({code for _, code in pairs if code}) if script else []
+    own = load_tokenizer(folder)
+    new = own if tokenizer is None else _tokenizer(tokenizer)
+    set_seed(seed)
+    model = _model(folder, codes, scripts, table_init)
+    if new.get_vocab() != own.get_vocab() or model.config.vocab_size != len(new):
+        fresh = len(set(new.get_vocab()) - set(own.get_vocab()))
+        log.info("vocabulary: %d pieces, %d of them new to the base", len(new), fresh)
+        carry_rows(model, own, new, new_rows, seed)
+    new.languages, new.scripts = model.config.languages, model.config.scripts
+    return model, new
+
+
+def load_tokenizer(folder: str | os.PathLike[str]) -> LangSAMPTokenizer:
+    """A LangSAMP tokenizer from a local folder; one that has only a SentencePiece model is converted.
+
+    Raises:
+        FileNotFoundError: the folder holds no tokenizer that can be read.
+    """
+    path = Path(folder)
+    if (path / "tokenizer.json").is_file():
+        return LangSAMPTokenizer.from_pretrained(path)
+    try:
+        converted = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FileNotFoundError(
+            f"{path} has no tokenizer.json, and no other tokenizer can be read ({reason})."
+        ) from error
+    with tempfile.TemporaryDirectory(prefix="langsamp-tokenizer-") as scratch:
+        converted.save_pretrained(scratch)
+        if not Path(scratch, "tokenizer.json").is_file():
+            raise FileNotFoundError(f"the tokenizer in {path} has no fast version, so it cannot be used here.")
+        return LangSAMPTokenizer.from_pretrained(scratch)
+
+
+def _tokenizer(given: str | os.PathLike[str] | LangSAMPTokenizer) -> LangSAMPTokenizer:
+    return given if isinstance(given, LangSAMPTokenizer) else load_tokenizer(resolve_model(given).path)
+
+
+def _model(folder: Path, codes: list[str], scripts: list[str], table_init: float) -> LangSAMPForMaskedLM:
+    """The base with exactly the tables asked for; rows it has already stay as they are, in their order."""
+    options = {"dtype": torch.float32, "table_initializer_range": table_init}
+    known = LangSAMPForMaskedLM.config_class.from_pretrained(folder)
+    if not (codes and known.languages) and not (scripts and known.scripts):
+        return LangSAMPForMaskedLM.from_pretrained(folder, languages=codes, scripts=scripts, **options)
+    if bool(codes) != bool(known.languages) or bool(scripts) != bool(known.scripts):
+        raise ValueError(
+            f"{folder} has {len(known.languages)} language and {len(known.scripts)} script rows; continue with the same "
+            "--no-lang/--no-script as it was trained with, or with both to drop its tables."
+        )
+    model = LangSAMPForMaskedLM.from_pretrained(folder, **options)
+    for code in codes:
+        if code not in model.config.languages:
+            model.add_language(code)
+    return _with_scripts(model, scripts)
+
+
+def _with_scripts(model: LangSAMPForMaskedLM, scripts: list[str]) -> LangSAMPForMaskedLM:
+    """Add rows for scripts that a LangSAMP base lacks, copies of its unknown row."""
+    missing = [code for code in scripts if code not in model.config.scripts]
+    if missing:
+        old = model.script_embeddings.weight.detach()
+        model.script_embeddings = torch.nn.Embedding(len(old) + len(missing), old.shape[1])
+        with torch.no_grad():
+            model.script_embeddings.weight.copy_(torch.cat([old, old[:1].expand(len(missing), -1)]))
+        model.config.scripts = [*model.config.scripts, *missing]
+    return model
