@@ -97,12 +97,15 @@ def load_masked_lm(folder: Path, dtype: torch.dtype = torch.float32) -> LangSAMP
 
 def _quietly(kind: Any, folder: Path, **settings: Any) -> tuple[Any, dict[str, Any]]:
     """`from_pretrained` without the report on tensors that are left out on purpose."""
-    verbosity = transformers.logging.get_verbosity()
+    verbosity, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     try:
         return kind.from_pretrained(folder, output_loading_info=True, local_files_only=True, **settings)
     finally:
         transformers.logging.set_verbosity(verbosity)
+        if bars:
+            transformers.logging.enable_progress_bar()
 
 
 def _check_whole(folder: Path, missing: Iterable[str]) -> None:
