@@ -77,7 +77,7 @@ class LangSAMPConfig(XLMRobertaConfig):
         kwargs["auto_map"] = {**(kwargs.get("auto_map") or {}), **AUTO_MAP}
         super().__init__(**kwargs)
 
-    def __setattr__(self, key: str, value: object) -> None:
+    def __setattr__(self, key: str, value: Any) -> None:
         """Keep the tables valid however they are set, also by ``from_pretrained(..., languages=[...])``."""
         if key in ("languages", "scripts"):
             value = table_rows(value, key)

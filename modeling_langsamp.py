@@ -106,8 +106,6 @@ def linear_cross_entropy(features: Tensor, weight: Tensor, bias: Tensor, targets
 class _FromSafetensors:
     """Load from safetensors only: other formats can run code."""
 
-    config_class = LangSAMPConfig
-
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: "str | PathLike | None", *args: Any, **kwargs: Any) -> Any:
         """As in transformers.
@@ -121,14 +119,14 @@ class _FromSafetensors:
             found = f"only {', '.join(others)}, which can run code when loaded" if others else "no weights at all"
             raise FileNotFoundError(f"{folder} holds {found}; a model.safetensors is needed.")
         kwargs.setdefault("use_safetensors", True)
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
 
 
 class _Downstream(_FromSafetensors):
     """What LangSAMP does downstream: exactly what XLM-R does. The ids are accepted and ignored."""
 
     accepts_loss_kwargs = False  # else Trainer takes **kwargs for handling num_items_in_batch and scales a mean loss
-    _keys_to_ignore_on_load_unexpected = [r"lm_head", r"pooler", r"lang_embeddings", r"script_embeddings"]
+    _keys_to_ignore_on_load_unexpected: Any = [r"lm_head", r"pooler", r"lang_embeddings", r"script_embeddings"]
 
     def forward(
         self,
@@ -139,11 +137,13 @@ class _Downstream(_FromSafetensors):
         **kwargs: Any,
     ) -> Any:
         """As in XLM-R; ``lang_ids`` and ``script_ids`` change nothing (paper: the encoder is used without them)."""
-        return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)  # type: ignore[misc]
 
 
 class LangSAMPModel(_Downstream, XLMRobertaModel):
     """The encoder: XLM-R, without the pooler that no masked-LM checkpoint has trained. Pool the hidden states."""
+
+    config_class = LangSAMPConfig
 
     def __init__(self, config: LangSAMPConfig, add_pooling_layer: bool = False):
         super().__init__(config, add_pooling_layer=add_pooling_layer)
@@ -152,9 +152,13 @@ class LangSAMPModel(_Downstream, XLMRobertaModel):
 class LangSAMPForSequenceClassification(_Downstream, XLMRobertaForSequenceClassification):
     """Sentence classification on the encoder; needs no ids."""
 
+    config_class = LangSAMPConfig
+
 
 class LangSAMPForTokenClassification(_Downstream, XLMRobertaForTokenClassification):
     """Tagging on the encoder; needs no ids."""
+
+    config_class = LangSAMPConfig
 
 
 class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
@@ -164,7 +168,9 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
     ``config.scripts``; row 0 is "unknown". A table whose list is empty is None (the paper's ablations).
     """
 
+    config_class = LangSAMPConfig
     accepts_loss_kwargs = True  # the loss is a sum divided by num_items_in_batch: accumulation and ranks change nothing
+    summed_loss = staticmethod(linear_cross_entropy)  # training may put a faster equal one here (train/fast.py)
     _keys_to_ignore_on_load_unexpected = [r"pooler"]
 
     def __init__(self, config: LangSAMPConfig):
@@ -251,7 +257,7 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
         head = self.lm_head
         features = self._add_rows(hidden, lang_ids, script_ids, where)  # (labelled, hidden)
         features = head.layer_norm(nn.functional.gelu(head.dense(features)))
-        total = linear_cross_entropy(features, head.decoder.weight, head.decoder.bias, labels[where])
+        total = self.summed_loss(features, head.decoder.weight, head.decoder.bias, labels[where])
         if num_items is None:
             return total / max(1, len(features))
         return total / torch.as_tensor(num_items, device=total.device).reshape(-1)[0]
@@ -314,7 +320,8 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
         model = XLMRobertaForMaskedLM(XLMRobertaConfig(**stock))
         state = {k: v for k, v in folded.state_dict().items() if not k.startswith(("lang_", "script_"))}
         model.load_state_dict(state)
-        return model.to(dtype=self.dtype, device=self.device).eval()
+        torch.nn.Module.to(model, dtype=self.dtype, device=self.device)
+        return model.eval()
 
     @torch.no_grad()
     def add_language(self, code: str, like: "str | None" = None) -> int:
