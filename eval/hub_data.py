@@ -24,7 +24,10 @@ WIKIPEDIA = {
 
 @dataclass(frozen=True)
 class HubSet:
-    """A Hub data set with one config a language. `config_end` is what follows the language in a config's name."""
+    """A Hub data set with one config a language.
+
+    `config_end` is what follows the language in a config's name; `_*` for anything after the first underscore.
+    """
 
     repo: str
     revision: str | None = None
@@ -35,16 +38,22 @@ class HubSet:
         """Tag -> configs (several treebanks of one language are read together)."""
         found: dict[str, list[str]] = {}
         for config in sorted(get_dataset_config_names(self.repo, revision=self.revision)):
-            code = config.removesuffix(self.config_end) if self.config_end != "_*" else config.split("_")[0]
-            try:
-                tag = WIKIPEDIA[code] if code in WIKIPEDIA else normalize_tag(code)
-            except ValueError:
-                tag = None
+            tag = self._tag(config)
             if tag is None:
                 logger.info("config %s of %s names no language that is known and is left out", config, self.repo)
                 continue
             found.setdefault(tag, []).append(config)
         return found
+
+    def _tag(self, config: str) -> str | None:
+        """The language of a config's name, or None."""
+        code = config.split("_")[0] if self.config_end == "_*" else config.removesuffix(self.config_end)
+        if code in WIKIPEDIA:
+            return WIKIPEDIA[code]
+        try:
+            return normalize_tag(code)
+        except ValueError:
+            return None
 
     def languages(self) -> list[str]:
         """Sorted tags of the configs."""

@@ -1,0 +1,149 @@
+"""Evaluation data from folders, CoNLL-U and Hub-like data sets; what is wrong with a file is said in one sentence."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from langsamp.eval import hub_data
+from langsamp.eval.data import DataError, EvalData, read_conllu
+from langsamp.eval.hub_data import HubSet
+
+CONLLU = """\
+# sent_id = first
+# text = I'm here.
+1-2\tI'm\t_\t_\t_\t_\t_\t_\t_\t_
+1\tI\tI\tPRON\t_\t_\t3\tnsubj\t_\t_
+2\t'm\tbe\tAUX\t_\t_\t3\tcop\t_\t_
+3\there\there\tADV\t_\t_\t0\troot\t_\t_
+3.1\tghost\tghost\tNOUN\t_\t_\t_\t_\t_\t_
+4\t.\t.\tPUNCT\t_\t_\t3\tpunct\t_\t_
+
+
+1\tno\tno\tINTJ\t_\t_\t0\troot\t_\t_
+2\ttag\t_\t_\t_\t_\t1\tdep\t_\t_
+"""
+
+
+def save(path, **columns):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+
+
+def test_parquet_and_jsonl_with_other_column_names(tmp_path):
+    save(tmp_path / "sib200/deu_Latn.parquet", index_id=[5, 6], sentence=["a", None], category=["x", "y"], split=["validation", "test"])
+    (tmp_path / "sib200/fra_Latn.jsonl").write_text('\ufeff{"text": "b", "label": "x"}\n\n{"text": "c", "label": "y"}\n')
+    (tmp_path / "sib200/README.md").write_text("not data")
+    (tmp_path / "sib200/.cache.parquet").write_text("nor this")
+    data = EvalData(tmp_path)
+    assert data.languages("sib200") == ["deu_Latn", "fra_Latn"]
+    assert data.rows("sib200", "deu_Latn", ["id", "text", "label"], "dev") == {"id": [5], "text": ["a"], "label": ["x"]}
+    assert data.rows("sib200", "deu_Latn", ["text"]) == {"text": ["a", ""]}
+    assert data.rows("sib200", "fra_Latn", ["id", "label"], "test") == {"id": [0, 1], "label": ["x", "y"]}
+    assert data.rows("sib200", "fra_Latn", ["label"], "train") == {"label": []}
+
+
+def test_what_is_missing_is_named(tmp_path):
+    save(tmp_path / "sib200/deu_Latn.parquet", text=["a"])
+    (tmp_path / "sib200/fra_Latn.parquet").write_bytes(b"PAR1 broken")
+    data = EvalData(tmp_path)
+    with pytest.raises(DataError, match=r"sib200/deu_Latn has no column label or labels or category; its columns are text"):
+        data.rows("sib200", "deu_Latn", ["label"])
+    with pytest.raises(DataError, match=r"fra_Latn\.parquet cannot be read"):
+        data.rows("sib200", "fra_Latn", ["text"])
+    with pytest.raises(DataError, match="no data for xyz_Latn"):
+        data.rows("sib200", "xyz_Latn", ["text"])
+    with pytest.raises(DataError, match=r"no evaluation data in .*ner"):
+        data.languages("ner")
+    with pytest.raises(FileNotFoundError, match="no data folder"):
+        EvalData(tmp_path / "nowhere")
+
+
+def test_sub_folders_are_data_sets_of_one_task(tmp_path):
+    for name in ("wikiann", "hiner"):
+        save(tmp_path / f"ner/{name}/deu_Latn.parquet", tokens=[["a"]], tags=[["O"]])
+    (tmp_path / "ner/empty").mkdir()
+    data = EvalData(tmp_path)
+    assert data.folders("ner") == ["ner/hiner", "ner/wikiann"]
+    assert data.folders("pos") == []
+    assert data.rows("ner/hiner", "deu_Latn", ["tokens", "ner_tags"]) == {"tokens": [["a"]], "ner_tags": [["O"]]}
+    save(tmp_path / "sib200/deu_Latn.parquet", text=["a"])
+    assert data.folders("sib200") == ["sib200"]
+
+
+def test_conllu_keeps_the_words_and_drops_ranges_empty_nodes_and_missing_tags(tmp_path):
+    path = tmp_path / "x.conllu"
+    path.write_bytes(("\ufeff" + CONLLU.replace("\n", "\r\n")).encode())
+    assert read_conllu(path) == {
+        "id": ["first", "1"],
+        "tokens": [["I", "'m", "here", "."], ["no"]],
+        "upos": [["PRON", "AUX", "ADV", "PUNCT"], ["INTJ"]],
+    }
+    path.write_text("1 spaces instead of tabs\n")
+    with pytest.raises(DataError, match=r"x\.conllu, line 1: not CoNLL-U"):
+        read_conllu(path)
+    path.write_text("")
+    assert read_conllu(path) == {"id": [], "tokens": [], "upos": []}
+
+
+def test_a_release_of_universal_dependencies(tmp_path):
+    for bank, code in (("UD_German-GSD", "de_gsd"), ("UD_German-PUD", "de_pud"), ("UD_Xyz-X", "xq_x")):
+        folder = tmp_path / "pos" / bank
+        folder.mkdir(parents=True)
+        (folder / f"{code}-ud-test.conllu").write_text(CONLLU)
+    (tmp_path / "pos/UD_German-GSD/de_gsd-ud-train.conllu").write_text(CONLLU)
+    data = EvalData(tmp_path)
+    assert data.languages("pos") == ["deu_Latn"]
+    assert len(data.rows("pos", "deu_Latn", ["upos"], "test")["upos"]) == 4
+    assert len(data.rows("pos", "deu_Latn", ["upos"], "train")["upos"]) == 2
+    (tmp_path / "pos/fra_Latn-dev.conllu").write_text(CONLLU)
+    assert len(EvalData(tmp_path).rows("pos", "fra_Latn", ["tokens"], "dev")["tokens"]) == 2
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A data set in the form of the Hub's, as a local folder: configs named by language, class labels as numbers."""
+    from datasets import ClassLabel, Dataset, Features, Sequence, Value
+
+    repo = tmp_path / "repo"
+    configs = []
+    for config, label in (("de", 0), ("simple", 1), ("als", 1), ("zz", 1)):
+        features = Features({"tokens": Sequence(Value("string")), "ner_tags": Sequence(ClassLabel(names=["O", "B-PER"]))})
+        rows = Dataset.from_dict({"tokens": [["a", "b"]], "ner_tags": [[0, label]]}, features=features)
+        for split in ("validation", "test"):
+            (repo / config).mkdir(parents=True, exist_ok=True)
+            rows.to_parquet(repo / config / f"{split}.parquet")
+        files = [{"split": split, "path": f"{config}/{split}.parquet"} for split in ("validation", "test")]
+        configs.append({"config_name": config, "data_files": files})
+    (repo / "README.md").write_text("---\nconfigs: " + json.dumps(configs) + "\n---\n")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(hub_data.HUB_SETS, "ner", HubSet(str(repo)))
+    return EvalData("hub")
+
+
+def test_hub_data_sets_look_like_folders(hub):
+    assert hub.folders("ner") == ["ner"]
+    assert hub.languages("ner") == ["deu_Latn", "gsw_Latn"]  # "als" is Alemannic on Wikipedia, "simple" no language
+    rows = hub.rows("ner", "gsw_Latn", ["tokens", "ner_tags"], "dev")
+    assert rows == {"tokens": [["a", "b"]], "ner_tags": [["O", "B-PER"]]}
+    with pytest.raises(DataError, match="has no data for fra_Latn"):
+        hub.rows("ner", "fra_Latn", ["tokens"])
+    with pytest.raises(DataError, match="no Hub data set for 'bible_retrieval'"):
+        hub.languages("bible_retrieval")
+
+
+def test_hub_config_names():
+    assert HubSet("x", config_end="-eng")._tag("deu-eng") == "deu_Latn"
+    assert HubSet("x", config_end="_*")._tag("en_ewt") == "eng_Latn"
+    assert HubSet("x")._tag("eng_Latn") == "eng_Latn"
+    assert HubSet("x")._tag("qq") is None
+
+
+def test_shared_data_is_read(shared):
+    data = EvalData(shared / "data")
+    assert len(data.languages("bible_retrieval")) == 97
+    assert "ner/wikiann" in data.folders("ner")
+    rows = data.rows("tatoeba", "fra_Latn", ["id", "text", "english"])
+    assert len(rows["text"]) == len(rows["english"]) == 1000
