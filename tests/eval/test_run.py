@@ -1,0 +1,193 @@
+"""The runner: nothing is computed twice, a killed run loses nothing that was finished, coverage is never silent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from langsamp.eval import records
+from langsamp.eval import run as runner
+from langsamp.eval.data import DataError, EvalData
+from langsamp.eval.task import Context, Coverage, Unit, choose_languages
+from langsamp.runtime import ModelSource
+
+WORDS = "house dog sun boat bird road tree mill book river day winter stone field cloud bridge".split()
+
+
+class Count:
+    """A small task: the number of rows of a language; `xxx_Latn` is unusable. Counts how often it computes."""
+
+    name = "count"
+
+    def __init__(self):
+        self.computed = []
+
+    def languages(self, context):
+        return context.data.languages("sib200")
+
+    def units(self, context, languages):
+        for seed in context.seeds or (1,):
+            for tag in languages:
+                expected = [context.record(self.name, tag, metric, seed=seed) for metric in ("rows", "twice")]
+                yield Unit(tag, expected, lambda tag=tag, expected=expected: self.compute(context, tag, expected))
+
+    def compute(self, context, tag, expected):
+        self.computed.append(tag)
+        if tag == "xxx_Latn":
+            raise DataError("broken on purpose")
+        rows = len(context.data.rows("sib200", tag, ["text"])["text"])
+        return [replace(record, value=rows * factor, n=rows) for factor, record in enumerate(expected, 1)]
+
+
+@pytest.fixture
+def task(monkeypatch):
+    count = Count()
+    monkeypatch.setattr(runner, "load_task", lambda name: count)
+    return count
+
+
+@pytest.fixture
+def context(tmp_path):
+    folder = tmp_path / "data/sib200"
+    folder.mkdir(parents=True)
+    for size, tag in enumerate(("deu_Latn", "fra_Latn", "srp_Cyrl", "srp_Latn"), 1):
+        pq.write_table(pa.table({"text": ["a"] * size}), folder / f"{tag}.parquet")
+    return Context(ModelSource(tmp_path, "tiny", "abc"), EvalData(tmp_path / "data"), tmp_path / "out", progress=False)
+
+
+def test_records_and_coverage(task, context):
+    (coverage,) = runner.run(context, ["count"])
+    assert coverage.line() == "count: 4 of 4 languages"
+    found = {(record.code, record.metric): record.value for record in records.read(context.output)}
+    assert found["srp_Latn", "twice"] == 8
+    assert json.loads((context.output / "run.json").read_text())["coverage"]["count"]["missing"] == {}
+
+
+def test_finished_units_are_skipped_and_new_ones_added(task, context):
+    runner.run(context, ["count"], ["de"])
+    runner.run(context, ["count"], ["de", "fra_Latn"])
+    assert task.computed == ["deu_Latn", "fra_Latn"]
+    runner.run(replace(context, seeds=(1, 2)), ["count"], ["deu"])
+    assert task.computed == ["deu_Latn", "fra_Latn", "deu_Latn"]
+    assert len(records.read(context.output)) == 6
+
+
+def test_a_unit_cut_in_half_is_completed_without_doubles(task, context):
+    runner.run(context, ["count"])
+    whole = (context.output / records.RESULTS).read_bytes()
+    (context.output / records.RESULTS).write_bytes(whole[: whole.index(b"\n") + 20])  # one record and a torn line
+    runner.run(context, ["count"])
+    assert (context.output / records.RESULTS).read_bytes() == whole
+
+
+def test_missing_languages_are_named(task, context):
+    (coverage,) = runner.run(context, ["count"], ["de", "sr", "xyz"])
+    assert coverage.line() == "count: 3 of 4 languages; missing: xyz (no data)"
+    assert task.computed == ["deu_Latn", "srp_Cyrl", "srp_Latn"]
+    pq.write_table(pa.table({"text": ["a"]}), context.data.root / "sib200/xxx_Latn.parquet")
+    context = replace(context, data=EvalData(context.data.root))
+    (coverage,) = runner.run(context, ["count"])
+    assert coverage.line() == "count: 4 of 5 languages; missing: xxx_Latn (broken on purpose)"
+    assert json.loads((context.output / "run.json").read_text())["coverage"]["count"]["missing"] == {"xxx_Latn": "broken on purpose"}
+    with pytest.raises(DataError, match=r"0 of 1 languages; missing: xxx_Latn \(broken on purpose\)"):
+        runner.run(context, ["count"], ["xxx_Latn"])
+    with pytest.raises(DataError, match=r"no data for any of the languages asked for \(swe\)"):
+        runner.run(context, ["count"], ["swe"])
+    with pytest.raises(ValueError, match="not a language tag"):
+        runner.run(context, ["count"], ["german"])
+
+
+def test_choosing_languages():
+    present = ["deu_Latn", "srp_Cyrl", "srp_Latn", "zho_Hani"]
+    assert choose_languages("t", present, None) == (present, Coverage("t", present))
+    assert choose_languages("t", present, ["sr-Cyrl", "zho_Hani", "sr-Cyrl"])[0] == ["srp_Cyrl", "zho_Hani"]
+
+
+def test_one_folder_holds_one_model_and_one_set_of_settings(task, context):
+    runner.run(context, ["count"])
+    for change in ({"prefix": "query: "}, {"dtype": "bfloat16"}, {"source": ModelSource(Path("."), "other")}):
+        with pytest.raises(ValueError, match="choose another --output"):
+            runner.run(replace(context, **change), ["count"])
+    (context.output / "run.json").write_text("{broken")
+    with pytest.raises(ValueError, match=r"run\.json is not JSON"):
+        runner.run(context, ["count"])
+
+
+def test_a_task_must_keep_its_promise(task, context, monkeypatch):
+    monkeypatch.setattr(task, "compute", lambda context, tag, expected: expected[:1])
+    with pytest.raises(RuntimeError, match="other records than it promised"):
+        runner.run(context, ["count"])
+
+
+def test_unknown_task_is_an_error_naming_the_tasks():
+    with pytest.raises(ValueError, match=r"no task 'sr-bibel'; the tasks are sr-bible, sr-tatoeba"):
+        runner.load_task("sr-bibel")
+
+
+KILLED = """
+import os, signal, sys
+from langsamp.eval import cli, records
+from langsamp.eval.cli import COMMANDS
+import argparse
+
+left, append = int(sys.argv.pop(1)), records.append
+def append_and_die(path, found):
+    global left
+    left -= 1
+    if left == 0:  # die in the middle of a write
+        with open(path / "results.jsonl", "ab") as file:
+            file.write("".join(record.to_json() + "\\n" for record in found).encode()[:400])
+        os.kill(os.getpid(), signal.SIGKILL)
+    append(path, found)
+records.append = append_and_die
+parser = argparse.ArgumentParser()
+COMMANDS["eval"][1](parser)
+sys.exit(COMMANDS["eval"][2](parser.parse_args()))
+"""
+
+
+def hundred_languages(folder):
+    for number in range(100):
+        tag = "q" + chr(97 + number // 26) + chr(97 + number % 26) + "_Latn"
+        text = [f"{word} {WORDS[(number + place) % 16]}" for place, word in enumerate(WORDS)]
+        pq.write_table(pa.table({"id": list(range(16)), "text": text}), folder / f"{tag}.parquet")
+    english = [f"the {word} by the river" for word in WORDS]
+    pq.write_table(pa.table({"id": list(range(16)), "text": english}), folder / "eng_Latn.parquet")
+
+
+def test_killed_in_the_middle_of_a_hundred_languages(tmp_path, tiny_model_dir):
+    """SIGKILL while record 37 of 100 is being written: the rerun does 64 languages and the records are equal."""
+    folder = tmp_path / "data/bible_retrieval"
+    folder.mkdir(parents=True)
+    hundred_languages(folder)
+    outputs = tmp_path / "killed", tmp_path / "whole"
+    arguments = ["--model", str(tiny_model_dir), "--tasks", "sr-bible", "--data", str(tmp_path / "data"), "--layer", "2,3",
+                 "--no-progress", "--output"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", KILLED, "37", *arguments, str(outputs[0])]
+    died = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert len(records.read(outputs[0])) >= 36 * 12
+
+    from langsamp.eval.retrieval import Retrieval
+    from langsamp.runtime import resolve_model
+
+    computed = []
+    original = Retrieval._unit
+    for output in outputs:
+        context = Context(resolve_model(tiny_model_dir), EvalData(tmp_path / "data"), output, layers="2,3", progress=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Retrieval, "_unit", lambda self, *rest: computed.append(rest[1]) or original(self, *rest))
+            runner.run(context, ["sr-bible"])
+    assert len(computed) == 64 + 100
+    killed, whole = ((output / records.RESULTS).read_bytes() for output in outputs)
+    assert killed == whole
+    assert len(records.read(outputs[1])) == 100 * 12
