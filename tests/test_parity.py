@@ -1,12 +1,13 @@
-"""Equal to the official code: a checkpoint that it wrote, converted, gives its hidden states, logits, loss and gradients."""
+"""Equal to the official code: its checkpoint, converted, gives its hidden states, logits, loss and gradients."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from langsamp import LangSAMPForMaskedLM
 from langsamp.hub.convert import convert
-from safetensors.torch import load_file
 
 GOLDEN = Path(__file__).parent / "golden" / "parity"
 TABLES = {

@@ -9,11 +9,6 @@ from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
 
 HEADS = ["MaskedLM", "SequenceClassification", "TokenClassification"]
 AUTO_CLASSES = ["AutoModel", *(f"AutoModelFor{head}" for head in HEADS)]
-    "AutoModel",
-    "AutoModelForMaskedLM",
-    "AutoModelForSequenceClassification",
-    "AutoModelForTokenClassification",
-]
 
 # The installed package must not help: the folder has to be complete by itself.
 HIDE = "import sys; sys.modules['langsamp'] = None\n"
