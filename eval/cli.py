@@ -76,6 +76,11 @@ def run_eval(arguments: Namespace) -> int:
     tasks = [name for name in arguments.tasks.split(",") if name]
     for coverage in run(context, tasks, arguments.languages):
         print(coverage.line())
+    if arguments.target and "donors" in tasks:
+        from langsamp.eval.donors import ranking_table
+        from langsamp.eval.records import read
+
+        print("\n" + ranking_table(read(context.output), arguments.target) + "\n")
     print(f"records: {context.output / RESULTS}")
     return 0
 

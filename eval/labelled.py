@@ -28,6 +28,14 @@ def read_examples(context: Context, folder: str, tag: str, split: str) -> Exampl
     return Examples([rows["text"][i] for i in keep], [str(rows["label"][i]) for i in keep])
 
 
+def read_texts(context: Context, folder: str, tag: str) -> list[str]:
+    """Sentences to characterise a language by: its dev split (parallel in SIB-200), else test, else train."""
+    for split in ("dev", "test", "train"):
+        if texts := list(context.data.rows(folder, tag, ["text"], split)["text"]):
+            return texts
+    return []
+
+
 def read_test(context: Context, folder: str, tag: str, known: Sequence[str]) -> Examples:
     """The test split. Raises DataError if it is empty.
 
