@@ -108,13 +108,16 @@ class Donors:
             return
         sources = candidates(context)
         if len(sources) < 3:
-            raise DataError(f"a study of donors compares sources, but {FOLDER} has training data in {len(sources)} "
-                            "languages only; --target LANG ranks without measuring")
+            raise DataError(
+                f"a study of donors compares sources, but {FOLDER} has training data in {len(sources)} "
+                "languages only; --target LANG ranks without measuring"
+            )
         transfer = Transfer(context, layer)
         for source in sources:
             wanted = [
                 context.record(TRANSFER, target, "macro_f1", source=source, layer=layer)
-                for target in languages if target != source
+                for target in languages
+                if target != source
             ]
             yield Unit(source, wanted, lambda source=source, to=wanted: transfer.measure(source, to))  # type: ignore[misc]
         tags = [*dict.fromkeys([*languages, *sources])]
@@ -146,8 +149,10 @@ def answer(context: Context, target: str, layer: int) -> Unit:
         for source in rankers.known(name, target, sources):
             wanted.append(context.record("donors", target, SIMILARITY + name, source=source, layer=at))
     if not wanted:
-        raise DataError(f"nothing is known of {target}: the model has no trained row for it, the data has no {FOLDER} "
-                        "sentences, and no table of similarities (--similarity) names it")
+        raise DataError(
+            f"nothing is known of {target}: the model has no trained row for it, the data has no {FOLDER} "
+            "sentences, and no table of similarities (--similarity) names it"
+        )
 
     def compute() -> list[Record]:
         scores = {SIMILARITY + name: rankers.scores(name, target, sources) for name in rankers.names}
@@ -162,7 +167,8 @@ def judged(context: Context, target: str, sources: list[str], rankers: Rankers) 
     names += ["random", "oracle"] + ["english"] * (ENGLISH in sources)
     wanted = [
         context.record("donors", target, metric, layer=rankers.layer)
-        for name in names for metric in (f"ndcg@{TOP}_{name}", f"regret_{name}")
+        for name in names
+        for metric in (f"ndcg@{TOP}_{name}", f"regret_{name}")
     ]
 
     def compute() -> list[Record]:
@@ -197,7 +203,7 @@ def ranking_table(found: Sequence[Record], target: str, rows: int = 20) -> str:
     similar: dict[str, dict[str, float]] = {}
     for record in found:
         if record.task == "donors" and record.code == target and record.metric.startswith(SIMILARITY):
-            similar.setdefault(record.metric[len(SIMILARITY):], {})[record.source or ""] = record.value
+            similar.setdefault(record.metric[len(SIMILARITY) :], {})[record.source or ""] = record.value
     if not similar:
         raise ValueError(f"no similarities with {target} here: run `langsamp eval --tasks donors --target {target}`")
     names = [name for name in ORDER if name in similar]
@@ -213,7 +219,7 @@ def ranking_table(found: Sequence[Record], target: str, rows: int = 20) -> str:
     regrets: dict[str, list[float]] = {}
     for record in found:
         if record.task == "donors" and record.metric.startswith("regret_"):
-            regrets.setdefault(record.metric[len("regret_"):], []).append(record.value)
+            regrets.setdefault(record.metric[len("regret_") :], []).append(record.value)
     if regrets:
         means = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in sorted(regrets.items()))
         lines += ["", f"mean regret of the first choice in the study of this run (macro-F1): {means}"]

@@ -92,8 +92,10 @@ class EmbeddingMap:
         """The languages with a row. Raises DataError for a model without tables."""
         tables = [read_rows(context.source.path, kind) for kind in ("languages", "scripts")]
         if not any(tables):
-            raise DataError(f"model {context.source.name!r} has no language and no script rows (a stock XLM-R, or the "
-                            "baseline), so there is nothing to map")
+            raise DataError(
+                f"model {context.source.name!r} has no language and no script rows (a stock XLM-R, or the "
+                "baseline), so there is nothing to map"
+            )
         return sorted(likely_tag(name) for name in tables[0].names) if tables[0] else []
 
     def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
@@ -115,8 +117,13 @@ def map_records(context: Context, kind: str, rows: Rows, wanted: Sequence[bool] 
     found = [_row_record(context, kind, name, "row_norm", value) for name, value in zip(rows.names, _norms(rows))]
     left_out = [name for name, out in zip(rows.names, rows.untrained) if out]
     if left_out:
-        logger.warning("embedding map: %d of %d %s were never trained and are left out: %s",
-                       len(left_out), len(rows.names), kind, ", ".join(left_out))
+        logger.warning(
+            "embedding map: %d of %d %s were never trained and are left out: %s",
+            len(left_out),
+            len(rows.names),
+            kind,
+            ", ".join(left_out),
+        )
     found += [_row_record(context, kind, name, "untrained", 1.0) for name in left_out]
     trained = rows.trained
     if len(trained.names) < 3:

@@ -248,8 +248,7 @@ def finetune(
         data_collator=lambda features: pad_batch(features, model.config.pad_token_id),
         compute_metrics=lambda found: {"score": score(np.asarray(found.predictions), np.asarray(found.label_ids))},
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
-        callbacks=[_EvaluateAtTheEnd()]
-        + ([EarlyStoppingCallback(job.recipe.patience)] if job.recipe.patience else []),
+        callbacks=[_EvaluateAtTheEnd()] + ([EarlyStoppingCallback(job.recipe.patience)] if job.recipe.patience else []),
     )
     trainer.train()
     best = trainer.state.best_metric

@@ -62,8 +62,10 @@ class Source:
         """Raises DataError without at least two classes: there would be nothing to learn."""
         train = read_examples(self.context, self.folder, self.tag, "train")
         if (classes := len(set(train.labels))) < 2:
-            raise DataError(f"{self.folder}/{self.tag} cannot be trained on: it has {len(train.texts)} train sentences "
-                            f"of {classes} classes; choose another source language")
+            raise DataError(
+                f"{self.folder}/{self.tag} cannot be trained on: it has {len(train.texts)} train sentences "
+                f"of {classes} classes; choose another source language"
+            )
         return train
 
     @cached_property

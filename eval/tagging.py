@@ -29,8 +29,23 @@ logger = logging.getLogger(__name__)
 
 NER_LABELS = ("B-LOC", "B-ORG", "B-PER", "I-LOC", "I-ORG", "I-PER", "O")
 POS_LABELS = (
-    "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT", "SCONJ", "SYM",
-    "VERB", "X",
+    "ADJ",
+    "ADP",
+    "ADV",
+    "AUX",
+    "CCONJ",
+    "DET",
+    "INTJ",
+    "NOUN",
+    "NUM",
+    "PART",
+    "PRON",
+    "PROPN",
+    "PUNCT",
+    "SCONJ",
+    "SYM",
+    "VERB",
+    "X",
 )
 
 Sentence = tuple[list[str], list[str]]  # words, tags
@@ -166,9 +181,7 @@ class Tagger:
     def _tuned(self) -> Tuned:
         context, labels = self.context, self.task.labels
         name = task_name(self.task.name, self.recipe)
-        job = Job(
-            context.source, "token", name, context.train_language, self.seed, labels, self.recipe, context.dtype
-        )
+        job = Job(context.source, "token", name, context.train_language, self.seed, labels, self.recipe, context.dtype)
 
         def data() -> tuple[list[Feature], list[Feature]]:
             return self.features(self._splits["train"]), self.features(self._splits["dev"])

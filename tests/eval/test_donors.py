@@ -39,7 +39,9 @@ def data(tmp_path: Path) -> Path:
         rng = np.random.default_rng(number)
         rows = [
             (" ".join(rng.permutation(text.split())) + "!" * int(rng.integers(3)), label, split)
-            for split in splits for _ in range(5) for text, label in ((one, "place"), (two, "time"))
+            for split in splits
+            for _ in range(5)
+            for text, label in ((one, "place"), (two, "time"))
         ]
         texts, labels, names = zip(*rows)
         pq.write_table(pa.table({"text": texts, "label": labels, "split": names}), folder / f"{tag}.parquet")

@@ -152,7 +152,14 @@ def test_umap_is_used_where_it_is_installed(trained_dir, tmp_path, monkeypatch):
 
 def test_families_are_honest():
     assert [family_of(code) for code in ("deu", "fin", "ekk", "cmn", "arb_Arab", "zsm", "swh", "tur")] == [
-        "ine", "urj", "urj", "sit", "afa", "map", "nic", "trk",
+        "ine",
+        "urj",
+        "urj",
+        "sit",
+        "afa",
+        "map",
+        "nic",
+        "trk",
     ]
     assert [family_of(code) for code in ("eus", "kor", "tpi", "epo", "und", "zzz", "qqqq")] == [None] * 7
     assert (family_name("ine"), family_name("qwe")) == ("Indo-European", "Quechuan")
