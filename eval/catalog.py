@@ -101,7 +101,14 @@ def metric(name: str) -> Metric:
         if match:
             known = label.format(*match.groups("")) if "{" in label else _with_rest(label, name)
             return Metric(known, percent, better)
-    return Metric(name.replace("_", " "), False, 0)
+    return Metric(name[:1].upper() + name[1:].replace("_", " "), False, 0)
+
+
+def metric_order(name: str) -> tuple[int, str, int]:
+    """Sort key: the order of the catalogue, then the number (`acc@5` before `acc@10`)."""
+    place = next((i for i, (pattern, *_) in enumerate(_METRICS) if re.fullmatch(pattern, name)), len(_METRICS))
+    head, _, number = name.partition("@")
+    return place, head, int(number) if number.isdigit() else 0
 
 
 def _with_rest(label: str, name: str) -> str:

@@ -114,7 +114,7 @@ class Comparison:
         over = f"mean difference {mean}{spread} over {self.n} language{'s' * (self.n != 1)}"
         if self.verdict == "too few languages":
             return f"{where} too few languages to tell {self.b} from {self.a} ({over})."
-        ending = f"({over}, p = {show_p(self.p_holm)} after Holm's correction)."
+        ending = f"({over}, p {p_sign(self.p_holm)} after Holm's correction)."
         if self.verdict == "no clear difference":
             return f"{where} no clear difference between {self.b} and {self.a} {ending}"
         return f"{where} {self.b} is {self.verdict} than {self.a} {ending}"
@@ -226,6 +226,11 @@ def _compare(a: Series, b: Series, names: tuple[str, str]) -> Comparison:
 def show_p(p: float) -> str:
     """A p-value for people: `0.03`, `0.004`, `<0.001`."""
     return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.01 else f"{p:.2f}"
+
+
+def p_sign(p: float) -> str:
+    """With its sign: `= 0.03`, `< 0.001`."""
+    return "< 0.001" if p < 0.001 else f"= {show_p(p)}"
 
 
 def markdown(found: Sequence[Comparison]) -> str:
