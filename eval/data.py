@@ -50,8 +50,10 @@ class EvalData:
     def __init__(self, spec: str | Path | None = None) -> None:
         self.root = None if spec is None or str(spec) == "hub" else Path(spec).expanduser()
         if self.root is not None and not self.root.is_dir():
-            raise FileNotFoundError(f"there is no data folder {str(self.root)!r}; give a folder with sub-folders like "
-                                    "sib200/deu_Latn.parquet, or `--data hub` for the data sets of the Hub")
+            raise FileNotFoundError(
+                f"there is no data folder {str(self.root)!r}; give a folder with sub-folders like "
+                "sib200/deu_Latn.parquet, or `--data hub` for the data sets of the Hub"
+            )
 
     def folders(self, task: str) -> list[str]:
         """The data sets of a task: `["ner/hiner", "ner/wikiann"]`, or `["sib200"]` without sub-folders."""
@@ -74,8 +76,10 @@ class EvalData:
         else:
             found = sorted(self._files(folder))
         if not found:
-            raise DataError(f"no evaluation data in {str(self.root / folder) if self.root else folder!r}: "
-                            "files are named like deu_Latn.parquet")
+            raise DataError(
+                f"no evaluation data in {str(self.root / folder) if self.root else folder!r}: "
+                "files are named like deu_Latn.parquet"
+            )
         return found
 
     def rows(self, folder: str, tag: str, columns: Sequence[str], split: str | None = None) -> Rows:
@@ -213,8 +217,9 @@ def _rename(table: Rows, columns: Sequence[str], where: str) -> Rows:
         elif name == "split":
             found[name] = ["test"] * size
         else:
-            raise DataError(f"{where} has no column {' or '.join(COLUMNS.get(name, (name,)))}; "
-                            f"its columns are {', '.join(table)}")
+            raise DataError(
+                f"{where} has no column {' or '.join(COLUMNS.get(name, (name,)))}; its columns are {', '.join(table)}"
+            )
     return found
 
 

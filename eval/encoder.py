@@ -36,8 +36,10 @@ def read_config(folder: Path) -> XLMRobertaConfig:
     config = XLMRobertaConfig.from_pretrained(folder)
     kind = XLMRobertaConfig.get_config_dict(folder)[0].get("model_type")
     if kind != "xlm-roberta" or getattr(config, "position_embedding_type", "absolute") != "absolute":
-        raise ValueError(f"{folder} holds a model of type {kind!r}; evaluation works on XLM-R shaped models (LangSAMP, "
-                         "XLM-R, Glot500, multilingual-e5 ...)")
+        raise ValueError(
+            f"{folder} holds a model of type {kind!r}; evaluation works on XLM-R shaped models (LangSAMP, "
+            "XLM-R, Glot500, multilingual-e5 ...)"
+        )
     return config
 
 
@@ -53,8 +55,10 @@ def parse_layers(spec: str | int | Iterable[int], n_layers: int) -> tuple[int, .
     for part in parts:
         text = str(part).strip()
         if not (text == "last" or text.isdigit()) or (text.isdigit() and int(text) > n_layers):
-            raise ValueError(f"layer {text!r} does not exist: the model has layers 1 to {n_layers} (0: the embeddings; "
-                             "also 'last', 'all', and lists like 4,8)")
+            raise ValueError(
+                f"layer {text!r} does not exist: the model has layers 1 to {n_layers} (0: the embeddings; "
+                "also 'last', 'all', and lists like 4,8)"
+            )
         layers.append(n_layers if text == "last" else int(text))
     return tuple(sorted(set(layers)))
 
@@ -111,8 +115,10 @@ def _quietly(kind: Any, folder: Path, **settings: Any) -> tuple[Any, dict[str, A
 def _check_whole(folder: Path, missing: Iterable[str]) -> None:
     lost = sorted(name for name in missing if "position_ids" not in name)
     if lost:
-        raise RuntimeError(f"the weights in {folder} lack {len(lost)} tensors, the first is {lost[0]}: this is not a "
-                           "whole XLM-R checkpoint of this kind")
+        raise RuntimeError(
+            f"the weights in {folder} lack {len(lost)} tensors, the first is {lost[0]}: this is not a "
+            "whole XLM-R checkpoint of this kind"
+        )
 
 
 class Encoder:
@@ -189,8 +195,10 @@ class Encoder:
         if not np.isfinite(vectors).all():
             layer = next(layer for layer, part in zip(self.layers, vectors) if not np.isfinite(part).all())
             remedy = "" if self.model.dtype == torch.float32 else ", or need dtype float32"
-            raise RuntimeError(f"model {self.source.name!r} gives NaN or infinite vectors at layer {layer}: its "
-                               f"weights are broken{remedy}")
+            raise RuntimeError(
+                f"model {self.source.name!r} gives NaN or infinite vectors at layer {layer}: its "
+                f"weights are broken{remedy}"
+            )
         return vectors
 
     def _pool(self, hidden: torch.Tensor, groups: list[Group]) -> np.ndarray:
@@ -209,8 +217,10 @@ class Encoder:
         """A tokenizer with more tokens than the model has rows would read past the table."""
         top = max(self.tokenizer.get_vocab(with_added_tokens=True).values())
         if top >= config.vocab_size:
-            raise ValueError(f"the tokenizer in {self.source.path} has token id {top}, but the model only "
-                             f"{config.vocab_size} rows: they do not belong together")
+            raise ValueError(
+                f"the tokenizer in {self.source.path} has token id {top}, but the model only "
+                f"{config.vocab_size} rows: they do not belong together"
+            )
 
 
 def clean_text(text: str) -> str:

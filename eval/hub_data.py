@@ -16,9 +16,20 @@ logger = logging.getLogger(__name__)
 
 # Wikipedia's own codes, some of which mean another language in ISO 639 ("als" is Tosk Albanian there).
 WIKIPEDIA = {
-    "als": "gsw_Latn", "bat-smg": "sgs_Latn", "cbk-zam": "cbk_Latn", "fiu-vro": "vro_Latn", "map-bms": None,
-    "nds-nl": None, "be-x-old": None, "roa-rup": "rup_Latn", "simple": None, "zh-classical": "lzh_Hani",
-    "zh-min-nan": "nan_Latn", "zh-yue": "yue_Hani", "eml": None, "bh": "bih_Deva",
+    "als": "gsw_Latn",
+    "bat-smg": "sgs_Latn",
+    "cbk-zam": "cbk_Latn",
+    "fiu-vro": "vro_Latn",
+    "map-bms": None,
+    "nds-nl": None,
+    "be-x-old": None,
+    "roa-rup": "rup_Latn",
+    "simple": None,
+    "zh-classical": "lzh_Hani",
+    "zh-min-nan": "nan_Latn",
+    "zh-yue": "yue_Hani",
+    "eml": None,
+    "bh": "bih_Deva",
 }
 
 

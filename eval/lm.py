@@ -104,7 +104,8 @@ class Scorer:
             choices = {"loss": [right], "loss_missing": [(0, 0)], "loss_wrong": self._wrong(right, (seed, own))}
             return [
                 replace(
-                    record, n=len(targets),
+                    record,
+                    n=len(targets),
                     value=float(np.mean([self._loss(hidden, targets, rows) for rows in choices[record.metric]])),
                 )
                 for record in expected

@@ -167,8 +167,10 @@ def _with_bounds(record: Record) -> list[Record]:
 def _check_same_languages(path: Path, languages: list[str]) -> None:
     """The numbers depend on the whole set of languages, so one run directory holds one set."""
     if path.exists() and (known := read_matrices(path)[0]) != languages:
-        raise ValueError(f"{path} was measured over {len(known)} languages, now {len(languages)} others are asked for; "
-                         "neutrality depends on the whole set: choose another --output")
+        raise ValueError(
+            f"{path} was measured over {len(known)} languages, now {len(languages)} others are asked for; "
+            "neutrality depends on the whole set: choose another --output"
+        )
 
 
 def _too_few(tag: str) -> list[Record]:

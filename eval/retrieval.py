@@ -111,9 +111,7 @@ class Retrieval:
         """The English side if all languages share it: encoded once, not once a language."""
         if self.english_in_file:
             return None
-        return cache(
-            lambda: Pool(context.encoder(layers), list(_by_id(context.data, self.folder, ENGLISH).values()))
-        )
+        return cache(lambda: Pool(context.encoder(layers), list(_by_id(context.data, self.folder, ENGLISH).values())))
 
     def _unit(
         self, context: Context, tag: str, pool: Callable[[], Pool] | None, expected: list[Record]

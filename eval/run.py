@@ -101,15 +101,20 @@ def _check_settings(context: Context) -> None:
     """One run directory holds one model under one set of settings: what would silently change a number is compared."""
     path = context.output / SETTINGS
     settings = {
-        "model": context.source.name, "revision": context.source.revision, "prefix": context.prefix,
-        "dtype": context.dtype, "special_tokens": context.special_tokens,
+        "model": context.source.name,
+        "revision": context.source.revision,
+        "prefix": context.prefix,
+        "dtype": context.dtype,
+        "special_tokens": context.special_tokens,
         "data": context.data.root.resolve().name if context.data.root else "hub",
     }
     known = _read_settings(path)
     for name, value in settings.items():
         if name in known.get("settings", settings) and known.get("settings", settings)[name] != value:
-            raise ValueError(f"{context.output} holds a run with {name}={known['settings'][name]!r}, not {value!r}; "
-                             "choose another --output")
+            raise ValueError(
+                f"{context.output} holds a run with {name}={known['settings'][name]!r}, not {value!r}; "
+                "choose another --output"
+            )
     known["settings"] = settings
     atomic_write(path, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
 

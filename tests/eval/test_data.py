@@ -7,6 +7,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from langsamp.eval import hub_data
 from langsamp.eval.data import DataError, EvalData, read_conllu
 from langsamp.eval.hub_data import HubSet
@@ -33,8 +34,16 @@ def save(path, **columns):
 
 
 def test_parquet_and_jsonl_with_other_column_names(tmp_path):
-    save(tmp_path / "sib200/deu_Latn.parquet", index_id=[5, 6], sentence=["a", None], category=["x", "y"], split=["validation", "test"])
-    (tmp_path / "sib200/fra_Latn.jsonl").write_text('\ufeff{"text": "b", "label": "x"}\n\n{"text": "c", "label": "y"}\n')
+    save(
+        tmp_path / "sib200/deu_Latn.parquet",
+        index_id=[5, 6],
+        sentence=["a", None],
+        category=["x", "y"],
+        split=["validation", "test"],
+    )
+    (tmp_path / "sib200/fra_Latn.jsonl").write_text(
+        '\ufeff{"text": "b", "label": "x"}\n\n{"text": "c", "label": "y"}\n'
+    )
     (tmp_path / "sib200/README.md").write_text("not data")
     (tmp_path / "sib200/.cache.parquet").write_text("nor this")
     data = EvalData(tmp_path)
@@ -49,7 +58,9 @@ def test_what_is_missing_is_named(tmp_path):
     save(tmp_path / "sib200/deu_Latn.parquet", text=["a"])
     (tmp_path / "sib200/fra_Latn.parquet").write_bytes(b"PAR1 broken")
     data = EvalData(tmp_path)
-    with pytest.raises(DataError, match=r"sib200/deu_Latn has no column label or labels or category; its columns are text"):
+    with pytest.raises(
+        DataError, match=r"sib200/deu_Latn has no column label or labels or category; its columns are text"
+    ):
         data.rows("sib200", "deu_Latn", ["label"])
     with pytest.raises(DataError, match=r"fra_Latn\.parquet cannot be read"):
         data.rows("sib200", "fra_Latn", ["text"])
@@ -110,7 +121,9 @@ def hub(tmp_path, monkeypatch):
     repo = tmp_path / "repo"
     configs = []
     for config, label in (("de", 0), ("simple", 1), ("als", 1), ("zz", 1)):
-        features = Features({"tokens": Sequence(Value("string")), "ner_tags": Sequence(ClassLabel(names=["O", "B-PER"]))})
+        features = Features(
+            {"tokens": Sequence(Value("string")), "ner_tags": Sequence(ClassLabel(names=["O", "B-PER"]))}
+        )
         rows = Dataset.from_dict({"tokens": [["a", "b"]], "ner_tags": [[0, label]]}, features=features)
         for split in ("validation", "test"):
             (repo / config).mkdir(parents=True, exist_ok=True)

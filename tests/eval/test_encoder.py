@@ -8,14 +8,28 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from langsamp.eval.encoder import Encoder, Pool, parse_layers
-from langsamp.eval.packed import groups_of, plan_batches
 from safetensors.torch import load_file, save_file
 from transformers import XLMRobertaModel
 
+from langsamp.eval.encoder import Encoder, Pool, parse_layers
+from langsamp.eval.packed import groups_of, plan_batches
+
 HOSTILE = [
-    "", " ", "\ud800 lone", "\ud83d\ude00", "NUL \0 inside", "\u202e\u05d0\u05d1 RTL", "a\u200db", "e\u0301", "\u00e9", "<pad> in the text <pad>",
-    "</s>", "word " * 700, "The house stands by the river.", "家は川のそばにあります。", "The house stands by the river.",
+    "",
+    " ",
+    "\ud800 lone",
+    "\ud83d\ude00",
+    "NUL \0 inside",
+    "\u202e\u05d0\u05d1 RTL",
+    "a\u200db",
+    "e\u0301",
+    "\u00e9",
+    "<pad> in the text <pad>",
+    "</s>",
+    "word " * 700,
+    "The house stands by the river.",
+    "家は川のそばにあります。",
+    "The house stands by the river.",
 ]
 
 
@@ -111,7 +125,8 @@ def test_first_pooling_and_bfloat16(tiny_model_dir):
 
 
 @pytest.mark.parametrize(
-    ("spec", "layers"), [("last", (12,)), ("8", (8,)), (8, (8,)), ("4,last,4", (4, 12)), ([0, 3], (0, 3)), ("all", tuple(range(1, 13)))]
+    ("spec", "layers"),
+    [("last", (12,)), ("8", (8,)), (8, (8,)), ("4,last,4", (4, 12)), ([0, 3], (0, 3)), ("all", tuple(range(1, 13)))],
 )
 def test_layer_names(spec, layers):
     assert parse_layers(spec, 12) == layers
@@ -139,7 +154,7 @@ def test_broken_weights_are_named(tiny_xlmr_dir, tmp_path):
     weights["roberta.encoder.layer.1.output.dense.bias"][0] = float("nan")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     assert np.isfinite(Encoder(folder, (1,)).encode(["fine"])).all()
-    with pytest.raises(RuntimeError, match="NaN.*layer 2"):
+    with pytest.raises(RuntimeError, match=r"NaN.*layer 2"):
         Encoder(folder, "all").encode(["broken"])
     del weights["roberta.encoder.layer.1.output.dense.bias"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -9,20 +9,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from transformers import XLMRobertaModel
+
 from langsamp.eval.data import DataError, EvalData
 from langsamp.eval.encoder import Encoder
 from langsamp.eval.retrieval import SR_BIBLE, SR_TATOEBA, csls, ranks, same_text, score
 from langsamp.eval.similarity import cosine
 from langsamp.eval.task import Context
 from langsamp.runtime import resolve_model
-from transformers import XLMRobertaModel
 
 
 def write(folder, tag, **columns):
     folder.mkdir(parents=True, exist_ok=True)
     language, script = tag.split("_")
     size = len(next(iter(columns.values())))
-    pq.write_table(pa.table({**columns, "language": [language] * size, "script": [script] * size}), folder / f"{tag}.parquet")
+    pq.write_table(
+        pa.table({**columns, "language": [language] * size, "script": [script] * size}), folder / f"{tag}.parquet"
+    )
 
 
 def context(model, data, **settings):
@@ -100,10 +103,12 @@ def test_cosine_equals_a_loop():
 
 @pytest.fixture
 def bible(tmp_path):
-    english = [f"The {word} is by the river." for word in "house dog sun boat bird road tree mill".split()]
+    english = [
+        f"The {word} is by the river." for word in ["house", "dog", "sun", "boat", "bird", "road", "tree", "mill"]
+    ]
     ids = [40001001 + n for n in range(8)]
     write(tmp_path / "bible_retrieval", "eng_Latn", id=ids, text=english)
-    german = [f"{word} am Fluss." for word in "Haus Hund Sonne Boot Vogel Weg Baum".split()]
+    german = [f"{word} am Fluss." for word in ["Haus", "Hund", "Sonne", "Boot", "Vogel", "Weg", "Baum"]]
     write(tmp_path / "bible_retrieval", "deu_Latn", id=[*ids[:6][::-1], 99], text=german)  # another order, one stranger
     return tmp_path
 
@@ -149,7 +154,9 @@ def test_files_that_are_not_parallel(bible):
     write(folder, "spa_Latn", id=[40001001, 40001001], text=["una casa", "otra casa"])
     with pytest.raises(DataError, match=r"spa_Latn: id 40001001 stands for two different sentences"):
         SR_BIBLE.pairs(EvalData(bible), "spa_Latn")
-    write(folder, "ita_Latn", id=[40001001, 40001001, 40001002, 40001003], text=["una casa", "una casa", "un cane", " "])
+    write(
+        folder, "ita_Latn", id=[40001001, 40001001, 40001002, 40001003], text=["una casa", "una casa", "un cane", " "]
+    )
     assert SR_BIBLE.pairs(EvalData(bible), "ita_Latn")[0] == ["una casa", "un cane"]
     write(folder, "por_Latn", id=[40001001, 40001002], text=["", None])
     with pytest.raises(DataError, match="fewer than two different sentences"):
@@ -160,7 +167,13 @@ def test_files_that_are_not_parallel(bible):
 
 
 def test_tatoeba_takes_its_translations_from_the_same_file(tmp_path, tiny_model_dir):
-    write(tmp_path / "tatoeba", "deu_Latn", id=[0, 1, 2], text=["Haus", "Fluss", "Buch"], english=["House", "River", "Book"])
+    write(
+        tmp_path / "tatoeba",
+        "deu_Latn",
+        id=[0, 1, 2],
+        text=["Haus", "Fluss", "Buch"],
+        english=["House", "River", "Book"],
+    )
     settings = context(tiny_model_dir, tmp_path, options={"csls": True})
     (unit,) = SR_TATOEBA.units(settings, ["deu_Latn"])
     records = unit.compute()
@@ -171,7 +184,7 @@ def test_tatoeba_takes_its_translations_from_the_same_file(tmp_path, tiny_model_
 
 @pytest.mark.slow
 def test_the_published_numbers_of_a_real_model(shared):
-    """SR-Tatoeba of multilingual-e5-small against its published mteb accuracies; needs the checkpoint beside the data."""
+    """SR-Tatoeba of multilingual-e5-small against its published mteb accuracies (inputs with "query: ")."""
     import os
 
     checkpoint = os.environ.get("LANGSAMP_E5")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,13 +12,32 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+
 from langsamp.eval import records
 from langsamp.eval import run as runner
 from langsamp.eval.data import DataError, EvalData
 from langsamp.eval.task import Context, Coverage, Unit, choose_languages
 from langsamp.runtime import ModelSource
 
-WORDS = "house dog sun boat bird road tree mill book river day winter stone field cloud bridge".split()
+WORDS = [
+    "house",
+    "dog",
+    "sun",
+    "boat",
+    "bird",
+    "road",
+    "tree",
+    "mill",
+    "book",
+    "river",
+    "day",
+    "winter",
+    "stone",
+    "field",
+    "cloud",
+    "bridge",
+]
 
 
 class Count:
@@ -45,6 +63,16 @@ class Count:
             raise DataError("broken on purpose")
         rows = len(context.data.rows("sib200", tag, ["text"])["text"])
         return [replace(record, value=rows * factor, n=rows) for factor, record in enumerate(expected, 1)]
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """Tiny products on many threads only wait for each other."""
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -96,7 +124,9 @@ def test_missing_languages_are_named(task, context):
     context = replace(context, data=EvalData(context.data.root))
     (coverage,) = runner.run(context, ["count"])
     assert coverage.line() == "count: 4 of 5 languages; missing: xxx_Latn (broken on purpose)"
-    assert json.loads((context.output / "run.json").read_text())["coverage"]["count"]["missing"] == {"xxx_Latn": "broken on purpose"}
+    assert json.loads((context.output / "run.json").read_text())["coverage"]["count"]["missing"] == {
+        "xxx_Latn": "broken on purpose"
+    }
     with pytest.raises(DataError, match=r"0 of 1 languages; missing: xxx_Latn \(broken on purpose\)"):
         runner.run(context, ["count"], ["xxx_Latn"])
     with pytest.raises(DataError, match=r"no data for any of the languages asked for \(swe\)"):
@@ -163,17 +193,27 @@ def hundred_languages(folder):
     pq.write_table(pa.table({"id": list(range(16)), "text": english}), folder / "eng_Latn.parquet")
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_a_hundred_languages(tmp_path, tiny_model_dir):
     """SIGKILL while record 37 of 100 is being written: the rerun does 64 languages and the records are equal."""
     folder = tmp_path / "data/bible_retrieval"
     folder.mkdir(parents=True)
     hundred_languages(folder)
     outputs = tmp_path / "killed", tmp_path / "whole"
-    arguments = ["--model", str(tiny_model_dir), "--tasks", "sr-bible", "--data", str(tmp_path / "data"), "--layer", "2,3",
-                 "--no-progress", "--output"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    arguments = [
+        "--model",
+        str(tiny_model_dir),
+        "--tasks",
+        "sr-bible",
+        "--data",
+        str(tmp_path / "data"),
+        "--layer",
+        "2,3",
+        "--no-progress",
+        "--output",
+    ]
     command = [sys.executable, "-c", KILLED, "37", *arguments, str(outputs[0])]
-    died = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    died = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert len(records.read(outputs[0])) >= 36 * 12
 
@@ -183,7 +223,9 @@ def test_killed_in_the_middle_of_a_hundred_languages(tmp_path, tiny_model_dir):
     computed = []
     original = Retrieval._unit
     for output in outputs:
-        context = Context(resolve_model(tiny_model_dir), EvalData(tmp_path / "data"), output, layers="2,3", progress=False)
+        context = Context(
+            resolve_model(tiny_model_dir), EvalData(tmp_path / "data"), output, layers="2,3", progress=False
+        )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Retrieval, "_unit", lambda self, *rest: computed.append(rest[1]) or original(self, *rest))
             runner.run(context, ["sr-bible"])
