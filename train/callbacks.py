@@ -1,0 +1,198 @@
+"""What watches a run: a log of JSON lines, and the sender of checkpoints that outlives a Hub that is down.
+
+Plugged into the Trainer by :mod:`langsamp.train.pretrain`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from langsamp.runtime import atomic_write
+
+from . import checkpoints
+
+log = logging.getLogger(__name__)
+
+LOG = "train.jsonl"
+SENT = "published.json"
+Publish = Callable[[Path, int], None]
+
+
+class JsonLog(TrainerCallback):
+    """Appends every log entry of a run to ``train.jsonl``: step, tokens so far, seconds, loss, learning rate ...
+
+    A resumed run first drops the entries of steps that it will do again.
+
+    Args:
+        path: the file.
+        tokens_per_step: tokens (padding included) of one optimizer step over all processes.
+    """
+
+    def __init__(self, path: Path, tokens_per_step: int) -> None:
+        self.path, self.tokens_per_step = path, tokens_per_step
+        self.started = time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Cut the file back to where the run goes on."""
+        self.started = time.monotonic()
+        if state.is_world_process_zero and self.path.exists():
+            kept = [entry for entry in read_log(self.path) if entry["step"] <= state.global_step]
+            atomic_write(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Append one line."""
+        if not state.is_world_process_zero or not logs:
+            return
+        seconds = round(time.monotonic() - self.started, 3)
+        entry = {"step": state.global_step, "tokens": state.global_step * self.tokens_per_step, "seconds": seconds}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**entry, **{k: v for k, v in logs.items() if k != "epoch"}}) + "\n")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The entries of a ``train.jsonl``; a last line that was cut off by a kill is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+class Publisher(TrainerCallback):
+    """Sends every N-th save somewhere (the Hub) from a background thread; training never waits for it.
+
+    What cannot be sent stays queued and is tried again, oldest first, ever more slowly; checkpoints in the queue are
+    not pruned. What has arrived is noted in ``published.json``, so a resumed run sends what an interrupted one could
+    not.
+
+    Args:
+        publish: called with (checkpoint folder, step); an exception means "not now".
+        run: the output folder.
+        every: every N-th save.
+        pause: seconds before the first retry; doubles up to ``longest``.
+        longest: longest pause between retries, in seconds.
+    """
+
+    def __init__(self, publish: Publish, run: Path, every: int = 1, pause: float = 5.0, longest: float = 300.0) -> None:
+        self.publish, self.run, self.every = publish, run, every
+        self.pause, self.longest = pause, longest
+        self.sent: set[int] = set()
+        self.last_error: Exception | None = None
+        self._queue: list[Path] = []
+        self._saves = 0
+        self._wake, self._closing = threading.Condition(), False
+        self._thread: threading.Thread | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the sender."""
+        if state.is_world_process_zero:
+            self.start(args, state.global_step)
+
+    def start(self, args: TrainingArguments, step: int) -> None:
+        """Start the sender at a step of the run; first in its queue is what an earlier process could not send."""
+        path = self.run / SENT
+        self.sent = set(json.loads(path.read_text(encoding="utf-8"))["steps"]) if path.exists() else set()
+        self._saves = int(step // _save_steps(args)) if _save_steps(args) else 0
+        if path.exists() or step:
+            self._queue = [c for c in reversed(checkpoints.checkpoints(self.run)) if self._missing(c, args)]
+        self._thread = threading.Thread(target=self._work, name="langsamp-publish", daemon=True)
+        self._thread.start()
+
+    def _missing(self, checkpoint: Path, args: TrainingArguments) -> bool:
+        step = checkpoints.step_of(checkpoint)
+        number = step / _save_steps(args) if _save_steps(args) else self.every
+        return step not in self.sent and number % self.every == 0
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Queue the checkpoint if it is its turn."""
+        if not state.is_world_process_zero:
+            return
+        self._saves += 1
+        if self._saves % self.every == 0 and state.global_step not in self.sent:
+            with self._wake:
+                self._queue.append(self.run / f"checkpoint-{state.global_step}")
+                self._wake.notify_all()
+
+    def waiting(self) -> set[Path]:
+        """Checkpoints that must not be deleted yet."""
+        with self._wake:
+            return set(self._queue)
+
+    def close(self, patience: float = 60.0) -> list[int]:
+        """Try what is left once more, for at most ``patience`` seconds, and stop.
+
+        Returns:
+            The steps that could not be sent; they stay on the disk.
+        """
+        if self._thread is None:
+            return []
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        self._thread.join(patience)
+        left = sorted(checkpoints.step_of(path) for path in self.waiting())
+        if left:
+            log.warning(
+                "%d checkpoints could not be pushed (steps %s; last error: %s); they are in %s, run again to send them",
+                len(left),
+                ", ".join(map(str, left)),
+                self.last_error,
+                self.run,
+            )
+        return left
+
+    def _work(self) -> None:
+        """The thread: send the head of the queue; on failure wait and try again; when closing, one try each."""
+        pause = self.pause
+        while True:
+            with self._wake:
+                while not self._queue and not self._closing:
+                    self._wake.wait()
+                if not self._queue:
+                    return
+                checkpoint, closing = self._queue[0], self._closing
+            if self._send(checkpoint):
+                pause = self.pause
+                continue
+            if closing:  # the others would fail the same way
+                return
+            with self._wake:
+                if not self._closing:
+                    self._wake.wait(timeout=pause)
+            pause = min(2 * pause, self.longest)
+
+    def _send(self, checkpoint: Path) -> bool:
+        step = checkpoints.step_of(checkpoint)
+        try:
+            self.publish(checkpoint, step)
+        except Exception as error:  # whatever the network does must not end training
+            self.last_error = error
+            log.warning("could not push %s (%s: %s); will try again", checkpoint.name, type(error).__name__, error)
+            return False
+        with self._wake:
+            self._queue.remove(checkpoint)
+            self.sent.add(step)
+            atomic_write(self.run / SENT, json.dumps({"steps": sorted(self.sent)}) + "\n")
+        log.info("pushed %s", checkpoint.name)
+        return True
+
+
+def _save_steps(args: TrainingArguments) -> float:
+    """Steps between saves; 0 where saves do not come every so many steps."""
+    return args.save_steps if args.save_strategy == "steps" and args.save_steps >= 1 else 0

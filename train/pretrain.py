@@ -1,0 +1,494 @@
+"""Continual pretraining: a model, a store and settings in, checkpoints and a finished model folder out.
+
+The last stage of training, on the transformers Trainer. ``langsamp train``, ``langsamp quickstart`` and ``torchrun -m
+langsamp train`` all come through :func:`pretrain`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from filelock import FileLock, Timeout
+from transformers import TrainerCallback, TrainingArguments, set_seed
+
+import langsamp
+from langsamp.manifest import MANIFEST_NAME, write_manifest
+from langsamp.modeling_langsamp import LangSAMPForMaskedLM
+from langsamp.runtime import atomic_write, resolve_model
+from langsamp.tokenization_langsamp import LangSAMPTokenizer
+
+from . import checkpoints
+from .callbacks import LOG, JsonLog, Publish, Publisher, read_log
+from .collator import Collator
+from .heldout import HeldOut
+from .prepare import tokenizer_hash
+from .sampling import Plan
+from .settings import PretrainSettings, training_arguments
+from .start import start
+from .store import BlockStore
+from .stream import BlockStream
+from .trainer import LangSAMPTrainer
+
+log = logging.getLogger(__name__)
+
+FACTS = "training.json"
+LOCK = ".langsamp.lock"
+HELDOUT_SEED = 20240926  # masks of the held-out blocks: the same in every run, so that runs can be compared
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What a run left behind.
+
+    Attributes:
+        folder: the finished model: config, weights, tokenizer, code, ``training.json``, manifest.
+        model: the trained model, on its device, in eval mode.
+        tokenizer: its tokenizer.
+        losses: (step, training loss) as logged, from step 1 on, also over resumes.
+        heldout: (step, {"eval_loss": ..., ...}) of each evaluation.
+        facts: what ``training.json`` holds.
+        unsent: steps that were to be published and could not be.
+    """
+
+    folder: Path
+    model: LangSAMPForMaskedLM
+    tokenizer: LangSAMPTokenizer
+    losses: list[tuple[int, float]]
+    heldout: list[tuple[int, dict[str, float]]]
+    facts: dict[str, Any]
+    unsent: list[int]
+
+
+def pretrain(
+    settings: PretrainSettings,
+    training: TrainingArguments | Mapping[str, Any] | None = None,
+    *,
+    model: LangSAMPForMaskedLM | None = None,
+    tokenizer: LangSAMPTokenizer | None = None,
+    store: BlockStore | None = None,
+    publish: Publish | None = None,
+    fetch: Callable[[str], Path] | None = None,
+    callbacks: list[TrainerCallback] | None = None,
+) -> PretrainResult:
+    """Train LangSAMP (or, with ``lang=False, script=False``, the baseline) and write the finished model.
+
+    Two runs with equal store, alpha, seed and batch see the same blocks with the same masks in the same order,
+    whatever their tables. Run again with the same output folder, an interrupted run goes on from its last good
+    checkpoint, bit for bit on a CPU, and a finished one is left as it is.
+
+    Args:
+        settings: what we add to the Trainer.
+        training: any ``TrainingArguments``, as an object or as a mapping of those to change.
+        model: a model in memory instead of ``settings.base``; it is trained in place.
+        tokenizer: its tokenizer; needed with ``model``.
+        store: an open store instead of ``settings.store``.
+        publish: called in the background with (checkpoint folder, step) for every ``settings.hub_every``-th save.
+        fetch: turns ``repo@revision`` in ``settings.resume`` into a folder with a checkpoint; default a plain download.
+        callbacks: more Trainer callbacks.
+
+    Returns:
+        The finished model, its folder and the history of its losses.
+
+    Raises:
+        ValueError: settings that contradict each other, the store or the checkpoint to resume from.
+        RuntimeError: another run holds the output folder.
+        NonFiniteError: the loss or a gradient stopped being a number; nothing broken was saved.
+    """
+    args = training_arguments(settings.output, training or {})
+    run = Path(settings.output)
+    with _locked(run, args):
+        if args.should_save:
+            checkpoints.clean(run)
+        _barrier(args)  # nobody looks for checkpoints while they are being tidied
+        set_seed(args.seed)
+        store = store or _open(settings)
+        if model is None or tokenizer is None:
+            model, tokenizer = _start(settings, store, args.seed)
+        _check(model, tokenizer, store)
+        return _Run(settings, args, model, tokenizer, store).go(publish, fetch, callbacks or [])
+
+
+class _Run:
+    """One call of pretrain: the parts of a run and the order they are used in."""
+
+    def __init__(
+        self,
+        settings: PretrainSettings,
+        args: TrainingArguments,
+        model: LangSAMPForMaskedLM,
+        tokenizer: LangSAMPTokenizer,
+        store: BlockStore,
+    ) -> None:
+        self.settings, self.args, self.store = settings, args, store
+        self.model, self.tokenizer = model, tokenizer
+        self.folder = Path(settings.output)
+        self.batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        if args.max_steps <= 0:
+            args.max_steps = math.ceil(args.num_train_epochs * sum(store.counts.values()) / self.batch)
+        self.plan = Plan(store.counts, alpha=settings.alpha, seed=args.seed)
+        self.publisher: Publisher | None = None
+
+    def go(
+        self, publish: Publish | None, fetch: Callable[[str], Path] | None, callbacks: list[TrainerCallback]
+    ) -> PretrainResult:
+        """Resume or begin, train, finish."""
+        started = datetime.now(UTC)
+        if publish is not None:
+            self.publisher = Publisher(publish, self.folder, self.settings.hub_every)
+        if self.settings.resume == "auto" and self._finished():
+            return self._as_it_is()
+        checkpoint = self._resume_from(fetch)
+        if self.args.should_save:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            atomic_write(self.folder / "sampling.json", json.dumps(self._sampling(), indent=1) + "\n")
+        with self._faster() as fast:
+            trainer = self._trainer(checkpoint, callbacks, fast)
+            seconds = time.monotonic()
+            trainer.train(resume_from_checkpoint=os.fspath(checkpoint) if checkpoint else None)
+            seconds = time.monotonic() - seconds
+        unsent = self.publisher.close() if self.publisher else []
+        return self._finish(trainer, started, seconds, unsent)
+
+    # -- before -----------------------------------------------------------------------------------------------------
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with this run for a resume to be exact."""
+        settings, config = self.settings, self.model.config
+        return {
+            "corpus": self.store.fingerprint,
+            "tokenizer": tokenizer_hash(self.tokenizer),
+            "languages": checkpoints.digest([config.languages, config.scripts]),
+            "sampling": checkpoints.digest([settings.alpha, settings.max_epochs]),
+            "masking": [settings.mlm_probability, settings.lang_dropout],
+            "seed": self.args.seed,
+            "batch": self.batch,
+            "world_size": self.args.world_size,
+        }
+
+    def _resume_from(self, fetch: Callable[[str], Path] | None) -> Path | None:
+        """The checkpoint to go on from, after checking that it belongs to this run."""
+        wish = self.settings.resume
+        if wish == "never":
+            return None
+        if wish == "auto":
+            found = checkpoints.last_good(self.folder)
+        elif Path(wish).expanduser().is_dir():
+            found = checkpoints.find(Path(wish).expanduser())
+        else:
+            found = checkpoints.find(fetch(wish) if fetch else resolve_model(wish).path)
+        if found is not None:
+            checkpoints.differences(found, self.identity(), self.settings.allow_changed)
+            log.info("going on from %s", found)
+        return found
+
+    def _offset(self, checkpoint: Path | None) -> int:
+        """Where sample 0 of this run lies in the plan: not at 0 if the batch size changed on the way."""
+        if checkpoint is None:
+            return 0
+        facts = checkpoints.read_facts(checkpoint)
+        return int(facts["samples"]) - int(facts["step"]) * self.batch
+
+    @contextmanager
+    def _faster(self) -> Iterator[bool]:
+        """The faster step on a CPU, if asked for; yields whether it is on."""
+        if not self.settings.fast:
+            yield False
+            return
+        from .fast import accelerate
+
+        with accelerate(self.model, checkpoint_layers=bool(self.args.gradient_checkpointing)) as on:
+            yield bool(on)
+
+    def _trainer(
+        self, checkpoint: Path | None, callbacks: list[TrainerCallback], fast: bool
+    ) -> LangSAMPTrainer:
+        args, settings = self.args, self.settings
+        keep, args.save_total_limit = args.save_total_limit, None  # pruning is ours: only after the manifest
+        stream = BlockStream(self.store, self.plan, args.max_steps * self.batch, self._offset(checkpoint))
+        heldout = self._heldout()
+        trainer = LangSAMPTrainer(
+            model=self.model,
+            args=args,
+            train_dataset=stream,
+            eval_dataset=stream if args.eval_strategy != "no" else None,
+            data_collator=self._collator(args.seed, settings.lang_dropout),
+            processing_class=self.tokenizer,
+            identity=self.identity(),
+            table_lr=settings.table_lr,
+            keep=keep,
+            protected=self.publisher.waiting if self.publisher else set,
+            heldout=heldout or None,
+            callbacks=[JsonLog(self.folder / LOG, self.batch * self.store.block_size), *callbacks],
+            fold=fast,
+        )
+        if self.publisher:
+            trainer.add_callback(self.publisher)
+        if args.eval_strategy != "no" and not heldout:
+            log.warning("no held-out loss: the store has no held-out blocks (langsamp prepare --heldout)")
+        return trainer
+
+    def _collator(self, seed: int, lang_dropout: float) -> Collator:
+        config = self.model.config
+        return Collator(
+            self.tokenizer,
+            config.languages,
+            config.scripts,
+            seed=seed,
+            mlm_probability=self.settings.mlm_probability,
+            lang_dropout=lang_dropout,
+        )
+
+    def _heldout(self) -> HeldOut:
+        args = self.args
+        together = bool(args.fsdp)  # every forward is collective: all processes do all languages
+        return HeldOut(
+            self.store,
+            self._collator(HELDOUT_SEED, 0.0),
+            self.folder,
+            self.settings.heldout_blocks,
+            args.per_device_eval_batch_size,
+            rank=0 if together else args.process_index,
+            world=1 if together else args.world_size,
+            writes=args.process_index == 0,
+        )
+
+    def _sampling(self) -> list[dict[str, Any]]:
+        """The table that is printed and saved before training: language, blocks, probability, expected epochs."""
+        return self.plan.table(self.args.max_steps * self.batch)
+
+    def _finished(self) -> bool:
+        """Whether the folder holds the finished model of just this run."""
+        path = self.folder / FACTS
+        if not path.is_file() or not (self.folder / MANIFEST_NAME).is_file():
+            return False
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return facts.get("identity") == self.identity() and facts.get("steps") == self.args.max_steps
+
+    def _as_it_is(self) -> PretrainResult:
+        """The finished model; only what could not be published is tried again."""
+        log.info("%s is finished; nothing to train", self.folder)
+        if self.publisher and self.args.process_index == 0:
+            self.publisher.start(self.args, self.args.max_steps)
+        model = LangSAMPForMaskedLM.from_pretrained(self.folder).to(self.args.device)
+        return self._result(model, self.publisher.close() if self.publisher else [])
+
+    # -- after ------------------------------------------------------------------------------------------------------
+
+    def _finish(self, trainer: LangSAMPTrainer, started: datetime, seconds: float, unsent: list[int]) -> PretrainResult:
+        """Settle the unknown rows, write the finished model, then its facts, then the manifest."""
+        history = read_log(self.folder / LOG)
+        facts = self._facts(trainer, history, started, seconds)
+        trainer.accelerator.wait_for_everyone()
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            model = self._gathered(trainer)
+        else:
+            model = trainer.accelerator.unwrap_model(trainer.model)
+        if self.args.should_save:
+            self._settle_unknown(model)
+            model.save_pretrained(self.folder)
+            self.tokenizer.save_pretrained(self.folder)
+            atomic_write(self.folder / FACTS, json.dumps(facts, indent=1, default=str) + "\n")
+            write_manifest(self.folder, _files(self.folder))
+        trainer.accelerator.wait_for_everyone()
+        return self._result(model, unsent)
+
+    def _result(self, model: LangSAMPForMaskedLM, unsent: list[int]) -> PretrainResult:
+        history = read_log(self.folder / LOG)
+        facts = json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
+        losses = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
+        heldout = [(entry["step"], _eval(entry)) for entry in history if "eval_loss" in entry]
+        return PretrainResult(self.folder, model.eval(), self.tokenizer, losses, heldout, facts, unsent)
+
+    def _gathered(self, trainer: LangSAMPTrainer) -> LangSAMPForMaskedLM:
+        """A whole copy of a model that was trained in shards."""
+        state = trainer.accelerator.get_state_dict(trainer.model)
+        model = LangSAMPForMaskedLM(self.model.config)
+        if self.args.should_save:
+            model.load_state_dict({name.removeprefix("module."): value.float() for name, value in state.items()})
+            model.tie_weights()
+        return model
+
+    def _settle_unknown(self, model: LangSAMPForMaskedLM) -> None:
+        """Make the unknown rows what the policy says and fold them into the head."""
+        policy = self.settings.unknown_policy
+        if policy == "zero":
+            model.set_unknown("zero")
+        elif policy == "mean":
+            model.set_unknown({row["language"]: row["probability"] for row in self._sampling()})
+        model.fold_unknown()
+
+    def _facts(
+        self, trainer: LangSAMPTrainer, history: list[dict[str, Any]], started: datetime, seconds: float
+    ) -> dict[str, Any]:
+        """What the model card says about training."""
+        args, settings, steps = self.args, self.settings, trainer.state.global_step
+        losses = [entry["loss"] for entry in history if "loss" in entry]
+        tokens = steps * self.batch * self.store.block_size
+        spent = _seconds(history) or seconds
+        heldout = [_eval(entry) for entry in history if "eval_loss" in entry]
+        given = args.to_dict()
+        return {
+            "base_model": settings.base,
+            "datasets": _sources(self.store),
+            "steps": steps,
+            "tokens": tokens,
+            "seconds": round(spent, 1),
+            "tokens_per_second": round(tokens / spent, 1) if spent else None,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "device": str(args.device),
+            "processes": args.world_size,
+            "seed": args.seed,
+            "started": started.isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "losses": {
+                **({"first": losses[0], "last": losses[-1]} if losses else {}),
+                **(
+                    {name.replace("eval_", "heldout_"): value for name, value in heldout[-1].items()} if heldout else {}
+                ),
+            },
+            "loss_curve": [(entry["step"], entry["loss"]) for entry in history if "loss" in entry],
+            "settings": {**{name: given[name] for name in _REPORTED if name in given}, **_plain(settings)},
+            "tokens_per_step": self.batch * self.store.block_size,
+            "identity": self.identity(),
+            "sampling": self._sampling(),
+            "versions": {
+                "langsamp": langsamp.__version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+
+_REPORTED = (
+    "learning_rate",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "bf16",
+    "fp16",
+    "optim",
+    "gradient_checkpointing",
+)
+
+
+def _plain(settings: PretrainSettings) -> dict[str, Any]:
+    """Our settings without the places of this machine."""
+    places = ("output", "store", "base", "tokenizer", "resume")
+    return {name: value for name, value in asdict(settings).items() if name not in places}
+
+
+def _open(settings: PretrainSettings) -> BlockStore:
+    if not settings.store:
+        raise ValueError("no store to train on; make one with langsamp prepare and give --store DIR.")
+    return BlockStore(settings.store)
+
+
+def _start(settings: PretrainSettings, store: BlockStore, seed: int) -> tuple[LangSAMPForMaskedLM, LangSAMPTokenizer]:
+    if not settings.base:
+        raise ValueError(
+            "no model to start from; give --base MODEL (a folder or a Hub id like FacebookAI/xlm-roberta-base)."
+        )
+    return start(
+        settings.base,
+        store.languages,
+        settings.tokenizer,
+        lang=settings.lang,
+        script=settings.script,
+        new_rows=settings.new_rows,  # type: ignore[arg-type]
+        table_init=settings.table_init,
+        seed=seed,
+    )
+
+
+def _check(model: LangSAMPForMaskedLM, tokenizer: LangSAMPTokenizer, store: BlockStore) -> None:
+    """Refuse a model, a tokenizer and a store that do not belong together.
+
+    Raises:
+        ValueError: which two do not fit, and what to do.
+    """
+    model.config.check_tokenizer(tokenizer)
+    made_with = store.meta["tokenizer"]["sha256"]
+    if made_with != tokenizer_hash(tokenizer):
+        raise ValueError(
+            f"the store in {store.path} was cut with another tokenizer; prepare it with the one of this run, or name the "
+            "store's by --tokenizer."
+        )
+    if store.block_size > model.config.max_position_embeddings - 2:
+        raise ValueError(
+            f"blocks of {store.block_size} tokens do not fit into {model.config.max_position_embeddings - 2} "
+            "positions; prepare the store with a smaller --block-size."
+        )
+
+
+@contextmanager
+def _locked(run: Path, args: TrainingArguments) -> Iterator[None]:
+    """Hold the output folder; a killed process lets go by dying.
+
+    Raises:
+        RuntimeError: another run holds it.
+    """
+    if args.process_index != 0:
+        with nullcontext():
+            yield
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RuntimeError(f"another run is training in {run}; wait for it or choose another --output.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _barrier(args: TrainingArguments) -> None:
+    """Wait for the other processes."""
+    if args.world_size > 1:
+        torch.distributed.barrier()
+
+
+def _files(folder: Path) -> list[str]:
+    """The files of the finished model: those of the folder itself that are not hidden; checkpoints have their own."""
+    return [path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+
+
+def _eval(entry: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in entry.items() if name.startswith("eval_loss")}
+
+
+def _seconds(history: list[dict[str, Any]]) -> float:
+    """Wall-clock seconds of training over all resumes: each process counts from 0, so drops start a new sum."""
+    total = last = 0.0
+    for entry in history:
+        if entry["seconds"] < last:
+            total += last
+        last = entry["seconds"]
+    return total + last
+
+
+def _sources(store: BlockStore) -> list[str]:
+    """Where the store's text came from, as far as the store knows."""
+    return list(store.meta.get("source") or [])

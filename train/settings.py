@@ -1,0 +1,199 @@
+"""What a pretraining run is told: its own settings, the Trainer's, and recipes that hold both (``recipes/*.yaml``).
+
+Read by :mod:`langsamp.train.pretrain`; the command line is one more way to fill the same two dataclasses.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import TrainingArguments
+
+from langsamp.language_codes import nearest
+
+# The unknown rows after training: with language dropout they were trained and stay; without it they are still what they
+# started as, so they get the mean of the rows, weighted by the tokens of each language.
+UNKNOWN_WITHOUT_DROPOUT, UNKNOWN_WITH_DROPOUT = "mean", "keep"
+
+
+@dataclass
+class PretrainSettings:
+    """A continual pretraining run; everything else is in ``transformers.TrainingArguments``."""
+
+    output: str = field(metadata={"help": "folder for checkpoints, logs and the final model"})
+    base: str | None = field(default=None, metadata={"help": "model to start from: folder or Hub id (repo@revision)"})
+    store: str | None = field(default=None, metadata={"help": "folder made by langsamp prepare"})
+    tokenizer: str | None = field(default=None, metadata={"help": "another vocabulary than the base's own"})
+    alpha: float = field(default=0.3, metadata={"help": "languages are drawn with p ~ blocks^alpha"})
+    max_epochs: float | None = field(
+        default=None, metadata={"help": "upper cap: draw no language more often than this many times through"}
+    )
+    lang: bool = field(default=True, metadata={"help": "a table of language embeddings"})
+    script: bool = field(default=True, metadata={"help": "a table of script embeddings"})
+    mlm_probability: float = field(default=0.15, metadata={"help": "share of tokens to predict"})
+    lang_dropout: float = field(
+        default=0.0,
+        metadata={"help": "share of blocks trained as language and script unknown; trains the unknown rows"},
+    )
+    table_lr: float | None = field(default=None, metadata={"help": "learning rate of the two tables; default the same"})
+    table_init: float = field(
+        default=0.0,
+        metadata={"help": "standard deviation of new table rows (paper 0.02; 0 starts at the base's logits)"},
+    )
+    new_rows: str = field(
+        default="mean",
+        metadata={"help": "new pieces start as the mean of their old pieces or random", "choices": ["mean", "random"]},
+    )
+    unknown: str | None = field(
+        default=None,
+        metadata={
+            "help": "the unknown rows after training: zero, token-weighted mean of the rows, or keep as trained "
+            f"(default {UNKNOWN_WITHOUT_DROPOUT}, with language dropout {UNKNOWN_WITH_DROPOUT})",
+            "choices": ["zero", "mean", "keep"],
+        },
+    )
+    heldout_blocks: int = field(default=4, metadata={"help": "held-out blocks a language in each evaluation"})
+    resume: str = field(
+        default="auto",
+        metadata={
+            "help": "auto (last good checkpoint of the output folder, if any), never, a folder, or repo@revision"
+        },
+    )
+    allow_changed: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "resume although these differ: corpus tokenizer languages world_size batch seed sampling masking"
+        },
+    )
+    hub_every: int = field(
+        default=1, metadata={"help": "push every N-th save (with --push_to_hub --hub_model_id REPO)"}
+    )
+    fast: bool = field(
+        default=False, metadata={"help": "the faster training step on a CPU; same results up to rounding"}
+    )
+
+    def __post_init__(self) -> None:
+        """Check what the type cannot say. Raises ValueError naming the setting."""
+        for name in ("mlm_probability", "lang_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}.")
+        if self.new_rows not in ("mean", "random"):
+            raise ValueError(f"new_rows must be 'mean' or 'random', not {self.new_rows!r}.")
+        if self.unknown not in (None, "zero", "mean", "keep"):
+            raise ValueError(f"unknown must be 'zero', 'mean' or 'keep', not {self.unknown!r}.")
+        if self.hub_every < 1:
+            raise ValueError(f"hub_every must be 1 or more, not {self.hub_every}.")
+        self.allow_changed = [name.replace("-", "_") for name in self.allow_changed or []]
+
+    @property
+    def unknown_policy(self) -> str:
+        """What to do with the unknown rows at the end."""
+        return self.unknown or (UNKNOWN_WITH_DROPOUT if self.lang_dropout > 0 else UNKNOWN_WITHOUT_DROPOUT)
+
+
+# What a run needs from the Trainer whatever the user says; each would break the stream or the checkpoints.
+FIXED: dict[str, Any] = {
+    "remove_unused_columns": False,  # the collator reads index and language
+    "logging_nan_inf_filter": False,  # a non-finite loss stops the run, it is not papered over
+    "ddp_find_unused_parameters": False,
+    "dataloader_drop_last": False,
+}
+DEFAULTS: dict[str, Any] = {
+    "report_to": "none",
+    "save_steps": 500,
+    "logging_steps": 10,
+    "dataloader_pin_memory": torch.cuda.is_available(),
+}
+
+
+def training_arguments(
+    output: str | os.PathLike[str], given: Mapping[str, Any] | TrainingArguments
+) -> TrainingArguments:
+    """TrainingArguments for a run: what is given, our defaults for the rest, and what the stream needs.
+
+    Raises:
+        ValueError: an unknown name; the nearest one is named.
+    """
+    if isinstance(given, TrainingArguments):
+        for name, value in FIXED.items():
+            setattr(given, name, value)
+        given.output_dir = os.fspath(output)
+        return given
+    check_names(given, [f.name for f in fields(TrainingArguments)], "TrainingArguments")
+    return TrainingArguments(**{**DEFAULTS, **given, **FIXED, "output_dir": os.fspath(output)})
+
+
+def check_names(given: Mapping[str, Any], known: list[str], where: str) -> None:
+    """Refuse unknown names.
+
+    Raises:
+        ValueError: the first unknown name and the nearest known ones.
+    """
+    for name in given:
+        if name not in known:
+            raise ValueError(f"{where}: there is no setting {name!r}; nearest: {', '.join(nearest(str(name), known))}.")
+
+
+def split(values: Mapping[str, Any], where: str) -> tuple[PretrainSettings, dict[str, Any]]:
+    """Settings of both kinds, as a recipe or the command line mixes them, apart.
+
+    Returns:
+        Our settings, and a mapping for :func:`training_arguments`.
+
+    Raises:
+        ValueError: an unknown name, or no ``output``.
+    """
+    own = [f.name for f in fields(PretrainSettings)]
+    values = {name.replace("-", "_"): value for name, value in values.items()}
+    if "output_dir" in values:
+        values.setdefault("output", values.pop("output_dir"))
+    check_names(values, own + [f.name for f in fields(TrainingArguments)], where)
+    if not values.get("output"):
+        raise ValueError(f"{where} names no output folder; give --output DIR.")
+    mine = {name: value for name, value in values.items() if name in own}
+    return PretrainSettings(**mine), {name: value for name, value in values.items() if name not in own}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 5e-5 is a number (YAML 1.1 reads it as text) and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        repeated = [key for i, key in enumerate(keys) if key in keys[:i]]
+        if repeated:
+            raise ValueError(f"{repeated[0]!r} is given twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
+)
+
+
+def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A recipe: a flat YAML mapping of settings, names as on the command line.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a mapping, a name twice, or a name that is no setting (the nearest are named).
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no recipe {str(file)!r}; a recipe is a YAML file like recipes/tiny.yaml.")
+    try:
+        values = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"recipe {file}: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"recipe {file} must be a mapping of settings, not a {type(values).__name__}.")
+    values = {str(name).replace("-", "_"): value for name, value in values.items()}
+    known = [f.name for f in fields(PretrainSettings)] + [f.name for f in fields(TrainingArguments)]
+    check_names(values, known, f"recipe {file}")
+    return values
