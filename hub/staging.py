@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import get_token
 from safetensors import SafetensorError, safe_open
 
-from langsamp.manifest import MANIFEST_NAME, measure, read_manifest
+from langsamp.manifest import MANIFEST_NAME, is_loaded, measure, read_manifest
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 MODEL = (
@@ -76,7 +76,7 @@ def stage(folder: str | os.PathLike[str]) -> list[Staged]:
     names = [name for name in _files(root) if any(matches(name, pattern) for pattern in (*MODEL, *DOCUMENTS))]
     names += [name for name in _code(root) if name not in names]
     _check_weights(root, names)
-    _check_unfinished(root, names)
+    _check_unfinished(root)
     staged = [Staged(name, root / name) for name in sorted(names)]
     for file in staged:
         _check_secrets(file)
@@ -159,19 +159,18 @@ def _check_weights(root: Path, names: list[str]) -> None:
             raise ValueError(f"{root / name} is not whole ({error}); was saving interrupted? Save again.") from None
 
 
-def _check_unfinished(root: Path, names: list[str]) -> None:
-    """Model files must be those of the folder's manifest, if it has one; documents may have been written since."""
+def _check_unfinished(root: Path) -> None:
+    """What is loaded must be as the folder's manifest says, if there is one; documents may have been written since."""
     if not (root / MANIFEST_NAME).is_file():
         return
     for name, entry in read_manifest(root).items():
-        if any(matches(name, pattern) for pattern in MODEL) or (name.endswith(".py") and "/" not in name):
-            actual = measure(root / name) if name in names else None
-            if actual != entry:
-                state = "is missing" if actual is None else "is not the file that was saved"
-                raise ValueError(
-                    f"{root / name} {state}, says {MANIFEST_NAME}: saving was interrupted, or the file was changed "
-                    f"later; if the change is yours, delete {root / MANIFEST_NAME} and push again."
-                )
+        actual = measure(root / name) if is_loaded(name) and (root / name).is_file() else None
+        if is_loaded(name) and actual != entry:
+            state = "is missing" if actual is None else "is not the file that was saved"
+            raise ValueError(
+                f"{root / name} {state}, says {MANIFEST_NAME}: saving was interrupted, or the file was changed later. "
+                f"If the change is yours, delete {root / MANIFEST_NAME} and push again."
+            )
 
 
 def _check_secrets(file: Staged) -> None:

@@ -228,7 +228,7 @@ class Handler(BaseHTTPRequestHandler):
         answer = {"url": f"{self.hub.url}/{name}", "name": name, "id": "1"}
         if name in self.hub.repos:
             raise Refused(409, {"error": "You already created this model repo", **answer})
-        self.hub.add_repo(name, bool(wanted.get("private")))
+        self.hub.add_repo(name, bool(wanted.get("private")) or wanted.get("visibility") == "private")
         return 200, answer
 
     def api(self, repo: Repo, verb: str | None, rest: str | None) -> tuple:
@@ -288,7 +288,8 @@ class Handler(BaseHTTPRequestHandler):
     def preupload(self, repo: Repo, rest: str | None) -> tuple:
         files, answers = repo.files(self.commit_of(repo, rest)), []
         asked = json.loads(self.data)
-        ignored = [line for line in (asked.get("gitIgnore") or "").splitlines() if line and not line.startswith("#")]
+        rules = asked.get("gitIgnore") or files.get(".gitignore", b"").decode()
+        ignored = [line for line in rules.splitlines() if line and not line.startswith("#")]
         for wanted in asked["files"]:
             path = wanted["path"]
             known = entry(path, files[path]) if path in files else None

@@ -1,0 +1,70 @@
+"""The client's cache as a Hub without a network: which commit a revision was last seen at, and that commit's files."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
+
+from langsamp.hub.remote import RemoteFile, RemoteTree, digest_file
+from langsamp.hub.retry import HubError
+from langsamp.runtime import COMMIT, atomic_write
+
+_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+
+
+def remember_revision(repo: str, revision: str, commit: str, cache_dir: str | os.PathLike[str] | None = None) -> None:
+    """Note which commit a branch or tag is at, as the client does, so that it can be resolved without a network."""
+    if revision != commit:
+        atomic_write(_folder(repo, cache_dir) / "refs" / revision, commit)
+
+
+def cached_tree(repo: str, revision: str, cache_dir: str | os.PathLike[str] | None = None) -> RemoteTree:
+    """The files of a repository that the cache holds at a revision.
+
+    A file of the cache is a link to its content, which is named by the hash that the Hub told; so what was damaged
+    since shows without a network.
+
+    Raises:
+        HubError: the cache does not know this repository or revision.
+    """
+    folder = _folder(repo, cache_dir)
+    ref = folder / "refs" / revision
+    commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision
+    snapshot = folder / "snapshots" / commit
+    if not COMMIT.match(commit) or not snapshot.is_dir():
+        raise HubError(
+            f"{repo}@{revision} is not in the cache ({folder.parent}) and the Hub is out of reach; pull it once online."
+        )
+    paths = [path for path in snapshot.rglob("*") if path.is_file()]
+    files = {path.relative_to(snapshot).as_posix(): path for path in sorted(paths)}
+    return RemoteTree(repo, commit, False, {name: _described(name, path) for name, path in files.items()})
+
+
+def cached_path(tree: RemoteTree, name: str, cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Where the cache keeps a file, after comparing its content with its hash.
+
+    Raises:
+        HubError: the content is damaged.
+    """
+    path = _folder(tree.repo, cache_dir) / "snapshots" / tree.commit / name
+    if not tree.files[name].is_content(digest_file(path)):
+        raise HubError(f"{name} of {tree.repo} is damaged in the cache ({path}); pull again with a network.")
+    return path
+
+
+def _described(name: str, path: Path) -> RemoteFile:
+    """A file of the cache in the terms of the Hub."""
+    content, size = path.resolve().name, path.stat().st_size
+    if path.is_symlink() and _SHA256.match(content):
+        return RemoteFile(name, size, "", content)
+    if path.is_symlink() and COMMIT.match(content):
+        return RemoteFile(name, size, content)
+    return RemoteFile(name, size, digest_file(path).oid)  # a cache without links (Windows): only the manifest can tell
+
+
+def _folder(repo: str, cache_dir: str | os.PathLike[str] | None) -> Path:
+    return Path(cache_dir or constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")

@@ -1,0 +1,140 @@
+"""Optimizer, scheduler and random state of a run on their way through the Hub, as safetensors instead of pickles.
+
+The Trainer writes ``optimizer.pt``, ``scheduler.pt`` and ``rng_state*.pth``. A push with trainer state turns each into
+``<name>.safetensors`` (tensors, and the structure round them as JSON in the header); a pull turns them back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from langsamp.hub.staging import MODEL, Staged, matches
+from langsamp.manifest import MANIFEST_NAME, verify_manifest, write_manifest
+
+CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
+PACKED = re.compile(r"^checkpoint-\d+/(optimizer\.pt|scheduler\.pt|scaler\.pt|rng_state\w*\.pth)\.safetensors$")
+_PICKLED = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
+_KEPT = (*MODEL, "trainer_state.json", "*.py")
+_STRUCTURE = "structure"
+
+
+def pack(folder: str | os.PathLike[str], scratch: str | os.PathLike[str]) -> list[Staged]:
+    """The newest whole ``checkpoint-N`` of a folder as files for the Hub; converted files are written to `scratch`.
+
+    Raises:
+        FileNotFoundError: the folder has no checkpoint, or none that is whole.
+        ValueError: a state file holds something other than tensors, numbers, text and containers of them.
+    """
+    checkpoint = _newest(Path(folder))
+    staged = []
+    for path in sorted(checkpoint.iterdir()):
+        name = f"{checkpoint.name}/{path.name}"
+        if any(path.match(pattern) for pattern in _PICKLED):
+            target = Path(scratch) / f"{path.name}.safetensors"
+            _to_safetensors(path, target)
+            staged.append(Staged(f"{name}.safetensors", target))
+        elif path.is_file() and any(matches(path.name, pattern) for pattern in _KEPT):
+            staged.append(Staged(name, path))
+    return staged
+
+
+def unpack(folder: str | os.PathLike[str], fetched: Container[str]) -> list[str]:
+    """Turn packed state files of a pulled folder back into what the Trainer reads; the names of those written.
+
+    Args:
+        folder: the pulled folder.
+        fetched: names that are new; of the others, what was unpacked before is kept.
+    """
+    root = Path(folder)
+    written, checkpoints = [], set()
+    for path in sorted(root.glob("checkpoint-*/*.safetensors")):
+        name = path.relative_to(root).as_posix()
+        target = path.with_name(path.name.removesuffix(".safetensors"))
+        if PACKED.match(name) and (name in fetched or not target.exists()):
+            temporary = target.with_name(f".{target.name}.part")
+            torch.save(_from_safetensors(path), temporary)
+            os.replace(temporary, target)
+            checkpoints.add(path.parent)
+            written.append(name.removesuffix(".safetensors"))
+    for checkpoint in checkpoints:
+        write_manifest(checkpoint)
+    return written
+
+
+def _newest(root: Path) -> Path:
+    found = [(int(match[1]), path) for path in root.glob("checkpoint-*") if (match := CHECKPOINT.match(path.name))]
+    problems: list[str] = []
+    for _, path in sorted(found, reverse=True):
+        problems = verify_manifest(path) if (path / MANIFEST_NAME).is_file() else []
+        if not problems and (path / "trainer_state.json").is_file():
+            return path
+    reason = f" that is whole ({problems[0]})" if problems else ""
+    raise FileNotFoundError(f"{root} has no checkpoint-N with trainer state{reason}; push without trainer state.")
+
+
+def _to_safetensors(source: Path, target: Path) -> None:
+    """Read a state file without running any code from it, and write it as safetensors."""
+    allowed = [np.ndarray, np.dtype, np.dtypes.UInt32DType, _numpy_reconstruct()]
+    with torch.serialization.safe_globals(allowed):  # numpy's random state, as the Trainer itself allows
+        state = torch.load(source, map_location="cpu", weights_only=True)
+    tensors: dict[str, torch.Tensor] = {}
+    try:
+        structure = json.dumps(_encode(state, tensors))
+    except TypeError as error:
+        raise ValueError(f"{source} holds {error}, which does not go to the Hub; push without trainer state.") from None
+    save_file(tensors, target, metadata={_STRUCTURE: structure})
+
+
+def _from_safetensors(source: Path) -> Any:
+    with safe_open(source, framework="pt") as file:
+        structure = (file.metadata() or {}).get(_STRUCTURE)
+        if structure is None:
+            raise ValueError(f"{source} was not written by langsamp push; remove it from the repository.")
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+    return _decode(json.loads(structure), tensors)
+
+
+def _encode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """A JSON tree for a value; tensors and arrays go to `tensors` under a running number."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        key = str(len(tensors))
+        tensors[key] = torch.as_tensor(value).detach().clone().contiguous()
+        return {"array" if isinstance(value, np.ndarray) else "tensor": key}
+    if isinstance(value, dict):
+        return {"dict": [[_encode(key, tensors), _encode(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return {type(value).__name__: [_encode(item, tensors) for item in value]}
+    raise TypeError(f"a {type(value).__name__}")
+
+
+def _decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """The value that `_encode` was given."""
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, content),) = tree.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "array":
+        return tensors[content].numpy()
+    if kind == "dict":
+        return {_decode(key, tensors): _decode(item, tensors) for key, item in content}
+    items = [_decode(item, tensors) for item in content]
+    return tuple(items) if kind == "tuple" else items
+
+
+def _numpy_reconstruct() -> Any:
+    """The function that rebuilds an array; it moved in numpy 2."""
+    core = getattr(np, "_core", None) or np.core
+    return core.multiarray._reconstruct
