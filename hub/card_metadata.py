@@ -19,7 +19,7 @@ _NOT_IN_CLDR = {"hbs", "tok"}  # in ISO 639-3, but unknown to the tables of lang
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 # One sentence a script with one word hidden, in a language written in it: the Hub's widget shows six of them.
-_EXAMPLES = {
+EXAMPLES = {
     "Latn": ("English", "Paris is the capital of {}."),
     "Cyrl": ("русский", "Москва — столица {}."),
     "Arab": ("العربية", "القاهرة هي عاصمة {}."),
@@ -76,8 +76,8 @@ def hub_id(value: Any) -> str | None:
 def widget(scripts: Iterable[str], mask: str) -> list[dict[str, str]]:
     """Up to six widget examples, in scripts the model was trained on; in the six largest where it names none."""
     known = [_SAME_SCRIPT.get(script, script) for script in scripts]
-    chosen = [script for script in _EXAMPLES if script in known] or list(_EXAMPLES)
-    examples = [_EXAMPLES[script] for script in chosen[:WIDGETS]]
+    chosen = [script for script in EXAMPLES if script in known] or list(EXAMPLES)
+    examples = [EXAMPLES[script] for script in chosen[:WIDGETS]]
     return [{"text": sentence.format(mask), "example_title": title} for title, sentence in examples]
 
 

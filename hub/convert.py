@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
 
 from langsamp.configuration_langsamp import LangSAMPConfig
@@ -133,7 +133,7 @@ def _load(official: Official, config: LangSAMPConfig) -> tuple[PreTrainedModel, 
             model = LangSAMPModel(config, add_pooling_layer=True)
         state = {key.removeprefix("roberta."): value for key, value in state.items()}
     _check_state(model, state)
-    model.to(next(iter(state.values())).dtype)
+    nn.Module.to(model, dtype=next(iter(state.values())).dtype)
     model.load_state_dict(state, strict=False)
     model.tie_weights()
     return model.eval(), dropped
@@ -161,15 +161,15 @@ def _check_state(model: PreTrainedModel, state: dict[str, Tensor]) -> None:
 
 def _row_names(official: Official, folder: Path, ids: str | Path | None) -> tuple[list[str], list[str]]:
     """The code of every row of the two tables, in official order; empty where there is no table."""
-    beside = next((folder / name for name in _ID_FILES if (folder / name).is_file()), None)
-    given = read_id_lists(ids or beside) if ids or beside else None
+    where = ids or next((folder / name for name in _ID_FILES if (folder / name).is_file()), None)
+    given = None if where is None else read_id_lists(where)
     shipped = (official_languages(), official_scripts())
     names = []
     for part, (key, kind) in enumerate(((LANG_TABLE, "languages"), (SCRIPT_TABLE, "scripts"))):
         table = official.state.get(key)
         codes = [] if table is None else (given or shipped)[part]
         if table is not None and len(codes) != len(table):
-            whose = f"{ids or beside} lists" if given else "the official lists have"
+            whose = f"{where} lists" if given else "the official lists have"
             raise ValueError(
                 f"the table {key} has {len(table)} rows, but {whose} {len(codes)} {kind}; give the code of every row "
                 'with --ids FILE, JSON {"languages": [...], "scripts": [...]} in the order of the ids.'
