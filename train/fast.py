@@ -147,10 +147,12 @@ def _fast_forward(layer: Any, config: Any, recompute: bool) -> Callable[..., Any
         plain = not any(
             isinstance(a, Tensor) for a in (*args, kwargs.get("encoder_hidden_states"), kwargs.get("head_mask"))
         )
-        trains = layer.training and torch.is_grad_enabled() and all(p.requires_grad for p in parameters)
+        # not also "grad is enabled": the first pass of reentrant checkpointing runs without and must draw the same masks
+        trains = layer.training and all(p.requires_grad for p in parameters)
         if not (plain and trains) or kwargs.get("output_attentions"):
             return stock(hidden_states, attention_mask, *args, **kwargs)
-        again = recompute or (CHECKPOINTS_INSIDE and layer.gradient_checkpointing)
+        flag = layer.gradient_checkpointing  # set by model.gradient_checkpointing_enable()
+        again = recompute or flag if CHECKPOINTS_INSIDE else recompute and not flag
         bias = _additive(attention_mask, hidden_states.dtype)
         y = FastLayer.apply(hidden_states, bias, _plan(layer, config, again), *parameters)
         return y if CHECKPOINTS_INSIDE else (y,)

@@ -1,59 +1,35 @@
-"""AdamW for CPU and GPU in one fused pass, gradient clipping included."""
+"""Gradient clipping inside the fused AdamW update instead of in a pass of its own."""
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-log = logging.getLogger(__name__)
 
+@torch.no_grad()
+def fold_clip(optimizer: Any, max_norm: float) -> Tensor:
+    """Clip as ``clip_grad_norm_`` would, but let the optimizer's next ``step`` apply the factor.
 
-class FusedAdamW(torch.optim.AdamW):
-    """``AdamW`` after ``clip_grad_norm_(parameters, max_norm)``, as one pass over the parameters.
+    With the Trainer: call it where ``accelerator.clip_grad_norm_`` would be called. Gradients are only read; if their
+    norm is not finite, the next step changes nothing. Not for FSDP, where the norm is a sum over ranks.
 
-    The clip factor goes into the fused update instead of into a pass of its own over all gradients, and the fused CPU
-    kernel is 3x the speed of the default loop. With the Trainer: pass this as the optimizer and set
-    ``max_grad_norm=0``, else it would clip as well. Not for FSDP, whose norm is a sum over ranks.
+    Args:
+        optimizer: a ``torch.optim`` Adam or AdamW with ``fused=True`` (the Trainer's default), or a wrapper of one with
+            an attribute ``optimizer``. Any other gets the ordinary clipping.
+        max_norm: the limit of the total 2-norm; positive.
 
-    Attributes:
-        grad_norm: the total norm before clipping that the last ``step`` saw, a float. If it is not finite, that
-            step changed nothing: check it after each step.
-        max_norm: the limit; 0 does not clip.
+    Returns:
+        The total norm before clipping, a scalar.
     """
-
-    def __init__(self, params: Iterable[Any], lr: float = 1e-3, max_norm: float = 1.0, **kwargs: Any) -> None:
-        """params: parameters or groups, as in AdamW; kwargs: betas, eps, weight_decay."""
-        super().__init__(params, lr=lr, fused=True, **kwargs)
-        self.max_norm = max_norm
-        self.grad_norm = 0.0
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Clip and update; returns the closure's loss."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        norm = total_norm([p.grad for group in self.param_groups for p in group["params"] if p.grad is not None])
-        self.grad_norm = float(norm)
-        if not math.isfinite(self.grad_norm):
-            log.warning("the gradient's norm is %s: this step changes no weight", self.grad_norm)
-            return loss
-        if self.max_norm:  # the kernel divides by this; clip_grad_norm_ multiplies by max_norm / (norm + 1e-6) up to 1
-            self.grad_scale = ((norm + 1e-6) / self.max_norm).clamp(min=1.0)
-            self.found_inf = torch.zeros_like(norm)
-        super().step()
-        return loss
-
-
-def total_norm(grads: list[Tensor]) -> Tensor:
-    """The 2-norm of all gradients together, fp32 (0 without any)."""
-    if not grads:
-        return torch.zeros(())
-    norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in grads]
-    return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
+    optimizer = getattr(optimizer, "optimizer", optimizer)
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    fused = isinstance(optimizer, torch.optim.Adam) and all(group["fused"] for group in optimizer.param_groups)
+    if not (fused and parameters):
+        return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+    # the fused kernel divides by grad_scale and skips its update where found_inf is 1: both are made for loss scaling
+    optimizer.grad_scale = ((norm + 1e-6) / max_norm).clamp(min=1.0)
+    optimizer.found_inf = (~norm.isfinite()).to(norm.dtype)
+    return norm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import pytest
@@ -12,7 +13,7 @@ from langsamp import LangSAMPConfig, LangSAMPForMaskedLM
 from langsamp.train import fast, fast_head
 from langsamp.train.fast import accelerate
 from langsamp.train.fast_layer import Dropout, draw_seed, keep_mask, keep_scale
-from langsamp.train.fast_optimizer import FusedAdamW, total_norm
+from langsamp.train.fast_optimizer import fold_clip
 
 VOCAB, BATCH, LENGTH = 5000, 3, 24  # more than one block of the vocabulary
 EVERYTHING = {"layers", "loss", "lookup"}
@@ -299,44 +300,76 @@ def test_other_devices_are_left_alone():
         assert on == ()
 
 
-def test_the_optimizer_equals_clipping_and_adamw():
+def test_folding_the_clip_equals_clipping_first():
     torch.manual_seed(0)
     stock = nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 5))
-    quick = copy.deepcopy(stock)
-    groups = [[{"params": m[0].parameters(), "weight_decay": 0.1}, {"params": m[1].parameters(), "lr": 3e-3}]
-              for m in (stock, quick)]  # fmt: skip
-    reference = torch.optim.AdamW(groups[0], lr=1e-2, weight_decay=0.0, foreach=False)
-    optimizer = FusedAdamW(groups[1], lr=1e-2, weight_decay=0.0, max_norm=1.0)
+    quick, plain = copy.deepcopy(stock), copy.deepcopy(stock)
+    optimizers = [
+        torch.optim.AdamW(
+            [{"params": m[0].parameters(), "weight_decay": 0.1}, {"params": m[1].parameters(), "lr": 3e-3}],
+            lr=1e-2, weight_decay=0.0, fused=fused,
+        )
+        for m, fused in ((stock, False), (quick, True), (plain, False))
+    ]  # fmt: skip
     for step in range(20):
         x = torch.randn(8, 20) * (5 if step % 2 else 0.05)  # clipped and not clipped
-        for model in (stock, quick):
+        for model in (stock, quick, plain):
             model.zero_grad()
             model(x).square().mean().backward()
         norm = nn.utils.clip_grad_norm_(stock.parameters(), 1.0)
-        reference.step()
-        optimizer.step()
-        assert optimizer.grad_norm == pytest.approx(norm.item(), rel=1e-5)
-    for a, b in zip(stock.parameters(), quick.parameters()):
+        folded = [float(fold_clip(optimizer, 1.0)) for optimizer in optimizers[1:]]
+        assert folded == pytest.approx([norm.item()] * 2, rel=1e-5)
+        for optimizer in optimizers:
+            optimizer.step()
+    for a, b, c in zip(stock.parameters(), quick.parameters(), plain.parameters()):
         torch.testing.assert_close(a, b, rtol=0, atol=2e-6)
+        assert torch.equal(a, c)  # no fused kernel: ordinary clipping
 
 
-def test_the_optimizer_refuses_a_norm_that_is_not_finite_and_resumes():
+def test_a_norm_that_is_not_finite_changes_no_weight():
     layer = nn.Linear(4, 4)
-    optimizer = FusedAdamW(layer.parameters(), lr=0.1)
-    layer(torch.ones(1, 4)).sum().backward()
-    optimizer.step()
-    weight = layer.weight.detach().clone()
-    layer.weight.grad[0, 0] = float("nan")
-    optimizer.step()
-    assert optimizer.grad_norm != optimizer.grad_norm
-    assert torch.equal(layer.weight, weight)
-    twin = nn.Linear(4, 4)
-    twin.load_state_dict(layer.state_dict())
-    resumed = FusedAdamW(twin.parameters(), lr=0.1)
-    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    for model, each in ((layer, optimizer), (twin, resumed)):
-        model.zero_grad()
-        model(torch.arange(4.0)[None]).sum().backward()
-        each.step()
-    assert torch.equal(layer.weight, twin.weight)
-    assert total_norm([]) == 0
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, fused=True)
+    before = layer.weight.detach().clone()
+    for poison, same in ((float("nan"), True), (float("inf"), True), (0.0, False)):
+        layer.zero_grad()
+        layer(torch.ones(1, 4)).sum().backward()
+        layer.weight.grad[0, 0] += poison
+        norm = fold_clip(optimizer, 1.0)
+        assert bool(norm.isfinite()) is not same
+        optimizer.step()
+        assert torch.equal(layer.weight, before) is same
+
+
+@pytest.mark.parametrize("kwargs", [{"use_reentrant": False}, {"use_reentrant": True}])
+@pytest.mark.parametrize("checkpoint_layers", [False, True])
+def test_with_the_models_own_gradient_checkpointing(kwargs, checkpoint_layers):
+    model, batch = make(dropout=0.1), make_batch()
+    with accelerate(model):
+        torch.manual_seed(1)
+        expected_loss, expected = gradients(model, batch)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
+    with accelerate(model, checkpoint_layers=checkpoint_layers):
+        torch.manual_seed(1)
+        loss, quick = gradients(model, batch)
+    assert loss == expected_loss
+    assert_same(expected, quick)
+
+
+def test_the_trainer_ends_at_the_same_weights(tmp_path):
+    from transformers import Trainer, TrainingArguments
+
+    data = [{k: v[i] for k, v in make_batch(seed).items()} for seed in range(4) for i in range(BATCH)]
+    ends = []
+    for quick in (False, True):
+        model = make()
+        arguments = TrainingArguments(
+            str(tmp_path), max_steps=3, per_device_train_batch_size=2, gradient_accumulation_steps=2, use_cpu=True,
+            save_strategy="no", report_to=[], learning_rate=1e-3, disable_tqdm=True, logging_strategy="no",
+        )  # fmt: skip
+        with accelerate(model) if quick else contextlib.nullcontext():
+            result = Trainer(model, arguments, train_dataset=data).train()
+        ends.append((result.training_loss, {n: p.detach() for n, p in model.named_parameters()}))
+    assert ends[0][0] == pytest.approx(ends[1][0], rel=1e-6)
+    for name, parameter in ends[0][1].items():
+        if "key.bias" not in name:  # no gradient but rounding noise, which Adam scales up
+            torch.testing.assert_close(parameter, ends[1][1][name], rtol=0, atol=5e-5)
