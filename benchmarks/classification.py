@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import XLMRobertaConfig
 
-from langsamp.eval.finetune import pad_batch, predict
+from langsamp.eval.predict import pad_batch, predict
 from langsamp.modeling_langsamp import LangSAMPForSequenceClassification
 from langsamp.runtime import resolve_model
 

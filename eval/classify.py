@@ -16,9 +16,10 @@ from tokenizers import Tokenizer
 
 from langsamp.eval.data import DataError
 from langsamp.eval.encoder import load_tokenizer
-from langsamp.eval.finetune import Feature, Job, Recipe, Tuned, task_name
+from langsamp.eval.finetune import Job, Recipe, Tuned, task_name
 from langsamp.eval.labelled import Examples, Source, read_test
 from langsamp.eval.metrics import macro_f1
+from langsamp.eval.predict import Feature
 from langsamp.eval.probe import probe_units
 from langsamp.eval.records import Record
 from langsamp.eval.task import Context, Unit

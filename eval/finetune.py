@@ -1,4 +1,4 @@
-"""Fine-tuning on one language with the Trainer, and fast prediction: what taxi1500, sib200, ner and pos share.
+"""Fine-tuning on one language with the Trainer: what taxi1500, sib200, ner and pos share.
 
 The best model of each (task, source, seed) is kept in the run directory, so a killed run goes on where it was.
 What the official scripts do wrong is not copied (paper notes, B6-B15): gradients really accumulate and the rest of an
@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -34,15 +33,12 @@ from transformers import (
     set_seed,
 )
 
-from langsamp.eval.encoder import MAX_TOKENS
-from langsamp.eval.packed import packed_hidden_states, plan_batches
+from langsamp.eval.predict import Feature, pad_batch, predict
 from langsamp.modeling_langsamp import LangSAMPForSequenceClassification, LangSAMPForTokenClassification
-from langsamp.runtime import ModelSource, atomic_write, fast_matmul, pick_device, threads
+from langsamp.runtime import ModelSource, atomic_write, fast_matmul, pick_device
 
 logger = logging.getLogger(__name__)
 
-Feature = dict[str, Any]  # input_ids: list[int], labels: int or list[int] of the same length
-IGNORED = -100
 SETTINGS = "finetune.json"
 MODELS = {"sequence": LangSAMPForSequenceClassification, "token": LangSAMPForTokenClassification}
 
@@ -100,54 +96,6 @@ class Job:
 def task_name(name: str, recipe: Recipe) -> str:
     """The name in records: a run cut short by `max_steps` is not the protocol and says so (`pos-200steps`)."""
     return name if recipe.max_steps is None else f"{name}-{recipe.max_steps}steps"
-
-
-def pad_batch(features: Sequence[Feature], pad_id: int) -> dict[str, Tensor]:
-    """Features as tensors (batch, longest); labels of tokens are padded with -100."""
-    longest = max(len(feature["input_ids"]) for feature in features)
-    ids = torch.full((len(features), longest), pad_id)
-    mask = torch.zeros_like(ids)
-    for row, feature in enumerate(features):
-        size = len(feature["input_ids"])
-        ids[row, :size] = torch.tensor(feature["input_ids"])
-        mask[row, :size] = 1
-    batch = {"input_ids": ids, "attention_mask": mask}
-    if "labels" in features[0]:
-        if isinstance(features[0]["labels"], int):
-            batch["labels"] = torch.tensor([feature["labels"] for feature in features])
-        else:
-            batch["labels"] = torch.full_like(ids, IGNORED)
-            for row, feature in enumerate(features):
-                batch["labels"][row, : len(feature["labels"])] = torch.tensor(feature["labels"])
-    return batch
-
-
-@torch.inference_mode()
-def predict(
-    model: PreTrainedModel, inputs: Sequence[Sequence[int]], max_tokens: int = MAX_TOKENS, progress: bool = False
-) -> list[np.ndarray]:
-    """Logits of each input, in the order given: (classes,) or, for tagging, (length, classes); float32.
-
-    Sorted by length and packed without padding (eval/packed.py), in the dtype the model is in.
-    """
-    model.eval()
-    order = sorted(range(len(inputs)), key=lambda index: len(inputs[index]))
-    found: list[np.ndarray] = [np.empty(0)] * len(inputs)
-    with threads(), tqdm(total=len(inputs), desc="predict", leave=False, disable=not progress) as bar:
-        for batch in plan_batches([len(inputs[index]) for index in order], max_tokens):
-            rows = [order[position] for position in batch]
-            for row, logits in zip(rows, _logits(model, [np.asarray(inputs[row]) for row in rows])):
-                found[row] = logits
-            bar.update(len(rows))
-    return found
-
-
-def _logits(model: PreTrainedModel, ids: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """Logits of one batch that is sorted by length."""
-    *_, (hidden, groups) = packed_hidden_states(model.roberta, ids)
-    for group in groups:
-        logits: Tensor = model.classifier(group.of(hidden))  # type: ignore[operator]  # a sentence's head looks at <s> only, a tagger's at every token
-        yield from logits.float().cpu().numpy()
 
 
 class _Trainer(Trainer):

@@ -20,8 +20,9 @@ from tokenizers import Tokenizer
 
 from langsamp.eval.data import DataError
 from langsamp.eval.encoder import load_tokenizer
-from langsamp.eval.finetune import IGNORED, Feature, Job, Recipe, Tuned, task_name
+from langsamp.eval.finetune import Job, Recipe, Tuned, task_name
 from langsamp.eval.metrics import span_f1, token_accuracy
+from langsamp.eval.predict import IGNORED, Feature
 from langsamp.eval.records import Record
 from langsamp.eval.task import Context, Unit
 

@@ -20,8 +20,9 @@ from langsamp.eval import records
 from langsamp.eval.classify import SIB200, TAXI1500, TunedClassifier
 from langsamp.eval.data import DataError, EvalData
 from langsamp.eval.encoder import Encoder
-from langsamp.eval.finetune import Job, Recipe, finetune, pad_batch, predict, task_name
+from langsamp.eval.finetune import Job, Recipe, Tuned, finetune, task_name
 from langsamp.eval.labelled import Source
+from langsamp.eval.predict import pad_batch, predict
 from langsamp.eval.probe import fit_probe
 from langsamp.eval.run import run
 from langsamp.eval.task import Context
@@ -81,6 +82,15 @@ def test_prediction_equals_the_padded_stock_forward(tiny_model_dir, tiny_xlmr_di
             np.testing.assert_allclose(logits, naive, atol=2e-6)
 
 
+def test_broken_weights_are_an_error_not_a_score(tiny_xlmr_dir):
+    model = LangSAMPForSequenceClassification.from_pretrained(tiny_xlmr_dir, num_labels=2)
+    with torch.no_grad():
+        model.classifier.out_proj.bias[0] = float("nan")
+    with pytest.raises(RuntimeError, match="NaN or infinite logits"):
+        predict(model, [[0, 7, 2]])
+    assert predict(model, []) == []
+
+
 def test_finetuned_scores_are_those_of_a_naive_loop(tiny_model_dir, data, tmp_path):
     settings = {"max_steps": 3}
     here = context(tiny_model_dir, data, tmp_path / "run", seeds=(5,), options=settings)
@@ -131,6 +141,24 @@ def test_a_killed_run_goes_on_without_training_again(tiny_model_dir, data, tmp_p
     monkeypatch.setattr(finetune_module, "finetune", refuse)
     run(context(tiny_model_dir, data, tmp_path / "broken", seeds=(1,), options=options), ["taxi1500"])
     assert values(tmp_path / "broken") == values(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_fine_tuning_learns(tiny_xlmr_dir, tmp_path, dtype):
+    rng = np.random.default_rng(0)
+    features = [{"input_ids": [0, *rng.integers(20, 60, size=4), 5 + i % 3, 2], "labels": i % 3} for i in range(60)]
+    recipe = Recipe(5e-3, epochs=12, batch_size=4, accumulation=2, max_length=20)
+    job = Job(resolve_model(tiny_xlmr_dir), "sequence", "t", "eng_Latn", 1, ("a", "b", "c"), recipe, dtype)
+    parts = features[:45], features[45:]
+    tuned = Tuned(job, lambda: parts, lambda p, t: float((p == t).mean()), tmp_path, progress=False)
+    score = tuned.trained[1]
+    assert score > 0.9
+    predicted = [int(logits.argmax()) for logits in tuned.predict([feature["input_ids"] for feature in parts[1]])]
+    right = np.mean([guess == feature["labels"] for guess, feature in zip(predicted, parts[1])])
+    assert right == pytest.approx(score, abs=0.1 if dtype == "bfloat16" else 1e-9)
+    assert {path.name for path in (tmp_path / "finetuned").iterdir()} == {
+        job.folder(tmp_path).name
+    }  # no rest
 
 
 def test_seeds_decide_the_head_and_the_order(tiny_xlmr_dir, tmp_path):
