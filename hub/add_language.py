@@ -175,7 +175,7 @@ def fit_row(
     table = model.lang_embeddings.weight
     start = table[row].detach().clone()
     unknown, before = (_loss(model, test_batches, i, script) for i in (0, row))
-    vector = start.float().requires_grad_(True)
+    vector = start.float().clone().requires_grad_(True)  # float() alone may be the same tensor
     optimizer = torch.optim.Adam([vector], lr=fit.learning_rate)
     for step in (bar := trange(fit.steps, desc="fitting the row", unit=" steps")):
         optimizer.param_groups[0]["lr"] = fit.learning_rate * (1 - step / fit.steps)
