@@ -56,9 +56,7 @@ def predict(
             rows = [order[position] for position in batch]
             for row, logits in zip(rows, _logits(model, [np.asarray(inputs[row]) for row in rows])):
                 if not np.isfinite(logits).all():
-                    raise RuntimeError(
-                        f"the model gives NaN or infinite logits in {model.dtype}: training broke it"
-                    )
+                    raise RuntimeError(f"the model gives NaN or infinite logits in {model.dtype}: training broke it")
                 found[row] = logits
             bar.update(len(rows))
     return found

@@ -156,9 +156,7 @@ def test_fine_tuning_learns(tiny_xlmr_dir, tmp_path, dtype):
     predicted = [int(logits.argmax()) for logits in tuned.predict([feature["input_ids"] for feature in parts[1]])]
     right = np.mean([guess == feature["labels"] for guess, feature in zip(predicted, parts[1])])
     assert right == pytest.approx(score, abs=0.1 if dtype == "bfloat16" else 1e-9)
-    assert {path.name for path in (tmp_path / "finetuned").iterdir()} == {
-        job.folder(tmp_path).name
-    }  # no rest
+    assert {path.name for path in (tmp_path / "finetuned").iterdir()} == {job.folder(tmp_path).name}  # no rest
 
 
 def test_seeds_decide_the_head_and_the_order(tiny_xlmr_dir, tmp_path):
