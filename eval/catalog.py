@@ -68,8 +68,19 @@ TASKS = {
         ("cosine_centred",),
         "How little a sentence vector depends on the language of the sentence, layer by layer.",
     ),
-    "donors": Task("Donors", ("ndcg",), "Does the similarity of languages predict the best source to train on?"),
-    "embedding-map": Task("Embedding map", ("purity",), "Do the rows of the language table group by script or family?"),
+    "donors-transfer": Task(
+        "Donor transfer", ("macro_f1",), "A SIB-200 probe trained on every source language, tested on every other one."
+    ),
+    "donors": Task(
+        "Donors",
+        ("ndcg@3_language+script-row", "ndcg@3_language-row", "ndcg@3_centroid"),
+        "Do similarities of languages find the best source to train on? NDCG@3 and regret against measured transfer.",
+    ),
+    "embedding-map": Task(
+        "Map of the languages",
+        ("purity_script@5", "purity_family@5"),
+        "Rows of the language table, projected to a plane: languages that lie close were treated alike in training.",
+    ),
 }
 
 _METRICS = (
@@ -91,6 +102,14 @@ _METRICS = (
     (r"language_probe", "Language probe", True, -1),
     (r"(?:.*_)?purity(?:@\d+)?(?:_(.+))?", "Purity", True, 1),
 )
+
+
+_COORDINATES = re.compile(r"(?:pca|umap)_[xy]|.*_pca_variance_\d|row_norm|untrained|similarity_.+")
+
+
+def is_measure(name: str) -> bool:
+    """False for records that are not a score: coordinates and norms of the map, similarities of donors."""
+    return not _COORDINATES.fullmatch(name)
 
 
 @cache

@@ -167,7 +167,7 @@ def comparison(
         raise ValueError(f"{names[0]} and {names[1]} have no task, metric and language in common")
     best = {task: catalog.headline(c for c in shared if c.task == task) for task in {cell.task for cell in shared}}
     found = [
-        replace(_compare(side_a[cell], side_b[cell], names), headline=cell == best[cell.task])
+        _compare(side_a[cell], side_b[cell], names, headline=cell == best[cell.task])
         for cell in sorted(shared, key=Cell.sort_key)
     ]
     return [*_corrected([c for c in found if c.headline]), *_corrected([c for c in found if not c.headline])]
@@ -180,7 +180,7 @@ def _corrected(family: list[Comparison]) -> list[Comparison]:
 
 def _side(records: Iterable[Record]) -> dict[Cell, Series]:
     """Series by cell; several models become the seeds of one."""
-    records = list(records)
+    records = [record for record in records if catalog.is_measure(record.metric)]
     by_system = series(records)
     if len(systems(records)) == 1:
         return {cell: entry for (_, cell), entry in by_system.items()}
@@ -201,7 +201,8 @@ def _names(side_a: dict[Cell, Series], side_b: dict[Cell, Series]) -> tuple[str,
     return known[found[0]], known[found[1]]
 
 
-def _compare(a: Series, b: Series, names: tuple[str, str]) -> Comparison:
+def _compare(a: Series, b: Series, names: tuple[str, str], headline: bool) -> Comparison:
+    """Groups of languages are compared for headlines only."""
     shared = sorted(set(a.languages) & set(b.languages))
     gains = [b.mean(code) - a.mean(code) for code in shared]
     return Comparison(
@@ -216,10 +217,12 @@ def _compare(a: Series, b: Series, names: tuple[str, str]) -> Comparison:
         groups=tuple(
             Group(name, len(codes), stats.paired_bootstrap(a.matrix(codes), b.matrix(codes)))
             for name, codes in groups(shared).items()
+            if headline or name == "all"
         ),
         wilcoxon=stats.wilcoxon(gains),
         rank_biserial=stats.rank_biserial(gains),
         cohen_d=stats.cohen_d(gains),
+        headline=headline,
     )
 
 

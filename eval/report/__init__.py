@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from langsamp.eval import rundir
-from langsamp.eval.report.extras import coverage_section, map_sections, training_section
+from langsamp.eval.report.extras import coverage_section, donor_sections, map_sections, training_section
 from langsamp.eval.report.page import Page
 from langsamp.eval.report.summary import summary
 from langsamp.eval.report.tasks import task_sections
@@ -48,7 +48,8 @@ def write_report(
 def render(run: rundir.Run, *, title: str | None = None, baseline: str | None = None) -> str:
     """The page's text. Raises ValueError if the run has no record or no such baseline."""
     page = Page.of(run, baseline)
-    sections = [*task_sections(page), *map_sections(page), *training_section(page), *coverage_section(page)]
+    parts = (task_sections, donor_sections, map_sections, training_section, coverage_section)
+    sections = [section for part in parts for section in part(page)]
     environment = Environment(
         loader=PackageLoader("langsamp.eval.report"),
         autoescape=True,

@@ -3,66 +3,140 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from langsamp.eval import catalog, rundir
+from langsamp.eval.aggregate import System
+from langsamp.eval.language_families import family_name, family_of
 from langsamp.eval.report import charts
 from langsamp.eval.report.charts import Line, Point
 from langsamp.eval.report.page import Page
 from langsamp.eval.report.parts import Figure, Section, count
+from langsamp.eval.report.tables import donor_table
 
 _COLOURS = 9  # categories with a colour of their own; the others share one
 
 
+class Place(NamedTuple):
+    """A row of a table on the map."""
+
+    name: str
+    tip: str
+    x: float
+    y: float
+    script: str | None
+    family: str | None
+
+
 def map_sections(page: Page) -> list[Section]:
-    """The embedding maps: a point a language, coloured by script or family."""
-    figures = [_map(folder, content) for folder, content in page.run.sides.get(rundir.MAP, [])]
-    if not figures:
-        return []
-    about = "Rows of the language table, projected to a plane: languages that lie close were treated alike in training."
-    return [Section("map", "Map of the languages", about, figures=figures)]
+    """The maps of the language rows and of the script rows of every model, and how pure their neighbourhoods are."""
+    section = Section("task-embedding-map", *catalog.task("embedding-map")[::2])
+    for system in page.systems:
+        coordinates: dict[str, dict[tuple[str | None, str | None], dict[str, float]]] = {}
+        untrained = []
+        for record in page.records(system):
+            method, _, axis = record.metric.rpartition("_")
+            if record.task == "embedding-map" and method in ("pca", "umap"):
+                coordinates.setdefault(method, {}).setdefault((record.language, record.script), {})[axis] = record.value
+            elif record.task == "embedding-map" and record.metric == "untrained":
+                untrained.append(record.code or str(record.script))
+        for method, rows in coordinates.items():
+            section.figures += _maps(f"{page.label(system)}: {method.upper()} of", rows)
+        if untrained:
+            section.notes.append(f"{page.label(system)}: {count(len(untrained), 'row')} never trained, left out: "
+                                 + ", ".join(sorted(untrained)))  # fmt: skip
+        section.sentences += _purity(page, system)
+    for folder, content in page.run.sides.get(rundir.MAP, []):
+        section.figures.append(_map(folder, _places(folder, content)))
+    return [section] if section.figures or section.sentences else []
 
 
-def _map(folder: str, content: Any) -> Figure:
-    given = content if isinstance(content, list) else content.get("points", [])
+def _maps(title: str, rows: Mapping[tuple[str | None, str | None], Mapping[str, float]]) -> Iterable[Figure]:
+    """One map of the rows with a language, one of the rows that are scripts."""
+    for kind in ("languages", "scripts"):
+        places = []
+        for (language, script), at in rows.items():
+            if set(at) != {"x", "y"} or (kind == "languages") != (language is not None):
+                continue
+            code = "_".join(filter(None, [language, script]))
+            name = catalog.language_name(code) if language else catalog.script_name(script or "")
+            family = family_of(language) if language else None
+            places.append(Place(name, f"{name} ({code})", at["x"], at["y"], script, family and family_name(family)))
+        if places:
+            yield _map(f"{title} {kind}", sorted(places, key=lambda place: place.tip))
+
+
+def _purity(page: Page, system: System) -> Iterable[str]:
+    """How often neighbours agree, beside chance."""
+    found = {r.metric: r.value for r in page.records(system) if r.task == "embedding-map" and r.language is None}
+    for metric, value in found.items():
+        what, _, k = metric.removeprefix("purity_").partition("@")
+        if metric.startswith("purity_") and k.isdigit() and f"{metric}_chance" in found:
+            yield (
+                f"{page.label(system)}: of the {k} nearest rows of a language {value:.0%} share its {what}; "
+                f"by chance it would be {found[f'{metric}_chance']:.0%}."
+            )
+
+
+def _places(folder: str, content: Any) -> list[Place]:
+    """The points of an embedding_map.json. Raises ValueError if it is malformed."""
+    found = []
     try:
-        places = [(str(p["code"]), float(p["x"]), float(p["y"]), p.get("script"), p.get("family")) for p in given]
-        if not all(np.isfinite([x, y]).all() for _, x, y, *_ in places):
-            raise ValueError("a coordinate is not finite")
+        for point in content if isinstance(content, list) else content["points"]:
+            name = catalog.language_name(point["code"])
+            x, y = float(point["x"]), float(point["y"])
+            if not np.isfinite([x, y]).all():
+                raise ValueError("a coordinate is not finite")
+            family = point.get("family")
+            family = family_name(family) if family and len(family) == 3 else family
+            found.append(Place(name, f"{name} ({point['code']})", x, y, point.get("script"), family))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{rundir.MAP} of {folder} is malformed ({error!r})") from None
-    scripts = _kinds(script for *_, script, _ in places)
-    families = _kinds(family for *_, family in places)
-    points = [
-        Point(x, y, catalog.language_name(code),
-              " · ".join(filter(None, [f"{catalog.language_name(code)} ({code})",
-                                       catalog.script_name(script) if script else "", str(family or "")])),
-              scripts[script], families[family])
-        for code, x, y, script, family in sorted(places, key=lambda p: (scripts[p[3]] == "none", p[0]))
-    ]  # fmt: skip
-    extra = content if isinstance(content, dict) else {}
-    xs, ys = [p.x for p in points] or [0.0], [p.y for p in points] or [0.0]
-    ratio = min(2.2, max(1.1, (max(xs) - min(xs) + 1e-9) / (max(ys) - min(ys) + 1e-9)))
+    return found
+
+
+def _map(title: str, places: Sequence[Place]) -> Figure:
+    scripts, families = _kinds(p.script for p in places), _kinds(p.family for p in places)
+    points = []
+    for p in places:
+        tip = " · ".join(filter(None, [p.tip, p.script and catalog.script_name(p.script), p.family]))
+        points.append(Point(p.x, p.y, p.name, tip, scripts[p.script], families[p.family]))
+    xs, ys = [p.x for p in places], [p.y for p in places]
+    ratio = min(2.2, max(1.1, (max(xs) - min(xs) + 1e-9) / (max(ys) - min(ys) + 1e-9))) if places else 1.5
     chart = charts.scatter(
-        _spread(points),
-        x_label=str(extra.get("x_label", "")),
-        y_label=str(extra.get("y_label", "")),
-        about=f"Map of {len(points)} languages",
-        ratio=ratio,
-        equal=True,
-        ticks=False,
-        named=60,
-    )
-    note = str(extra.get("note", "")) or f"{len(points)} languages. Point at a mark for its name."
+        _spread(points), x_label="", y_label="", about=f"{title}, {len(points)} points", ratio=ratio, equal=True,
+        ticks=False, named=60,
+    )  # fmt: skip
     names = [(kind, catalog.script_name(script) if script else "no script") for script, kind in scripts.items()]
-    others = [(kind, str(family or "no family known")) for family, kind in families.items()]
-    several = len({family for *_, family in places if family}) > 1
-    return Figure(
-        str(extra.get("title", folder)), chart, note, _legend(names), _legend(others) if several else [], wide=True
+    others = [(kind, family or "no family known") for family, kind in families.items()]
+    several = len({p.family for p in places if p.family}) > 1
+    note = f"{len(points)} rows. Point at a mark for its name."
+    return Figure(title, chart, note, _legend(names), _legend(others) if several else [], wide=True)
+
+
+def donor_sections(page: Page) -> list[Section]:
+    """For every target asked about: sources ranked by similarity, beside the measured transfer if there is one."""
+    tables = []
+    for system in page.systems:
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        measured = {}
+        for record in page.records(system):
+            if record.task == "donors" and record.metric.startswith("similarity_") and record.code and record.source:
+                ranker = record.metric.removeprefix("similarity_")
+                found.setdefault(record.code, {}).setdefault(record.source, {})[ranker] = record.value
+            elif record.task == "donors-transfer" and record.metric == "macro_f1":
+                measured[record.code, record.source] = record.value
+        for target, sources in sorted(found.items()):
+            title = f"{page.label(system)}: sources for {catalog.language_name(target)} ({target})"
+            own = {source: measured[target, source] for source in sources if (target, source) in measured}
+            tables.append((title, donor_table(sources, own), True))
+    about = (
+        "Languages to annotate or to train on for a target, the most similar first; a click on a column ranks by it."
     )
+    return [Section("donor-ranking", "Sources for a language", about, tables=tables)] if tables else []
 
 
 def _kinds(values: Iterable[str | None]) -> dict[str | None, str]:

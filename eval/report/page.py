@@ -40,7 +40,8 @@ class Page:
             if not first:
                 raise ValueError(f"no model {baseline!r} in the records; there are {', '.join(names.values())}")
             found = [*first, *(system for system in found if system not in first)]
-        page = cls(run, found, names, series(run.records))
+        measures = [record for record in run.records if catalog.is_measure(record.metric)]
+        page = cls(run, found, names, series(measures))
         for other in found[1:]:
             try:
                 pair = page.label(found[0]), page.label(other)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from markupsafe import Markup
@@ -14,12 +16,13 @@ from langsamp.eval.report.page import Page, interval_text, overall, shown
 from langsamp.eval.report.rows import Row, marks_on_track
 from langsamp.eval.stats import Interval
 
+DONOR_RANKERS = ("language+script-row", "language-row", "centroid", "table")
 GROUPS = ("all", "head", "tail", "Latin script", "other scripts")
 
 
 @dataclass
 class Head:
-    """A column: its title, a class (`number`, `text`), what hovering explains; a `track` has its two ends instead."""
+    """A column: title, classes (`number`, `text`, `aside`), hover text; a `track` has its two ends instead."""
 
     title: str
     kind: str = "number"
@@ -108,6 +111,24 @@ def measures_table(page: Page, task: str) -> Table:
     )
 
 
+def donor_table(sources: Mapping[str, Mapping[str, float]], measured: Mapping[str, float]) -> Table:
+    """Sources by similarity: one column a ranker, and the measured transfer (macro-F1) where there is one."""
+    rankers = [name for name in DONOR_RANKERS if any(name in row for row in sources.values())]
+    rankers += sorted({name for row in sources.values() for name in row} - set(rankers))
+    table = Table([Head("Source", "text"), *(Head(name.replace("-", " ")) for name in rankers)], long=len(sources) > 12)
+    if measured:
+        table.heads.append(Head("Measured macro-F1 (%)"))
+    for code in sorted(sources, key=lambda code: (-sources[code].get(rankers[0], -math.inf), code)):
+        row = [Data(catalog.language_name(code), catalog.language_name(code), code)]
+        values = [sources[code].get(name) for name in rankers]
+        row += [Data("–", "", kind="none") if value is None else Data(f"{value:.3f}", value) for value in values]
+        if measured:
+            score = measured.get(code)
+            row.append(Data("–", "", kind="none") if score is None else Data(f"{100 * score:.1f}", score))
+        table.rows.append(row)
+    return table
+
+
 def language_table(page: Page, cell: Cell) -> Table:
     """One row a language: values of every model, their difference where there are two, and a track with the dots."""
     metric = catalog.metric(cell.metric)
@@ -116,7 +137,12 @@ def language_table(page: Page, cell: Cell) -> Table:
     paired = len(found) == 2
     unit = f" ({metric.unit})" if metric.unit else ""
     table = Table(
-        [Head("Language", "text"), Head("Script", "text"), Head("Group", "text", "head: seen by XLM-R"), Head("n")]
+        [
+            Head("Language", "text"),
+            Head("Script", "text aside"),
+            Head("Group", "text aside", "head: seen by XLM-R"),
+            Head("n", "number aside"),
+        ]
     )
     table.heads += [Head(page.label(system) + unit) for system, _ in found]
     if paired:

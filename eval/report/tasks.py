@@ -20,7 +20,7 @@ from langsamp.eval.stats import Interval
 
 def task_sections(page: Page) -> list[Section]:
     """One section a task, with its headline by language, by group and by layer."""
-    return [_task_section(page, task) for task in page.tasks]
+    return [_task_section(page, task) for task in page.tasks if task != "embedding-map"]
 
 
 def _task_section(page: Page, task: str) -> Section:
@@ -37,7 +37,7 @@ def _task_section(page: Page, task: str) -> Section:
         section.figures.append(_by_group(page, found, legend))
     variants = [other for other in page.cells(task) if other[2:] == cell[2:]]
     if len(variants) > 1 and task != "neutrality":
-        section.figures.append(_by_measure(page, variants, legend))
+        section.figures += _by_measure(page, variants, legend)
     section.figures += _by_layer(page, cell, legend, every=task == "neutrality")
     section.figures += _heatmaps(page, cell) if task == "neutrality" else []
     if any(entry.languages for _, entry in found):
@@ -92,24 +92,29 @@ def _by_group(page: Page, found: Sequence[tuple[System, Series]], legend: list[t
             label = name if name in fixed else catalog.script_name(name)
             lines.append(_mean_row(page, system, metric, item.mean, label, f"n = {item.n}", level=2 if number else 0))
     chart, unit = _row_chart(lines, metric)
-    note = f"Unweighted means over languages{unit}, bars of 95 % intervals."
+    note = f"Unweighted means over languages{unit}, with 95 % intervals."
     return Figure("By group of languages", chart, note, legend)
 
 
-def _by_measure(page: Page, cells: Sequence[Cell], legend: list[tuple[str, str]]) -> Figure:
-    metric = catalog.metric(cells[0].metric)
-    cells = sorted(
-        (cell for cell in cells if catalog.metric(cell.metric).percent == metric.percent),
-        key=lambda c: catalog.metric_order(c.metric),
-    )
-    lines = []
-    for cell in cells[:8]:
-        for number, (system, entry) in enumerate(page.of_cell(cell)):
-            n, mean = overall(entry)
-            label = catalog.metric(cell.metric).label
-            lines.append(_mean_row(page, system, metric, mean, label, f"n = {n}", level=2 if number else 0))
-    chart, unit = _row_chart(lines, metric)
-    return Figure("By measure", chart, f"Means over languages{unit} with 95 % intervals.", legend)
+def _by_measure(page: Page, cells: Sequence[Cell], legend: list[tuple[str, str]]) -> list[Figure]:
+    """The measures beside each other, a chart for each unit and better side."""
+    figures = []
+    sides = dict.fromkeys((catalog.metric(cell.metric).percent, catalog.metric(cell.metric).better) for cell in cells)
+    for side in sides:
+        own = [
+            cell for cell in cells if (catalog.metric(cell.metric).percent, catalog.metric(cell.metric).better) == side
+        ]
+        metric = catalog.metric(own[0].metric)
+        lines = []
+        for cell in sorted(own, key=lambda cell: catalog.metric_order(cell.metric)):
+            for number, (system, entry) in enumerate(page.of_cell(cell)):
+                n, mean = overall(entry)
+                label = catalog.metric(cell.metric).label
+                lines.append(_mean_row(page, system, metric, mean, label, f"n = {n}", level=2 if number else 0))
+        chart, unit = _row_chart(lines, metric)
+        better = {1: " Higher is better.", -1: " Lower is better."}.get(metric.better, "")
+        figures.append(Figure("By measure", chart, f"Means over languages{unit} with 95 % intervals.{better}", legend))
+    return figures
 
 
 def _mean_row(
