@@ -8,15 +8,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 MANIFEST_NAME = "langsamp_manifest.json"
+RECORD_NAME = ".langsamp_hub.json"  # which commit a folder equals; written by push and pull, never pushed
 FORMAT = 1
 _NOT_CONTENT = {".git", ".cache", "__pycache__"}  # what git, huggingface_hub and Python leave beside the files
 _READ_BYTES = 1 << 20
+_LOADED = re.compile(
+    r"[^/]+\.(safetensors|py|model)|[^/]+\.index\.json|(generation_)?config\.json|tokenizer(_config)?\.json"
+    r"|special_tokens_map\.json|added_tokens\.json|modules\.json|sentence_bert_config\.json"
+)
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,34 @@ def _compare(root: Path, name: str, entry: FileEntry, follow_symlinks: bool) -> 
 
 def is_loaded(name: str) -> bool:
     """Whether a file of a checkpoint decides what the model computes; the others are documents people may edit."""
-    return "/" not in name and name.endswith((".safetensors", ".json", ".py", ".model")) and name != "training.json"
+    return _LOADED.fullmatch(name) is not None
+
+
+def damaged(folder: str | os.PathLike[str]) -> dict[str, str]:
+    """What is wrong with the files that a model in this folder would be loaded from; nothing known: empty.
+
+    Unlike `verify_manifest` this accepts folders without a manifest (third-party models, plain ``save_pretrained``) and
+    documents edited later. In the Hub's cache, where files are links to contents named by their sha256, it also checks
+    contents that no manifest names. A file is hashed once a process, unless it changes.
+
+    Returns:
+        One sentence by file name.
+    """
+    root = Path(folder)
+    record = root / RECORD_NAME
+    if record.is_file() and '"complete": false' in record.read_text(encoding="utf-8"):
+        return {RECORD_NAME: "a pull into this folder was interrupted, run it again"}
+    try:
+        entries = read_manifest(root) if (root / MANIFEST_NAME).is_file() else {}
+    except ValueError as error:
+        return {MANIFEST_NAME: str(error)}
+    found = {name: _compare(root, name, entry, True) for name, entry in entries.items() if is_loaded(name)}
+    for path in root.iterdir():
+        content = path.resolve().name
+        if path.is_symlink() and path.name not in found and re.fullmatch("[0-9a-f]{64}", content):
+            wrong = path.is_file() and measure(path).sha256 != content
+            found[path.name] = f"{path.name}: its content is not what the Hub says" if wrong else None
+    return {name: problem for name, problem in found.items() if problem}
 
 
 def _content(root: Path) -> list[str]:
@@ -163,7 +197,20 @@ def unsafe_name(root: Path, name: str) -> str | None:
 
 
 def measure(path: Path) -> FileEntry:
-    """The sha256 and the size of a file, read in pieces so that memory stays flat."""
+    """The sha256 and the size of a file; a file of a megabyte or more is read once a process, unless it changes."""
+    status = path.stat()
+    if status.st_size < _READ_BYTES:
+        return _measure(path)
+    return _measure_once(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+@lru_cache(maxsize=256)
+def _measure_once(path: Path, *status: int) -> FileEntry:
+    return _measure(path)
+
+
+def _measure(path: Path) -> FileEntry:
+    """Hash a file in pieces, so that memory stays flat."""
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         while piece := file.read(_READ_BYTES):

@@ -13,13 +13,15 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from langsamp.manifest import MANIFEST_NAME, damaged
 
 log = logging.getLogger(__name__)
 _MATMUL: Any = getattr(torch.backends.mkldnn, "matmul", None)  # torch >= 2.9
@@ -44,12 +46,21 @@ def resolve_model(spec: str | os.PathLike[str]) -> ModelSource:
     A Hub id is resolved to one commit and downloaded as a whole, code files included, so that whatever is loaded from
     the folder later is pinned to that commit. Weights in formats that can run code are never downloaded.
 
+    Where there is a manifest, the files to be loaded are compared with it (a few tenths of a second a gigabyte).
+
     Raises:
         FileNotFoundError: the folder or the repository does not exist.
+        RuntimeError: what is there is damaged or only half written; the file is named.
     """
     text = os.fspath(spec)
     path = Path(text).expanduser()
     if path.is_dir():
+        problems = damaged(path)
+        if problems:
+            raise RuntimeError(
+                f"{path} is not a whole checkpoint ({next(iter(problems.values()))}): saving or copying was interrupted, "
+                f"or a file was changed; restore it or, if the change is yours, delete {path / MANIFEST_NAME}."
+            )
         return ModelSource(path, path.resolve().name)
     if path.exists():
         raise FileNotFoundError(f"{text!r} is a file; give the folder that holds config.json and model.safetensors.")
@@ -62,12 +73,31 @@ def resolve_model(spec: str | os.PathLike[str]) -> ModelSource:
 
 
 def _snapshot(repo: str, revision: str | None) -> ModelSource:
-    """Download a Hub model at one commit into the cache."""
+    """Download a Hub model at one commit into the cache; what arrives or lies there damaged is fetched once more."""
+    folder = _download(repo, revision)
+    for name in damaged(folder):
+        with suppress(OSError):
+            (folder / name).resolve().unlink()
+            (folder / name).unlink()
+    problems = damaged(folder)
+    if problems:
+        folder = _download(repo, revision)
+        problems = damaged(folder)
+    if problems:
+        raise RuntimeError(
+            f"model {repo!r} at {folder.name[:8]} is not a finished push ({next(iter(problems.values()))}); take an "
+            f"earlier revision ({repo}@REVISION), or have it pushed again."
+        )
+    return ModelSource(folder, repo, folder.name if COMMIT.match(folder.name) else revision)
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    """The client's cached folder of a repository at a commit; trainer state below ``checkpoint-N`` stays on the Hub."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(repo, revision=revision, ignore_patterns=list(UNSAFE_WEIGHTS)))
+        return Path(snapshot_download(repo, revision=revision, ignore_patterns=[*UNSAFE_WEIGHTS, "checkpoint-*/*"]))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         at = f" at revision {revision!r}" if revision else ""
         reason = str(error).strip().splitlines()[0]
@@ -75,8 +105,6 @@ def _snapshot(repo: str, revision: str | None) -> ModelSource:
             f"model {repo!r}{at} is neither a local folder nor on the Hub as seen from here ({reason}); "
             "check the name, the revision, HF_TOKEN and HF_ENDPOINT."
         ) from error
-    commit = folder.name if COMMIT.match(folder.name) else revision
-    return ModelSource(folder, repo, commit)
 
 
 def pick_device(name: str | None = None) -> torch.device:

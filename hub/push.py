@@ -82,7 +82,7 @@ def push(
     with tempfile.TemporaryDirectory() as scratch:
         staged = stage(folder)
         if with_trainer_state:
-            staged += trainer_state.pack(folder, scratch)
+            staged = list({file.name: file for file in [*staged, *trainer_state.pack(folder, scratch)]}.values())
         digests, sources = _describe(staged)
         api = HfApi(endpoint=endpoint, token=token)
         if dry_run:

@@ -13,10 +13,10 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from langsamp.hub.retry import HubError, attempt
+from langsamp.manifest import RECORD_NAME
 from langsamp.runtime import atomic_write
 
 logger = logging.getLogger(__name__)
-RECORD_NAME = ".langsamp_hub.json"
 _READ_BYTES = 1 << 20
 _FETCHES = 3  # a file that arrives damaged three times is not a passing fault
 

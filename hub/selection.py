@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from langsamp.hub.remote import RECORD_NAME, RemoteTree
+from langsamp.hub.remote import RemoteTree
 from langsamp.hub.retry import HubError, IncompletePushError
-from langsamp.manifest import MANIFEST_NAME, FileEntry, bad_name, is_loaded, read_manifest
+from langsamp.manifest import MANIFEST_NAME, RECORD_NAME, FileEntry, bad_name, is_loaded, read_manifest
 from langsamp.runtime import UNSAFE_WEIGHTS
 
 logger = logging.getLogger(__name__)
+RUN_FILES = ("trainer_state.json", "langsamp_run.json")
 CHECKPOINT_FILE = re.compile(r"^checkpoint-\d+/")
 
 
@@ -94,7 +95,7 @@ def unfinished(tree: RemoteTree, problem: str) -> IncompletePushError:
 
 def must_agree(name: str) -> bool:
     """Whether a file has to be the one of the manifest: what is loaded, and the state of a run."""
-    return is_loaded(name) or CHECKPOINT_FILE.match(name) is not None
+    return is_loaded(name) or CHECKPOINT_FILE.match(name) is not None or name in RUN_FILES
 
 
 def _problem(tree: RemoteTree, name: str, entry: FileEntry) -> str | None:

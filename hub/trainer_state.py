@@ -22,23 +22,28 @@ from langsamp.hub.staging import MODEL, Staged, matches
 from langsamp.manifest import MANIFEST_NAME, verify_manifest, write_manifest
 
 CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
-PACKED = re.compile(r"^checkpoint-\d+/(optimizer\.pt|scheduler\.pt|scaler\.pt|rng_state\w*\.pth)\.safetensors$")
+PACKED = re.compile(r"^(?:checkpoint-\d+/)?(optimizer\.pt|scheduler\.pt|scaler\.pt|rng_state\w*\.pth)\.safetensors$")
 _PICKLED = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
-_KEPT = (*MODEL, "trainer_state.json", "*.py")
+_KEPT = (*MODEL, "trainer_state.json", "langsamp_run.json", "*.py")
 _STRUCTURE = "structure"
 
 
 def pack(folder: str | os.PathLike[str], scratch: str | os.PathLike[str]) -> list[Staged]:
-    """The newest whole ``checkpoint-N`` of a folder as files for the Hub; converted files are written to `scratch`.
+    """The newest whole ``checkpoint-N`` of a folder, or the folder if it is one, as files for the Hub.
+
+    Args:
+        folder: the folder of a run, or a checkpoint with trainer state in it.
+        scratch: where converted files are written.
 
     Raises:
         FileNotFoundError: the folder has no checkpoint, or none that is whole.
         ValueError: a state file holds something other than tensors, numbers, text and containers of them.
     """
-    checkpoint = _newest(Path(folder))
+    root = Path(folder)
+    checkpoint = root if (root / "trainer_state.json").is_file() else _newest(root)
     staged = []
     for path in sorted(checkpoint.iterdir()):
-        name = f"{checkpoint.name}/{path.name}"
+        name = path.relative_to(root).as_posix()
         if any(path.match(pattern) for pattern in _PICKLED):
             target = Path(scratch) / f"{path.name}.safetensors"
             _to_safetensors(path, target)
@@ -57,14 +62,14 @@ def unpack(folder: str | os.PathLike[str], fetched: Container[str]) -> list[str]
     """
     root = Path(folder)
     written, checkpoints = [], set()
-    for path in sorted(root.glob("checkpoint-*/*.safetensors")):
+    for path in sorted([*root.glob("*.safetensors"), *root.glob("checkpoint-*/*.safetensors")]):
         name = path.relative_to(root).as_posix()
         target = path.with_name(path.name.removesuffix(".safetensors"))
         if PACKED.match(name) and (name in fetched or not target.exists()):
             temporary = target.with_name(f".{target.name}.part")
             torch.save(_from_safetensors(path), temporary)
             os.replace(temporary, target)
-            checkpoints.add(path.parent)
+            checkpoints |= {path.parent} - {root}  # the root's manifest came from the Hub
             written.append(name.removesuffix(".safetensors"))
     for checkpoint in checkpoints:
         write_manifest(checkpoint)

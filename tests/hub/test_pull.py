@@ -7,9 +7,9 @@ import os
 import pytest
 from huggingface_hub import constants
 
-from langsamp.hub.remote import RECORD_NAME, read_record
+from langsamp.hub.remote import read_record
 from langsamp.hub.sync import HubError, IncompletePushError, pull, push
-from langsamp.manifest import MANIFEST_NAME, verify_manifest
+from langsamp.manifest import MANIFEST_NAME, RECORD_NAME, verify_manifest
 
 WEIGHTS = "model.safetensors"
 

@@ -7,9 +7,9 @@ import json
 import pytest
 from loopback import GOOD_TOKEN, Fault
 
-from langsamp.hub.remote import RECORD_NAME, digest_file
+from langsamp.hub.remote import digest_file
 from langsamp.hub.sync import ConflictError, HubError, push
-from langsamp.manifest import MANIFEST_NAME, read_manifest, write_manifest
+from langsamp.manifest import MANIFEST_NAME, RECORD_NAME, read_manifest, write_manifest
 
 
 def test_one_commit_with_exactly_what_belongs_there(hub, checkpoint, pushed_names):
