@@ -17,6 +17,9 @@ from torch.nn import functional as F
 from langsamp.runtime import fast_matmul
 
 
+STEP = 64  # packed tokens are filled up to a multiple: few different shapes for the kernels to prepare
+
+
 @dataclass(frozen=True)
 class Group:
     """`count` texts of `length` tokens each, from row `start` of the packed tokens."""
@@ -65,22 +68,21 @@ def packed_hidden_states(model: nn.Module, ids: Sequence[np.ndarray]) -> Iterato
     Yields (tokens, hidden) in the model's dtype with the groups that say where each text is; stop iterating and the
     layers above are never run.
     """
-    lengths = [len(text) for text in ids]
-    groups = groups_of(lengths)
-    device = model.embeddings.word_embeddings.weight.device
-    flat = torch.from_numpy(np.concatenate(ids).astype(np.int64)).to(device)
-    pad = model.config.pad_token_id
-    positions = torch.from_numpy(np.concatenate([_positions(text, pad) for text in ids])).to(device)
-    # fast_matmul is left between layers: the caller's code runs while a generator waits
-    with fast_matmul():
-        hidden = model.embeddings(
-            input_ids=flat[None], position_ids=positions[None], token_type_ids=torch.zeros_like(flat)[None]
-        )[0]
-    yield hidden, groups
+    groups = groups_of([len(text) for text in ids])
+    total = sum(len(text) for text in ids)
+    device, pad = model.embeddings.word_embeddings.weight.device, model.config.pad_token_id
+    flat = torch.full((-(-total // STEP) * STEP,), pad)
+    flat[:total] = torch.from_numpy(np.concatenate(ids).astype(np.int64))
+    positions = torch.full_like(flat, pad)
+    positions[:total] = torch.from_numpy(np.concatenate([_positions(text, pad) for text in ids]))
+    flat, positions = flat.to(device), positions.to(device)
+    hidden = model.embeddings(
+        input_ids=flat[None], position_ids=positions[None], token_type_ids=torch.zeros_like(flat)[None]
+    )[0]
+    yield hidden[:total], groups
     for block in model.encoder.layer:
-        with fast_matmul():
-            hidden = _block(block, hidden, groups)
-        yield hidden, groups
+        hidden = _block(block, hidden, groups)
+        yield hidden[:total], groups
 
 
 def _positions(ids: np.ndarray, pad: int) -> np.ndarray:
@@ -90,26 +92,28 @@ def _positions(ids: np.ndarray, pad: int) -> np.ndarray:
 
 
 def _block(block: nn.Module, hidden: Tensor, groups: list[Group]) -> Tensor:
+    """One layer. The fast kernels only see the linear layers: they keep memory for every shape they meet."""
     attention = block.attention
-    mixed = _attention(attention.self, hidden, groups)
-    mixed = attention.output.LayerNorm(attention.output.dense(mixed) + hidden)
-    inner = block.intermediate.intermediate_act_fn(block.intermediate.dense(mixed))
-    return block.output.LayerNorm(block.output.dense(inner) + mixed)
+    with fast_matmul():
+        query, key, value = (part(hidden) for part in (attention.self.query, attention.self.key, attention.self.value))
+    mixed = _attention(attention.self, query, key, value, groups)
+    with fast_matmul():
+        mixed = attention.output.LayerNorm(attention.output.dense(mixed) + hidden)
+        inner = block.intermediate.intermediate_act_fn(block.intermediate.dense(mixed))
+        return block.output.LayerNorm(block.output.dense(inner) + mixed)
 
 
-def _attention(attention: nn.Module, hidden: Tensor, groups: list[Group]) -> Tensor:
+def _attention(attention: nn.Module, query: Tensor, key: Tensor, value: Tensor, groups: list[Group]) -> Tensor:
     """Multi-head self-attention within each text: (tokens, hidden) -> (tokens, hidden)."""
     heads, size = attention.num_attention_heads, attention.attention_head_size
-    query, key, value = (
-        linear(hidden).view(-1, heads, size) for linear in (attention.query, attention.key, attention.value)
-    )
-    mixed = torch.empty_like(hidden).view(-1, heads, size)
+    mixed = torch.zeros_like(query).view(-1, heads, size)
     for group in groups:
-        q, k, v = (group.of(part).transpose(1, 2) for part in (query, key, value))  # (count, heads, length, size)
-        if hidden.device.type == "cpu":  # SDPA's small products do not go through the fast kernels there
+        # (count, heads, length, size)
+        q, k, v = (group.of(part.view(-1, heads, size)).transpose(1, 2) for part in (query, key, value))
+        if query.device.type == "cpu":  # SDPA has no advantage there (performance notes, finding 4)
             weights = torch.matmul(q, k.transpose(-1, -2)).mul_(size**-0.5).softmax(dim=-1)
             result = torch.matmul(weights, v)
         else:
             result = F.scaled_dot_product_attention(q, k, v)
         group.of(mixed).copy_(result.transpose(1, 2))
-    return mixed.view(hidden.shape)
+    return mixed.view(query.shape)
