@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from langsamp.runtime import fast_matmul
 
-
 STEP = 64  # packed tokens are filled up to a multiple: few different shapes for the kernels to prepare
 
 
