@@ -8,8 +8,9 @@ choosing English, choosing at random, and the oracle (notes/paper.md, section 5)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -122,8 +123,9 @@ class Donors:
             yield Unit(source, wanted, lambda source=source, to=wanted: transfer.measure(source, to))  # type: ignore[misc]
         tags = [*dict.fromkeys([*languages, *sources])]
         rankers = Rankers(context, FOLDER, tags, layer, context.options.get("similarity"))
+        measured = cache(lambda: read_transfer(context, layer))  # read when all transfer is recorded
         for target in languages:
-            yield judged(context, target, [source for source in sources if source != target], rankers)
+            yield judged(context, target, [source for source in sources if source != target], rankers, measured)
 
 
 def candidates(context: Context) -> list[str]:
@@ -161,7 +163,13 @@ def answer(context: Context, target: str, layer: int) -> Unit:
     return Unit(target, wanted, compute)
 
 
-def judged(context: Context, target: str, sources: list[str], rankers: Rankers) -> Unit:
+def judged(
+    context: Context,
+    target: str,
+    sources: list[str],
+    rankers: Rankers,
+    measured: Callable[[], dict[str, dict[str, float]]],
+) -> Unit:
     """NDCG@3 and regret of every ranker for one target, against the recorded transfer."""
     names = [name for name in rankers.names if rankers.known(name, target, sources)]
     names += ["random", "oracle"] + ["english"] * (ENGLISH in sources)
@@ -172,7 +180,9 @@ def judged(context: Context, target: str, sources: list[str], rankers: Rankers) 
     ]
 
     def compute() -> list[Record]:
-        gains = read_transfer(context, target, sources, rankers.layer)
+        gains = {source: value for source, value in measured().get(target, {}).items() if source in sources}
+        if len(gains) < 2:
+            raise DataError(f"no transfer to {target} from at least two sources was measured")
         scores = references(gains)
         values: list[float] = []
         for name in names:
@@ -182,16 +192,13 @@ def judged(context: Context, target: str, sources: list[str], rankers: Rankers) 
     return Unit(target, wanted, compute)
 
 
-def read_transfer(context: Context, target: str, sources: Sequence[str], layer: int) -> dict[str, float]:
-    """Source -> measured score on `target`, from the run's records. Raises DataError for fewer than two sources."""
-    found = {
-        record.source: record.value
-        for record in records.read(context.output)
-        if record.task == TRANSFER and record.code == target and record.layer == layer and record.source in sources
-    }
-    if len(found) < 2:
-        raise DataError(f"no transfer to {target} from at least two sources was measured")
-    return {source: value for source, value in found.items() if source}
+def read_transfer(context: Context, layer: int) -> dict[str, dict[str, float]]:
+    """Target -> source -> measured score, from the run's records."""
+    found: dict[str, dict[str, float]] = {}
+    for record in records.read(context.output) if (context.output / records.RESULTS).exists() else []:
+        if record.task == TRANSFER and record.layer == layer:
+            found.setdefault(record.code or "", {})[record.source or ""] = record.value
+    return found
 
 
 def ranking_table(found: Sequence[Record], target: str, rows: int = 20) -> str:
