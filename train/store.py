@@ -9,8 +9,10 @@ languages. Next stop: :mod:`langsamp.train.sampling` says which block comes when
     store = BlockStore("store")
     plan = Plan(store.counts, alpha=0.3, seed=42)
     collator = Collator(tokenizer, languages, scripts, seed=42)
-    picks = plan.draws(start, 32)
-    batch = collator([{"index": i, "language": l, "input_ids": store.block(l, b)} for i, l, b in picks])
+    batch = collator([
+        {"index": index, "language": language, "input_ids": store.block(language, block)}
+        for index, (language, block) in enumerate(plan.draws(start, 32), start)
+    ])
 """
 
 from __future__ import annotations

@@ -1,0 +1,152 @@
+"""Blocks to batches: BERT's masking and the language and script ids, in a few vectorised numpy steps.
+
+Between :mod:`langsamp.train.sampling` and the model. What a sample becomes is a pure function of (seed, sample
+index): it does not depend on the batch it is in, on workers or on ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from langsamp.language_codes import match_script, nearest
+
+from .hashing import bits, uniform
+
+IGNORED = -100  # label of positions without loss
+_CHUNK = 1 << 32
+
+
+class Collator:
+    """Makes a batch of samples ``{"index": int, "language": "deu_Latn", "input_ids": (length,) ids}``.
+
+    Of the positions that are neither special nor padding 15 % are chosen; of these 80 % become ``<mask>``, 10 % a
+    random ordinary piece, 10 % stay (Devlin et al. 2019; paper.md section 2).
+
+    Args:
+        tokenizer: a transformers tokenizer: its special ids and vocabulary are read once.
+        languages: ``config.languages`` (row 0 is unknown); an empty list: no ``lang_ids`` are made.
+        scripts: ``config.scripts`` likewise.
+        seed: of masking and language dropout.
+        mlm_probability: share of positions chosen.
+        lang_dropout: probability that a sample's language and script become unknown (0, 0), which trains these rows.
+
+    Raises:
+        ValueError: the tokenizer has no mask or pad token, or a probability is not in [0, 1].
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        languages: Sequence[str] = (),
+        scripts: Sequence[str] = (),
+        seed: int = 42,
+        mlm_probability: float = 0.15,
+        lang_dropout: float = 0.0,
+    ) -> None:
+        if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
+            raise ValueError("the tokenizer has no mask or no pad token; masked language modelling needs both.")
+        for name, value in (("mlm_probability", mlm_probability), ("lang_dropout", lang_dropout)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}; a probability is between 0 and 1.")
+        self.seed = seed
+        self.mlm_probability = mlm_probability
+        self.lang_dropout = lang_dropout
+        self._mask_id, self._pad_id = int(tokenizer.mask_token_id), int(tokenizer.pad_token_id)
+        self._special = np.zeros(len(tokenizer), bool)
+        self._special[[int(i) for i in tokenizer.all_special_ids]] = True
+        self._ordinary = np.flatnonzero(~self._special)
+        self._languages = {code: row for row, code in enumerate(languages)}
+        self._scripts = {code: row for row, code in enumerate(scripts)}
+        self._rows: dict[str, tuple[int, int]] = {}
+
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """The batch.
+
+        Returns:
+            ``input_ids``, ``attention_mask``, ``labels``: int64 (batch, length), shorter samples padded;
+            ``lang_ids``, ``script_ids``: int64 (batch,), unless the model has no such table.
+
+        Raises:
+            ValueError: an id outside the vocabulary, or a language without a row.
+        """
+        ids = self._stack([sample["input_ids"] for sample in samples])
+        index = np.array([sample["index"] for sample in samples], np.int64)
+        masked, labels = self.mask(ids, index)
+        batch = {"input_ids": masked, "attention_mask": (ids != self._pad_id).astype(np.int64), "labels": labels}
+        rows = np.array([self._row(sample["language"]) for sample in samples], np.int64).reshape(-1, 2)
+        if self.lang_dropout:
+            rows[uniform(self.seed, 5, index) < self.lang_dropout] = 0
+        if self._languages:
+            batch["lang_ids"] = rows[:, 0].copy()
+        if self._scripts:
+            batch["script_ids"] = rows[:, 1].copy()
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+    def mask(self, ids: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mask (batch, length) ids of the samples with these indices; returns new ids and labels, int64."""
+        if ids.size and int(ids.max()) >= len(self._special):
+            raise ValueError(
+                f"token id {int(ids.max())} is outside the tokenizer's vocabulary of {len(self._special)}; "
+                "the store was made with another tokenizer."
+            )
+        # one 64-bit number a position: 32 bits choose it, 16 say what it becomes, 16 are not used
+        random = bits(bits(self.seed, 4, index)[:, None], np.arange(ids.shape[1]))
+        chosen = (random & np.uint64(_CHUNK - 1)) < np.uint64(round(self.mlm_probability * _CHUNK))
+        chosen &= ~self._special[ids]
+        row, column = np.nonzero(chosen)
+        labels = np.full(ids.shape, IGNORED, np.int64)
+        labels[row, column] = ids[row, column]
+        action = (random[row, column] >> np.uint64(32)) & np.uint64(0xFFFF)
+        masked = ids.astype(np.int64)
+        to_mask = action < np.uint64(52429)  # 0.8 * 65536
+        masked[row[to_mask], column[to_mask]] = self._mask_id
+        swap = (action >= np.uint64(52429)) & (action < np.uint64(58982))  # 0.9 * 65536
+        row, column = row[swap], column[swap]
+        other = bits(random[row, column], 1) % np.uint64(len(self._ordinary))
+        masked[row, column] = self._ordinary[other.astype(np.int64)]
+        return masked, labels
+
+    def _stack(self, rows: Sequence[Any]) -> np.ndarray:
+        """Rows of ids in one array, shorter ones padded on the right."""
+        arrays = [np.asarray(row) for row in rows]
+        length = max((len(array) for array in arrays), default=0)
+        if all(len(array) == length for array in arrays) and arrays:
+            return np.stack(arrays).astype(np.int64)
+        ids = np.full((len(arrays), length), self._pad_id, np.int64)
+        for row, array in zip(ids, arrays):
+            row[: len(array)] = array
+        return ids
+
+    def _row(self, tag: str) -> tuple[int, int]:
+        """Rows of the two tables for ``deu_Latn``."""
+        found = self._rows.get(tag)
+        if found is None:
+            language, _, script = tag.partition("_")
+            found = (_find(language, self._languages, "language"), _find_script(script, self._scripts))
+            self._rows[tag] = found
+        return found
+
+
+def _find(code: str, table: Mapping[str, int], what: str) -> int:
+    """The row of a code; 0 if there is no table.
+
+    Raises:
+        ValueError: the table has no such code.
+    """
+    if not table:
+        return 0
+    if code not in table:
+        raise ValueError(
+            f"the store has text in the {what} {code!r}, but the model has no row for it; nearest: "
+            f"{', '.join(nearest(code, list(table)))}. Start the model from this store, or leave the {what} out."
+        )
+    return table[code]
+
+
+def _find_script(code: str, table: Mapping[str, int]) -> int:
+    """As :func:`_find`; scripts of the same writing stand for each other (Hans in a table that has Hani)."""
+    return _find(match_script(code, list(table)) or code, table, "script") if table else 0
