@@ -171,6 +171,12 @@ def task(name: str) -> Task:
     return TASKS[base]._replace(title=f"{TASKS[base].title} ({name[len(base) + 1 :]})")
 
 
+def task_order(name: str) -> tuple[int, str]:
+    """Sort key: the usual order of the tasks, variants (`sib200-probe`) after their task, unknown ones last."""
+    bases = [i for i, known in enumerate(TASKS) if name == known or name.startswith(f"{known}-")]
+    return (max(bases), name) if bases else (len(TASKS), name)
+
+
 def describe(cell: Cell) -> str:
     """`SR-Bible, Acc@10, en→x, layer 8, trained on eng_Latn`."""
     parts = [task(cell.task).title, metric(cell.metric).label]

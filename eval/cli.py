@@ -85,6 +85,63 @@ def run_eval(arguments: Namespace) -> int:
     return 0
 
 
+def add_compare_arguments(parser: ArgumentParser) -> None:
+    """Arguments of `langsamp compare`."""
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN_DIR",
+        help="run directories; the first is the baseline, every other one is compared with it. "
+        "RUN,RUN,RUN are replicates of one model (other training seeds)",
+    )
+    parser.add_argument("--output", required=True, help="folder for compare.md, compare.json, compare.tsv, compare.png")
+
+
+def run_compare(arguments: Namespace) -> int:
+    """Run `langsamp compare`: prints a sentence for each task."""
+    from pathlib import Path
+
+    from langsamp.eval.compare_runs import compare_runs, write_comparison
+    from langsamp.eval.plots import plot_comparison
+
+    for folder, found in compare_runs(arguments.runs, Path(arguments.output)):
+        path = write_comparison(found, folder)
+        plot_comparison(found, folder / "compare.png")
+        for entry in found:
+            if entry.headline:
+                print(entry.sentence)
+                for name, codes in ((entry.a, entry.only_a), (entry.b, entry.only_b)):
+                    if codes:
+                        print(f"  only {name} has {len(codes)} of the languages: {', '.join(codes)}")
+        print(f"written: {path}")
+    return 0
+
+
+def add_report_arguments(parser: ArgumentParser) -> None:
+    """Arguments of `langsamp report`."""
+    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="run directories, shown together")
+    parser.add_argument("--output", required=True, metavar="FILE", help="the HTML page to write")
+    parser.add_argument("--title", help="heading of the page (default: the models' names)")
+    parser.add_argument("--baseline", metavar="MODEL", help="model the others are compared with (default: the first)")
+    parser.add_argument("--plots", metavar="DIR", help="also write the plots for a model card as PNG files")
+
+
+def run_report(arguments: Namespace) -> int:
+    """Run `langsamp report`: prints the verdict and where the page is."""
+    from langsamp.eval import rundir
+    from langsamp.eval.plots import write_plots
+    from langsamp.eval.report import verdict, write_report
+
+    path = write_report(arguments.runs, arguments.output, title=arguments.title, baseline=arguments.baseline)
+    for sentence in verdict(rundir.load(arguments.runs), arguments.baseline):
+        print(sentence)
+    print(f"report: {path}")
+    if arguments.plots:
+        for plot in write_plots(arguments.runs, arguments.plots, baseline=arguments.baseline):
+            print(f"plot: {plot}")
+    return 0
+
+
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -96,4 +153,6 @@ Command = tuple[str, Callable[[ArgumentParser], None], Callable[[Namespace], int
 
 COMMANDS: dict[str, Command] = {
     "eval": ("measure a model on tasks; records go to a run directory", add_eval_arguments, run_eval),
+    "compare": ("compare models language by language, with intervals", add_compare_arguments, run_compare),
+    "report": ("make one HTML page of a run directory", add_report_arguments, run_report),
 }

@@ -1,6 +1,6 @@
 """Two models compared, language by language: records in, differences with intervals and corrected p-values out.
 
-    comparison(read("runs/baseline"), read("runs/langsamp")) -> [Comparison, ...]; langsamp compare writes them to files
+    comparison(read("runs/baseline"), read("runs/langsamp")) -> [Comparison, ...]
 
 Only the languages that both have are compared, and the others are named. A result counts as better only if the
 interval of the mean difference excludes zero and the corrected p-value is below 0.05.
@@ -8,19 +8,14 @@ interval of the mean difference excludes zero and the corrected p-value is below
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from langsamp.eval import catalog, stats
 from langsamp.eval.aggregate import Cell, Series, System, groups, labels, series, systems
 from langsamp.eval.records import Record
 from langsamp.eval.stats import Interval
-from langsamp.runtime import atomic_write
 
 ALPHA = 0.05
 FEW = 6  # with fewer differences no two-sided signed-rank test reaches 0.05
@@ -168,7 +163,7 @@ def comparison(
     best = {task: catalog.headline(c for c in shared if c.task == task) for task in {cell.task for cell in shared}}
     found = [
         _compare(side_a[cell], side_b[cell], names, headline=cell == best[cell.task])
-        for cell in sorted(shared, key=Cell.sort_key)
+        for cell in sorted(shared, key=lambda cell: (catalog.task_order(cell.task), cell.sort_key()))
     ]
     return [*_corrected([c for c in found if c.headline]), *_corrected([c for c in found if not c.headline])]
 
@@ -234,63 +229,3 @@ def show_p(p: float) -> str:
 def p_sign(p: float) -> str:
     """With its sign: `= 0.03`, `< 0.001`."""
     return "< 0.001" if p < 0.001 else f"= {show_p(p)}"
-
-
-def markdown(found: Sequence[Comparison]) -> str:
-    """The comparisons as a Markdown page: a sentence for each headline, a table of all, the languages left out."""
-    lines = [f"# {found[0].b} against {found[0].a}", ""]
-    lines += [f"- {entry.sentence}" for entry in found if entry.headline]
-    lines += ["", "| what | n | a | b | b - a | 95 % interval | p | p (Holm) | r | higher / equal / lower |"]
-    lines += ["|---|--:|--:|--:|--:|---|--:|--:|--:|---|"]
-    for entry in found:
-        show, (value, low, high) = entry.metric.show, entry.difference
-        interval = "" if low is None or high is None else f"{show(low, True)} to {show(high, True)}"
-        cells = [
-            catalog.describe(entry.cell) + (" (headline)" if entry.headline else ""),
-            str(entry.n),
-            show(entry.mean_a),
-            show(entry.mean_b),
-            show(value, True),
-            interval,
-            show_p(entry.wilcoxon.p),
-            show_p(entry.p_holm),
-            f"{entry.rank_biserial:+.2f}",
-            " / ".join(map(str, entry.counts)),
-        ]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    lines += [
-        "",
-        f"a = {found[0].a}, b = {found[0].b}. Values are means over the n languages that both have; interval:",
-    ]
-    lines += [
-        "bootstrap over languages (and seeds); p: exact Wilcoxon signed-rank test, corrected by Holm's method over"
-    ]
-    lines += ["the headlines, and over the other rows; r: rank-biserial correlation.", ""]
-    return "\n".join([*lines, *_left_out(found), ""])
-
-
-def _left_out(found: Sequence[Comparison]) -> list[str]:
-    """Lines that name the languages only one of the two has, once for each distinct case."""
-    lines: dict[str, None] = {}
-    for entry in found:
-        for name, codes in ((entry.a, entry.only_a), (entry.b, entry.only_b)):
-            if codes:
-                title = catalog.task(entry.cell.task).title
-                lines[f"- {title}: only {name} has {len(codes)} of the languages: {', '.join(codes)}"] = None
-    return list(lines)
-
-
-def write_comparison(found: Sequence[Comparison], output: str | Path) -> Path:
-    """Write `compare.md`, `compare.json` and `compare.tsv` (one line a language and cell) into a folder."""
-    output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    atomic_write(output / "compare.md", markdown(found))
-    content = json.dumps([entry.to_json() for entry in found], indent=1, ensure_ascii=False)
-    atomic_write(output / "compare.json", content + "\n")
-    table = io.StringIO()
-    writer = csv.writer(table, delimiter="\t", lineterminator="\n")
-    writer.writerow([*Cell._fields, "language", found[0].a, found[0].b, "difference"])
-    for entry in found:
-        writer.writerows([*entry.cell, *row] for row in entry.rows)
-    atomic_write(output / "compare.tsv", table.getvalue())
-    return output / "compare.md"

@@ -67,6 +67,12 @@ def render(run: rundir.Run, *, title: str | None = None, baseline: str | None = 
     )
 
 
+def verdict(run: rundir.Run, baseline: str | None = None) -> list[str]:
+    """The sentences at the top of the page: the verdict, then one for each task; computed from the intervals."""
+    found = summary(Page.of(run, baseline))
+    return [*found["lead"], *(sentence for sentence, _ in found["sentences"])]
+
+
 def _asset(environment: Environment, name: str) -> str:
     """Our own file as it is: it is code, not text to escape."""
     assert environment.loader is not None

@@ -104,15 +104,17 @@ def _map(title: str, places: Sequence[Place]) -> Figure:
     for p in places:
         tip = " · ".join(filter(None, [p.tip, p.script and catalog.script_name(p.script), p.family]))
         points.append(Point(p.x, p.y, p.name, tip, scripts[p.script], families[p.family]))
+    names = [(kind, catalog.script_name(script) if script else "no script") for script, kind in scripts.items()]
+    others = [(kind, family or "no family known") for family, kind in families.items()]
+    several = len({p.family for p in places if p.family}) > 1
+    if len(scripts) == len(places):  # every mark a category of its own: colours would say nothing
+        points, names = [point._replace(kind="s1") for point in points], []
     xs, ys = [p.x for p in places], [p.y for p in places]
     ratio = min(2.2, max(1.1, (max(xs) - min(xs) + 1e-9) / (max(ys) - min(ys) + 1e-9))) if places else 1.5
     chart = charts.scatter(
         _spread(points), x_label="", y_label="", about=f"{title}, {len(points)} points", ratio=ratio, equal=True,
         ticks=False, named=60,
     )  # fmt: skip
-    names = [(kind, catalog.script_name(script) if script else "no script") for script, kind in scripts.items()]
-    others = [(kind, family or "no family known") for family, kind in families.items()]
-    several = len({p.family for p in places if p.family}) > 1
     note = f"{len(points)} rows. Point at a mark for its name."
     return Figure(title, chart, note, _legend(names), _legend(others) if several else [], wide=True)
 

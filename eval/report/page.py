@@ -12,8 +12,6 @@ from langsamp.eval.records import Record
 from langsamp.eval.rundir import Run
 from langsamp.eval.stats import Interval, bootstrap_mean
 
-TASK_ORDER = tuple(catalog.TASKS)
-
 
 @dataclass
 class Page:
@@ -71,13 +69,7 @@ class Page:
     @property
     def tasks(self) -> list[str]:
         """Tasks with records, the known ones in their usual order."""
-        found = {cell.task for _, cell in self.series}
-
-        def place(name: str) -> tuple[int, str]:
-            bases = [i for i, known in enumerate(TASK_ORDER) if name == known or name.startswith(f"{known}-")]
-            return (max(bases), name) if bases else (len(TASK_ORDER), name)
-
-        return sorted(found, key=place)
+        return sorted({cell.task for _, cell in self.series}, key=catalog.task_order)
 
     @property
     def languages(self) -> list[str]:

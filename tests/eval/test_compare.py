@@ -6,8 +6,9 @@ import pytest
 
 from langsamp.eval import catalog
 from langsamp.eval.aggregate import HEAD, Cell, System, aggregate, groups, is_head, labels, series
-from langsamp.eval.compare import comparison, markdown, show_p, write_comparison
-from langsamp.eval.records import Record, split_code
+from langsamp.eval.compare import comparison, show_p
+from langsamp.eval.compare_runs import compare_runs, markdown, write_comparison
+from langsamp.eval.records import Record, append, split_code
 
 CODES = ["fra_Latn", "deu_Latn", "rus_Cyrl", "tha_Thai", "cym_Latn", "kor_Hang", "aak_Latn", "bod_Tibt", "mri_Latn"]
 
@@ -162,6 +163,51 @@ def test_files_are_written_and_the_same_every_time(tmp_path):
     assert data[0]["higher_equal_lower"] == [9, 0, 0]
     assert len((tmp_path / "one" / "compare.tsv").read_text().splitlines()) == 10
     assert "ours" in path.read_text()
+
+
+def test_runs_are_compared_with_the_first_and_replicates_are_one_model(tmp_path):
+    for name, value in (("base-s1", 0.5), ("base-s2", 0.51), ("ours-s1", 0.55), ("ours-s2", 0.56), ("third", 0.4)):
+        append(tmp_path / name, records(flat(value), f"/models/{name}"))
+    run = {path.name: str(path) for path in tmp_path.iterdir()}
+    [(folder, [found])] = compare_runs(
+        [f"{run['base-s1']},{run['base-s2']}", f"{run['ours-s1']},{run['ours-s2']}"], tmp_path / "out"
+    )
+    assert folder == tmp_path / "out"
+    assert (found.a, found.b, found.seeds) == ("base", "ours", (2, 2))
+    assert found.difference.value == pytest.approx(0.05)
+    pairs = compare_runs([run["base-s1"], run["ours-s1"], run["third"]], tmp_path / "out")
+    assert [folder.name for folder, _ in pairs] == ["ours-s1_vs_base-s1", "third_vs_base-s1"]
+    with pytest.raises(ValueError, match="holds one model only"):
+        compare_runs([run["third"]], tmp_path / "out")
+
+
+def test_one_run_directory_with_two_models_is_split(tmp_path):
+    append(tmp_path, records(flat(0.5)) + records(flat(0.55), "ours"))
+    [(_, [found])] = compare_runs([str(tmp_path)], tmp_path / "out")
+    assert (found.a, found.b) == ("base", "ours")
+
+
+def test_the_command_prints_sentences_and_writes_files(tmp_path, capsys):
+    from argparse import ArgumentParser
+
+    from langsamp.eval.cli import COMMANDS
+
+    append(tmp_path / "a", records({**flat(0.5), "jpn_Jpan": 0.2}))
+    append(tmp_path / "b", records(flat(0.55), "ours"))
+    _, add, run = COMMANDS["compare"]
+    parser = ArgumentParser()
+    add(parser)
+    arguments = parser.parse_args([str(tmp_path / "a"), str(tmp_path / "b"), "--output", str(tmp_path / "out")])
+    assert run(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "b is better than a" in printed
+    assert "only a has 1 of the languages: jpn_Jpan" in printed
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "compare.md",
+        "compare.json",
+        "compare.tsv",
+        "compare.png",
+    }
 
 
 def test_the_list_of_xlmr_languages():
