@@ -10,21 +10,17 @@ import json
 import logging
 import math
 import os
-import platform
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from filelock import FileLock, Timeout
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
-import langsamp
 from langsamp.manifest import MANIFEST_NAME, write_manifest
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
 from langsamp.runtime import atomic_write, resolve_model
@@ -33,9 +29,10 @@ from langsamp.tokenization_langsamp import LangSAMPTokenizer
 from . import checkpoints
 from .callbacks import LOG, JsonLog, Publish, Publisher, read_log
 from .collator import Collator
+from .facts import FACTS, evaluation, training_facts
 from .heldout import HeldOut
 from .prepare import tokenizer_hash
-from .sampling import Plan
+from .sampling import Plan, format_table
 from .settings import PretrainSettings, training_arguments
 from .start import start
 from .store import BlockStore
@@ -44,7 +41,7 @@ from .trainer import LangSAMPTrainer
 
 log = logging.getLogger(__name__)
 
-FACTS = "training.json"
+SAMPLING = "sampling.json"
 LOCK = ".langsamp.lock"
 HELDOUT_SEED = 20240926  # masks of the held-out blocks: the same in every run, so that runs can be compared
 
@@ -138,7 +135,7 @@ class _Run:
         self.batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         if args.max_steps <= 0:
             args.max_steps = math.ceil(args.num_train_epochs * sum(store.counts.values()) / self.batch)
-        self.plan = Plan(store.counts, alpha=settings.alpha, seed=args.seed)
+        self.plan = Plan(store.counts, settings.sampling(store.languages, self.batch, args.max_steps), args.seed)
         self.publisher: Publisher | None = None
 
     def go(
@@ -153,14 +150,13 @@ class _Run:
         checkpoint = self._resume_from(fetch)
         if self.args.should_save:
             self.folder.mkdir(parents=True, exist_ok=True)
-            atomic_write(self.folder / "sampling.json", json.dumps(self._sampling(), indent=1) + "\n")
+            self.plan.save(self.folder / SAMPLING, self.args.max_steps * self.batch)
+            log.info("sampling of languages:\n%s", format_table(self._sampling()))
         with self._faster() as fast:
             trainer = self._trainer(checkpoint, callbacks, fast)
-            seconds = time.monotonic()
             trainer.train(resume_from_checkpoint=os.fspath(checkpoint) if checkpoint else None)
-            seconds = time.monotonic() - seconds
         unsent = self.publisher.close() if self.publisher else []
-        return self._finish(trainer, started, seconds, unsent)
+        return self._finish(trainer, started, unsent)
 
     # -- before -----------------------------------------------------------------------------------------------------
 
@@ -171,7 +167,7 @@ class _Run:
             "corpus": self.store.fingerprint,
             "tokenizer": tokenizer_hash(self.tokenizer),
             "languages": checkpoints.digest([config.languages, config.scripts]),
-            "sampling": checkpoints.digest([settings.alpha, settings.max_epochs]),
+            "sampling": checkpoints.digest(vars(self.plan.sampling)),
             "masking": [settings.mlm_probability, settings.lang_dropout],
             "seed": self.args.seed,
             "batch": self.batch,
@@ -212,9 +208,7 @@ class _Run:
         with accelerate(self.model, checkpoint_layers=bool(self.args.gradient_checkpointing)) as on:
             yield bool(on)
 
-    def _trainer(
-        self, checkpoint: Path | None, callbacks: list[TrainerCallback], fast: bool
-    ) -> LangSAMPTrainer:
+    def _trainer(self, checkpoint: Path | None, callbacks: list[TrainerCallback], fast: bool) -> LangSAMPTrainer:
         args, settings = self.args, self.settings
         keep, args.save_total_limit = args.save_total_limit, None  # pruning is ours: only after the manifest
         stream = BlockStream(self.store, self.plan, args.max_steps * self.batch, self._offset(checkpoint))
@@ -287,10 +281,20 @@ class _Run:
 
     # -- after ------------------------------------------------------------------------------------------------------
 
-    def _finish(self, trainer: LangSAMPTrainer, started: datetime, seconds: float, unsent: list[int]) -> PretrainResult:
+    def _finish(self, trainer: LangSAMPTrainer, started: datetime, unsent: list[int]) -> PretrainResult:
         """Settle the unknown rows, write the finished model, then its facts, then the manifest."""
         history = read_log(self.folder / LOG)
-        facts = self._facts(trainer, history, started, seconds)
+        facts = training_facts(
+            self.settings,
+            self.args,
+            self.store,
+            history,
+            steps=trainer.state.global_step,
+            batch=self.batch,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            started=started,
+        )
+        facts |= {"identity": self.identity(), "sampling": self._sampling()}
         trainer.accelerator.wait_for_everyone()
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             model = self._gathered(trainer)
@@ -309,7 +313,7 @@ class _Run:
         history = read_log(self.folder / LOG)
         facts = json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
         losses = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
-        heldout = [(entry["step"], _eval(entry)) for entry in history if "eval_loss" in entry]
+        heldout = [(entry["step"], evaluation(entry)) for entry in history if "eval_loss" in entry]
         return PretrainResult(self.folder, model.eval(), self.tokenizer, losses, heldout, facts, unsent)
 
     def _gathered(self, trainer: LangSAMPTrainer) -> LangSAMPForMaskedLM:
@@ -329,73 +333,6 @@ class _Run:
         elif policy == "mean":
             model.set_unknown({row["language"]: row["probability"] for row in self._sampling()})
         model.fold_unknown()
-
-    def _facts(
-        self, trainer: LangSAMPTrainer, history: list[dict[str, Any]], started: datetime, seconds: float
-    ) -> dict[str, Any]:
-        """What the model card says about training."""
-        args, settings, steps = self.args, self.settings, trainer.state.global_step
-        losses = [entry["loss"] for entry in history if "loss" in entry]
-        tokens = steps * self.batch * self.store.block_size
-        spent = _seconds(history) or seconds
-        heldout = [_eval(entry) for entry in history if "eval_loss" in entry]
-        given = args.to_dict()
-        return {
-            "base_model": settings.base,
-            "datasets": _sources(self.store),
-            "steps": steps,
-            "tokens": tokens,
-            "seconds": round(spent, 1),
-            "tokens_per_second": round(tokens / spent, 1) if spent else None,
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "device": str(args.device),
-            "processes": args.world_size,
-            "seed": args.seed,
-            "started": started.isoformat(timespec="seconds"),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "losses": {
-                **({"first": losses[0], "last": losses[-1]} if losses else {}),
-                **(
-                    {name.replace("eval_", "heldout_"): value for name, value in heldout[-1].items()} if heldout else {}
-                ),
-            },
-            "loss_curve": [(entry["step"], entry["loss"]) for entry in history if "loss" in entry],
-            "settings": {**{name: given[name] for name in _REPORTED if name in given}, **_plain(settings)},
-            "tokens_per_step": self.batch * self.store.block_size,
-            "identity": self.identity(),
-            "sampling": self._sampling(),
-            "versions": {
-                "langsamp": langsamp.__version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-                "python": platform.python_version(),
-            },
-        }
-
-
-_REPORTED = (
-    "learning_rate",
-    "weight_decay",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "max_grad_norm",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "bf16",
-    "fp16",
-    "optim",
-    "gradient_checkpointing",
-)
-
-
-def _plain(settings: PretrainSettings) -> dict[str, Any]:
-    """Our settings without the places of this machine."""
-    places = ("output", "store", "base", "tokenizer", "resume")
-    return {name: value for name, value in asdict(settings).items() if name not in places}
 
 
 def _open(settings: PretrainSettings) -> BlockStore:
@@ -431,8 +368,8 @@ def _check(model: LangSAMPForMaskedLM, tokenizer: LangSAMPTokenizer, store: Bloc
     made_with = store.meta["tokenizer"]["sha256"]
     if made_with != tokenizer_hash(tokenizer):
         raise ValueError(
-            f"the store in {store.path} was cut with another tokenizer; prepare it with the one of this run, or name the "
-            "store's by --tokenizer."
+            f"the store in {store.path} was cut with another tokenizer; prepare it with the one of this run, or name "
+            "the store's by --tokenizer."
         )
     if store.block_size > model.config.max_position_embeddings - 2:
         raise ValueError(
@@ -473,22 +410,3 @@ def _barrier(args: TrainingArguments) -> None:
 def _files(folder: Path) -> list[str]:
     """The files of the finished model: those of the folder itself that are not hidden; checkpoints have their own."""
     return [path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-
-
-def _eval(entry: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in entry.items() if name.startswith("eval_loss")}
-
-
-def _seconds(history: list[dict[str, Any]]) -> float:
-    """Wall-clock seconds of training over all resumes: each process counts from 0, so drops start a new sum."""
-    total = last = 0.0
-    for entry in history:
-        if entry["seconds"] < last:
-            total += last
-        last = entry["seconds"]
-    return total + last
-
-
-def _sources(store: BlockStore) -> list[str]:
-    """Where the store's text came from, as far as the store knows."""
-    return list(store.meta.get("source") or [])

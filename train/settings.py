@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import yaml
 from transformers import TrainingArguments
 
 from langsamp.language_codes import nearest
+
+from .sampling import Sampling, glot500
 
 # The unknown rows after training: with language dropout they were trained and stay; without it they are still what they
 # started as, so they get the mean of the rows, weighted by the tokens of each language.
@@ -32,8 +34,17 @@ class PretrainSettings:
     store: str | None = field(default=None, metadata={"help": "folder made by langsamp prepare"})
     tokenizer: str | None = field(default=None, metadata={"help": "another vocabulary than the base's own"})
     alpha: float = field(default=0.3, metadata={"help": "languages are drawn with p ~ blocks^alpha"})
+    alpha_schedule: list[str] = field(
+        default_factory=list, metadata={"help": "later values of alpha as STEP:ALPHA, like 10000:0.5 20000:0.3"}
+    )
+    glot500_sampling: bool = field(
+        default=False,
+        metadata={"help": "languages XLM-R knows get the weight of the smallest other (Glot500's sample)"},
+    )
+    min_share: float = field(default=0.0, metadata={"help": "lower bound of every language's share"})
+    max_share: float = field(default=1.0, metadata={"help": "upper bound of every language's share"})
     max_epochs: float | None = field(
-        default=None, metadata={"help": "upper cap: draw no language more often than this many times through"}
+        default=None, metadata={"help": "upper bound on how many times a language's blocks come in the whole run"}
     )
     lang: bool = field(default=True, metadata={"help": "a table of language embeddings"})
     script: bool = field(default=True, metadata={"help": "a table of script embeddings"})
@@ -91,6 +102,30 @@ class PretrainSettings:
         if self.hub_every < 1:
             raise ValueError(f"hub_every must be 1 or more, not {self.hub_every}.")
         self.allow_changed = [name.replace("-", "_") for name in self.allow_changed or []]
+
+    def sampling(self, languages: list[str], batch: int, steps: int) -> Sampling:
+        """How languages share the draws of a run of ``steps`` steps with ``batch`` blocks each.
+
+        Raises:
+            ValueError: a malformed ``alpha_schedule``, or bounds that make no sense.
+        """
+        options: dict[str, Any] = {
+            "min_share": self.min_share,
+            "max_share": self.max_share,
+            "max_epochs": self.max_epochs,
+        }
+        schedule = []
+        for entry in self.alpha_schedule or []:
+            step, _, alpha = str(entry).partition(":")
+            if not (step.isdigit() and re.fullmatch(r"\d+(\.\d+)?", alpha)):
+                raise ValueError(f"alpha_schedule has {entry!r}; write STEP:ALPHA, like 10000:0.5.")
+            schedule.append((int(step) * batch, float(alpha)))
+        if self.max_epochs is not None:
+            options["total"] = steps * batch
+        options["schedule"] = tuple(schedule)
+        if self.glot500_sampling:
+            return replace(glot500(languages, **options), alpha=self.alpha)
+        return Sampling(alpha=self.alpha, **options)
 
     @property
     def unknown_policy(self) -> str:

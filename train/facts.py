@@ -1,0 +1,116 @@
+"""What ``training.json`` says about a run: the facts that the model card shows and that make a run repeatable.
+
+Written by :mod:`langsamp.train.pretrain` beside the finished model, read by ``langsamp.hub.card``.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+import transformers
+from transformers import TrainingArguments
+
+import langsamp
+
+from .settings import PretrainSettings
+from .store import BlockStore
+
+FACTS = "training.json"
+
+_REPORTED = (
+    "learning_rate",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "bf16",
+    "fp16",
+    "optim",
+    "gradient_checkpointing",
+)
+
+
+def training_facts(
+    settings: PretrainSettings,
+    args: TrainingArguments,
+    store: BlockStore,
+    history: list[dict[str, Any]],
+    *,
+    steps: int,
+    batch: int,
+    parameters: int,
+    started: datetime,
+) -> dict[str, Any]:
+    """The facts of a finished run.
+
+    Args:
+        settings, args, store: what the run was told.
+        history: entries of ``train.jsonl``, over all resumes.
+        steps: optimizer steps made.
+        batch: blocks in a step over all processes.
+        parameters: of the model.
+        started: when this process began.
+    """
+    spent = seconds(history)
+    tokens = steps * batch * store.block_size
+    given = args.to_dict()
+    curve = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
+    heldout = [evaluation(entry) for entry in history if "eval_loss" in entry]
+    losses = {"first": curve[0][1], "last": curve[-1][1]} if curve else {}
+    losses |= {name.replace("eval_", "heldout_"): value for name, value in heldout[-1].items()} if heldout else {}
+    return {
+        "base_model": settings.base,
+        "datasets": list(store.meta.get("source") or []),
+        "steps": steps,
+        "tokens": tokens,
+        "tokens_per_step": batch * store.block_size,
+        "seconds": round(spent, 1),
+        "tokens_per_second": round(tokens / spent, 1) if spent else None,
+        "parameters": parameters,
+        "device": str(args.device),
+        "processes": args.world_size,
+        "seed": args.seed,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "losses": losses,
+        "loss_curve": curve,
+        "settings": {**{name: given[name] for name in _REPORTED if name in given}, **_plain(settings)},
+        "versions": {
+            "langsamp": langsamp.__version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def evaluation(entry: Mapping[str, Any]) -> dict[str, float]:
+    """The held-out losses of a log entry."""
+    return {name: value for name, value in entry.items() if name.startswith("eval_loss")}
+
+
+def seconds(history: list[dict[str, Any]]) -> float:
+    """Wall-clock seconds of training over all resumes: each process counts from 0, so a drop starts a new sum."""
+    total = last = 0.0
+    for entry in history:
+        if entry["seconds"] < last:
+            total += last
+        last = entry["seconds"]
+    return total + last
+
+
+def _plain(settings: PretrainSettings) -> dict[str, Any]:
+    """Our settings without the places of this machine."""
+    places = ("output", "store", "base", "tokenizer", "resume")
+    return {name: value for name, value in asdict(settings).items() if name not in places}
