@@ -38,6 +38,14 @@ ta te th tl tr ug uk ur uz vi xh yi zh
 XLMR_LANGUAGES = tuple(_XLMR_CODES.split())
 
 
+class Draw(NamedTuple):
+    """One sample: its number in the stream, its language, and which block of that language it is."""
+
+    sample: int
+    language: str
+    block: int
+
+
 class _Round(NamedTuple):
     """The samples of one round: the index of the first, then for each its language (a number) and its block."""
 
@@ -224,18 +232,17 @@ class Plan:
             n -= len(languages[-1])
         return np.concatenate(languages), np.concatenate(blocks)
 
-    def draws(self, start: int, n: int) -> list[tuple[str, int]]:
-        """Samples ``start`` to ``start + n - 1``: (language, number of its block) each."""
+    def draws(self, start: int, n: int) -> list[Draw]:
+        """Samples ``start`` to ``start + n - 1``."""
         language, block = self.draw_arrays(start, n)
-        return [(self.languages[which], number) for which, number in zip(language.tolist(), block.tolist())]
+        return [
+            Draw(sample, self.languages[which], number)
+            for sample, which, number in zip(range(start, start + n), language.tolist(), block.tolist())
+        ]
 
-    def draw(self, index: int) -> tuple[str, int]:
-        """One sample: its language and the number of its block."""
-        if index < 0:
-            raise ValueError(f"sample {index}: indices start at 0.")
-        found = self._round_with(index)
-        place = index - found.first
-        return self.languages[int(found.language[place])], int(found.block[place])
+    def draw(self, index: int) -> Draw:
+        """One sample."""
+        return self.draws(index, 1)[0]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Worker processes build their own plan: it is a function of these three."""

@@ -11,7 +11,7 @@ languages. Next stop: :mod:`langsamp.train.sampling` says which block comes when
     collator = Collator(tokenizer, languages, scripts, seed=42)
     batch = collator([
         {"index": index, "language": language, "input_ids": store.block(language, block)}
-        for index, (language, block) in enumerate(plan.draws(start, 32), start)
+        for index, language, block in plan.draws(start, 32)
     ])
 """
 

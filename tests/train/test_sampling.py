@@ -53,7 +53,7 @@ def test_one_line_among_a_million_neither_starves_nor_loops(alpha):
 def test_no_block_comes_again_before_all_were_seen():
     plan = Plan(COUNTS, 0.3, seed=5)
     stream: dict[str, list[int]] = {}
-    for language, block in plan.draws(0, 60_000):
+    for _, language, block in plan.draws(0, 60_000):
         stream.setdefault(language, []).append(block)
     for language, blocks in stream.items():
         n = COUNTS[language]
@@ -69,6 +69,7 @@ def test_any_draw_can_be_computed_on_its_own():
     plan = Plan(WORLD, 0.3, seed=9)
     for index in (19_999, 0, 4095, 4096, 4097, 12_288, 7):
         assert plan.draw(index) == whole[index]
+        assert whole[index].sample == index
     assert plan.draws(3_000, 9_000) == whole[3_000:12_000]
     assert Plan(WORLD, 0.3, seed=9).draw(10**12) == plan.draw(10**12)
     assert Plan(WORLD, 0.3, seed=8).draws(0, 100) != whole[:100]
@@ -95,8 +96,8 @@ def test_neighbouring_samples_are_independent():
 
 def test_alpha_schedule_changes_the_mix():
     plan = Plan(COUNTS, Sampling(alpha=1.0, schedule=[(40_960, 0.0)]), seed=1)
-    early = Counter(language for language, _ in plan.draws(0, 40_960))
-    late = Counter(language for language, _ in plan.draws(40_960, 40_960))
+    early = Counter(language for _, language, _ in plan.draws(0, 40_960))
+    late = Counter(language for _, language, _ in plan.draws(40_960, 40_960))
     assert early["fff_Latn"] / 40_960 == pytest.approx(20_000 / 23_458, abs=0.001)
     assert all(late[language] / 40_960 == pytest.approx(1 / 6, abs=0.001) for language in COUNTS)
     assert plan.probabilities(50_000)["aaa_Latn"] == pytest.approx(1 / 6)
