@@ -3,8 +3,8 @@
     {"inputs": "Paris ist die Hauptstadt von <mask>.", "parameters": {"lang": "deu_Latn", "top_k": 3}}
 
 ``inputs`` is a text or a list of texts; ``lang`` and ``script`` are one for all texts or a list with one for each.
-Without them the language is unknown. The answer has the form of the Hub's fill-mask pipeline: a list of candidates for a
-text with one mask, a list of such lists for several masks, and a list of those for a list of texts. Invalid requests
+Without them the language is unknown. The answer has the form of the Hub's fill-mask pipeline: a list of candidates for
+a text with one mask, a list of such lists for several masks, and a list of those for a list of texts. Invalid requests
 get ``{"error": ..., "status": 400}``.
 """
 
