@@ -58,6 +58,11 @@ TASKS = {
     "sr-tatoeba": Task(
         "SR-Tatoeba", ("acc@10",), "Sentence retrieval, English to every language, among up to 1,000 sentences."
     ),
+    "sr-cldr": Task(
+        "SR-CLDR",
+        ("acc@10",),
+        "Phrase retrieval, English to every language, among held-out phrases of the Unicode CLDR.",
+    ),
     "taxi1500": Task("Taxi1500", ("macro_f1",), "Verse classification with 6 classes, trained on one language only."),
     "sib200": Task("SIB-200", ("macro_f1",), "Topic classification with 7 classes, trained on one language only."),
     "ner": Task("NER", ("f1",), "Named entities: F1 of whole spans, trained on one language only."),

@@ -165,3 +165,4 @@ def _by_id(data: EvalData, folder: str, tag: str) -> dict[str, str]:
 
 SR_BIBLE = Retrieval("sr-bible", "bible_retrieval", english_in_file=False)
 SR_TATOEBA = Retrieval("sr-tatoeba", "tatoeba", english_in_file=True)
+SR_CLDR = Retrieval("sr-cldr", "cldr", english_in_file=False)  # the built-in phrases of the quickstart

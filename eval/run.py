@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 TASKS: dict[str, str] = {
     "sr-bible": "retrieval:SR_BIBLE",
     "sr-tatoeba": "retrieval:SR_TATOEBA",
+    "sr-cldr": "retrieval:SR_CLDR",
     "taxi1500": "classify:TAXI1500",
     "sib200": "classify:SIB200",
     "ner": "tagging:NER",
