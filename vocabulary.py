@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 Tokenizer = TypeVar("Tokenizer", bound=PreTrainedTokenizerFast)
 NewRows = Literal["mean", "random"]
@@ -55,7 +55,7 @@ def extend(tokenizer: Tokenizer, pieces: Sequence[str], scores: Sequence[float])
     if len(pieces) != len(scores):
         raise ValueError(f"{len(pieces)} pieces need as many scores, not {len(scores)}.")
     seen = set(tokenizer.get_vocab())
-    repeated = []
+    repeated: list[str] = []
     for piece in pieces:
         (repeated.append if piece in seen else seen.add)(piece)
     if repeated:
@@ -69,16 +69,19 @@ def extend(tokenizer: Tokenizer, pieces: Sequence[str], scores: Sequence[float])
 
 @torch.no_grad()
 def carry_rows(
-    model: PreTrainedModel,
+    model: Any,
     old: PreTrainedTokenizerFast,
     new: PreTrainedTokenizerFast,
     new_rows: NewRows = "mean",
     seed: int = 0,
-) -> PreTrainedModel:
+) -> Any:
     """Give a masked LM another vocabulary, in place: each piece keeps its embedding and its output bias.
 
     A new piece starts as the mean over the old pieces it used to be cut into (``"mean"``), or as N(0,
     initializer_range) with bias 0 (``"random"``, what the official code did). Special tokens are matched by role.
+
+    Returns:
+        The model.
 
     Raises:
         ValueError: the new tokenizer's padding id differs from the model's (XLM-R's positions count from it).

@@ -109,20 +109,22 @@ def clean(run: Path) -> None:
     shutil.rmtree(staging, ignore_errors=True)
 
 
-def prune(run: Path, keep: int, protected: Collection[Path] = ()) -> list[Path]:
-    """Delete all but the newest ``keep`` checkpoints, each moved out of sight first.
+def prune(run: Path, keep: int, step: int, protected: Collection[Path] = ()) -> list[Path]:
+    """Delete all but the newest ``keep`` checkpoints up to a step, each moved out of sight first.
 
-    Folders without a manifest are not ours to delete.
+    Folders without a manifest are not ours to delete. Checkpoints after ``step`` were passed over as damaged when this
+    run resumed; they neither count nor go, the run replaces them when it gets there.
 
     Args:
         run: the output folder.
         keep: checkpoints to keep, at least 1.
+        step: where the run is: its newest checkpoint, just written.
         protected: never deleted, for example those still waiting to be pushed.
 
     Returns:
         What was deleted.
     """
-    sealed = [path for path in checkpoints(run) if (path / MANIFEST_NAME).is_file()]
+    sealed = [path for path in checkpoints(run) if step_of(path) <= step and (path / MANIFEST_NAME).is_file()]
     doomed = [path for path in sealed[max(1, keep) :] if path not in protected]
     for path in doomed:
         hidden = run / STAGING / f"pruned-{step_of(path)}"

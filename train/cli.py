@@ -1,132 +1,96 @@
-"""``langsamp prepare``, ``extend-vocab`` and ``train`` on the command line: arguments in, one documented function called."""
+"""Commands of the training side: ``prepare``. Thin: arguments in, one call of a documented function, a summary out."""
 
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-# -- extend-vocab -----------------------------------------------------------------------------------------------------
 
-
-def add_extend_vocab(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``langsamp extend-vocab``."""
-    parser.add_argument("--base", required=True, metavar="MODEL", help="XLM-R, Glot500-m or a LangSAMP: folder or Hub id")
-    parser.add_argument("--corpus", required=True, metavar="SRC", help="folder, Hub data set or cldr, as for prepare")
-    parser.add_argument("--size", required=True, type=int, metavar="N", help="new pieces wanted")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the model with the larger vocabulary")
-    parser.add_argument("--languages", nargs="+", metavar="LANG", help="only these languages of the corpus")
-    parser.add_argument("--alpha", type=float, default=0.3, help="share of a language in the learning text ~ size^alpha")
-    parser.add_argument("--max-characters", type=int, default=50_000_000, metavar="N", help="learning text in all")
-    parser.add_argument("--new-rows", choices=["mean", "random"], default="mean", help="how the new pieces' rows start")
-
-
-def run_extend_vocab(arguments: argparse.Namespace) -> int:
-    """Run :func:`langsamp.train.vocab.extend_vocab` and print fertility before and after."""
-    from .vocab import extend_vocab, show_fertility
-
-    _log_to_console()
-    report = extend_vocab(
-        arguments.base,
-        arguments.corpus,
-        arguments.size,
-        arguments.output,
-        languages=arguments.languages,
-        alpha=arguments.alpha,
-        max_characters=arguments.max_characters,
-        new_rows=arguments.new_rows,
+def _add_prepare(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``langsamp prepare``."""
+    parser.add_argument(
+        "--corpus", help="'cldr', a folder of deu_Latn.{txt,jsonl,parquet}[.gz|.zst], or a Hub data set"
     )
-    print(show_fertility(report))
-    print(f"wrote {arguments.output}; next: langsamp prepare --tokenizer {arguments.output} ...")
+    parser.add_argument("--tokenizer", help="folder or Hub id (user/name@revision)")
+    parser.add_argument("--output", required=True, help="folder of the store; what is in it already is added to")
+    parser.add_argument("--languages", nargs="+", help="only these (deu_Latn, de, ...)")
+    parser.add_argument("--block-size", type=int, default=512, help="tokens a block (default: 512)")
+    parser.add_argument("--num-proc", type=int, help="worker processes (default: one a core)")
+    parser.add_argument("--heldout", type=int, default=0, help="blocks a language to set aside for the LM loss, about")
+    parser.add_argument("--column", default="text", help="column or JSON field with the text (default: text)")
+    parser.add_argument("--split", default="train", help="split of a Hub data set (default: train)")
+    parser.add_argument(
+        "--on-invalid", choices=["replace", "skip"], default="replace", help="texts that are not valid UTF-8"
+    )
+    parser.add_argument("--shard", type=_shard, metavar="I/N", help="make part I of N (0/8 ... 7/8), for many machines")
+    parser.add_argument("--merge", action="store_true", help="make one store of the finished shards in --output")
+    parser.add_argument("--push-to-hub", metavar="REPO", help="upload the store as a Hub data set when it is done")
+    parser.add_argument("--private", action="store_true", help="make the Hub data set private")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """``2/8`` -> (2, 8)."""
+    first, _, second = text.partition("/")
+    if not (first.isdigit() and second.isdigit() and int(first) < int(second)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 0 <= I < N, as 0/8")
+    return int(first), int(second)
+
+
+def _run_prepare(arguments: argparse.Namespace) -> int:
+    """Run ``langsamp prepare``."""
+    from .corpus import open_corpus
+    from .prepare import prepare
+    from .shards import merge
+    from .store import push_store
+
+    if arguments.merge:
+        store = merge(arguments.output)
+    elif not (arguments.corpus and arguments.tokenizer):
+        raise ValueError("langsamp prepare needs --corpus and --tokenizer (or --merge).")
+    else:
+        corpus = open_corpus(
+            arguments.corpus, arguments.languages, arguments.column, arguments.on_invalid, arguments.split
+        )
+        store = prepare(
+            corpus,
+            arguments.tokenizer,
+            arguments.output,
+            block_size=arguments.block_size,
+            num_proc=arguments.num_proc,
+            heldout=arguments.heldout,
+            shard=arguments.shard,
+        )
+    print(_summary(store.meta))
+    if arguments.push_to_hub:
+        print(f"pushed: {push_store(store.path, arguments.push_to_hub, arguments.private)}")
     return 0
 
 
-# -- train ------------------------------------------------------------------------------------------------------------
+def _summary(meta: dict[str, Any]) -> str:
+    """What is in a store, in a few lines."""
+    rows = meta["languages"]
+
+    def total(name: str) -> int:
+        return sum(row[name] for row in rows.values())
+
+    tokens = total("tokens")
+    lines = [
+        f"{len(rows)} languages, {total('documents'):,} documents, {total('bytes') / 1e6:,.1f} MB of text",
+        f"{tokens:,} tokens in {total('blocks'):,} blocks of {meta['block_size']}, "
+        f"{total('heldout_blocks'):,} blocks held out",
+        f"{total('unknown') / max(tokens, 1):.2%} of the tokens are unknown to the tokenizer {meta['tokenizer']['name']}",
+    ]
+    foreign = {name: row["unknown"] / max(row["tokens"], 1) for name, row in rows.items()}
+    worst = sorted((name for name in foreign if foreign[name] > 0.05), key=lambda name: -foreign[name])
+    if worst:
+        named = ", ".join(f"{name} ({foreign[name]:.0%})" for name in worst[:8])
+        lines.append(f"over 5 % unknown in {len(worst)} languages: {named}; langsamp extend-vocab would help")
+    return "\n".join(lines)
 
 
-def add_train(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``langsamp train``; the options, most of them TrainingArguments, are added when they are needed.
+Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 
-    Building them imports torch and transformers, which would make every other command wait.
-    """
-    parser.add_argument("recipe", nargs="?", help="YAML file of settings, like recipes/tiny.yaml; options override it")
-    parse: Callable[..., Any] = parser.parse_known_args
-
-    def parse_known_args(*args: Any, **kwargs: Any) -> Any:
-        if not parser.get_default("with_options"):
-            parser.set_defaults(with_options=True)
-            _add_options(parser)
-        return parse(*args, **kwargs)
-
-    parser.parse_known_args = parse_known_args  # type: ignore[method-assign]
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    """Every field of PretrainSettings and TrainingArguments as an option; only those given end up in the namespace."""
-    from transformers import HfArgumentParser, TrainingArguments
-
-    from .settings import PretrainSettings
-
-    for title, fields in (("settings of the run", PretrainSettings), ("transformers.TrainingArguments", TrainingArguments)):
-        options = HfArgumentParser(fields, add_help=False)
-        options._optionals.title = title
-        for action in options._actions:
-            action.default, action.required = argparse.SUPPRESS, False
-            if "--output_dir" in action.option_strings:
-                action.help = argparse.SUPPRESS  # --output
-        parser._add_container_actions(options)  # what argparse's own parents= does
-
-
-def run_train(
-    arguments: argparse.Namespace,
-    publish: Callable[[Path, int], None] | None = None,
-    fetch: Callable[[str], Path] | None = None,
-) -> int:
-    """Run :func:`langsamp.train.pretrain.pretrain`.
-
-    Args:
-        arguments: what was given on the command line.
-        publish: sends a checkpoint folder to the Hub; the root command line gives it if ``--push_to_hub`` is on.
-        fetch: brings a checkpoint from the Hub for ``--resume REPO@REVISION``.
-    """
-    from .pretrain import pretrain
-    from .settings import split
-
-    settings, training = split(*train_values(arguments))
-    _log_to_console()
-    result = pretrain(settings, training, publish=publish, fetch=fetch)
-    if result.losses and result.first_process:
-        (first, before), (last, after) = result.losses[0], result.losses[-1]
-        print(f"wrote {result.folder}: loss {before:.4f} (step {first}) -> {after:.4f} (step {last})")
-        print(f"next: langsamp eval --model {result.folder} --tasks lm,sr-tatoeba --output results")
-    return 0
-
-
-def train_values(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """The settings that a command line gives, over those of its recipe, and what to call their source in errors."""
-    from .settings import known_settings, read_recipe
-
-    given = {name: value for name, value in vars(arguments).items() if name in known_settings()}
-    if not arguments.recipe:
-        return given, "the command line"
-    return {**read_recipe(arguments.recipe), **given}, f"recipe {arguments.recipe}"
-
-
-def _log_to_console() -> None:
-    """Show what our modules report, one short line each."""
-    logger = logging.getLogger("langsamp")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-
-
-COMMANDS: dict[
-    str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
-] = {
-    "extend-vocab": ("add pieces learnt from a corpus to a model's vocabulary", add_extend_vocab, run_extend_vocab),
-    "train": ("continual pretraining with language and script embeddings", add_train, run_train),
+COMMANDS: dict[str, Command] = {
+    "prepare": ("turn a corpus into token blocks, or add what is new in it", _add_prepare, _run_prepare),
 }

@@ -64,7 +64,6 @@ def training_facts(
     """
     spent = seconds(history)
     tokens = steps * batch * store.block_size
-    given = args.to_dict()
     curve = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
     heldout = [evaluation(entry) for entry in history if "eval_loss" in entry]
     losses = {"first": curve[0][1], "last": curve[-1][1]} if curve else {}
@@ -85,7 +84,7 @@ def training_facts(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "losses": losses,
         "loss_curve": curve,
-        "settings": {**{name: given[name] for name in _REPORTED if name in given}, **_plain(settings)},
+        "settings": run_settings(settings, args),
         "versions": {
             "langsamp": langsamp.__version__,
             "torch": torch.__version__,
@@ -110,7 +109,9 @@ def seconds(history: list[dict[str, Any]]) -> float:
     return total + last
 
 
-def _plain(settings: PretrainSettings) -> dict[str, Any]:
-    """Our settings without the places of this machine."""
-    places = ("output", "store", "base", "tokenizer", "resume")
-    return {name: value for name, value in asdict(settings).items() if name not in places}
+def run_settings(settings: PretrainSettings, args: TrainingArguments) -> dict[str, Any]:
+    """What decides the result, ours and the Trainer's; not the places of this machine."""
+    given = args.to_dict()
+    places = ("output", "store", "base", "tokenizer", "resume", "allow_changed", "hub_every")
+    ours = {name: value for name, value in asdict(settings).items() if name not in places}
+    return {**{name: given[name] for name in _REPORTED if name in given}, **ours}

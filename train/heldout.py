@@ -98,7 +98,7 @@ class HeldOut:
 
     def _choices(self, model: nn.Module, language: str, samples: list[dict[str, Any]], batch: Any) -> dict[str, dict]:
         """The ids to try: right, missing, and those of another language."""
-        config = getattr(model, "module", model).config
+        config: Any = getattr(model, "module", model).config
         ids = [name for name in ("lang_ids", "script_ids") if name in batch]
         if not (config.languages or config.scripts) or not ids:
             return {"loss": {}}

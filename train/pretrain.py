@@ -6,14 +6,8 @@ langsamp train`` all come through :func:`pretrain`.
 
 from __future__ import annotations
 
-import json
-import logging
-import math
-import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,52 +15,18 @@ import torch
 from filelock import FileLock, Timeout
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
-from langsamp.manifest import MANIFEST_NAME, write_manifest
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
-from langsamp.runtime import atomic_write, resolve_model
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
 
 from . import checkpoints
-from .callbacks import LOG, JsonLog, Publish, Publisher, read_log
-from .collator import Collator
-from .facts import FACTS, evaluation, training_facts
-from .heldout import HeldOut
+from .callbacks import Publish
 from .prepare import tokenizer_hash
-from .sampling import Plan, format_table
+from .run import PretrainResult, Run
 from .settings import PretrainSettings, training_arguments
 from .start import start
 from .store import BlockStore
-from .stream import BlockStream
-from .trainer import LangSAMPTrainer
 
-log = logging.getLogger(__name__)
-
-SAMPLING = "sampling.json"
 LOCK = ".langsamp.lock"
-HELDOUT_SEED = 20240926  # masks of the held-out blocks: the same in every run, so that runs can be compared
-
-
-@dataclass(frozen=True)
-class PretrainResult:
-    """What a run left behind.
-
-    Attributes:
-        folder: the finished model: config, weights, tokenizer, code, ``training.json``, manifest.
-        model: the trained model, on its device, in eval mode.
-        tokenizer: its tokenizer.
-        losses: (step, training loss) as logged, from step 1 on, also over resumes.
-        heldout: (step, {"eval_loss": ..., ...}) of each evaluation.
-        facts: what ``training.json`` holds.
-        unsent: steps that were to be published and could not be.
-    """
-
-    folder: Path
-    model: LangSAMPForMaskedLM
-    tokenizer: LangSAMPTokenizer
-    losses: list[tuple[int, float]]
-    heldout: list[tuple[int, dict[str, float]]]
-    facts: dict[str, Any]
-    unsent: list[int]
 
 
 def pretrain(
@@ -115,224 +75,7 @@ def pretrain(
         if model is None or tokenizer is None:
             model, tokenizer = _start(settings, store, args.seed)
         _check(model, tokenizer, store)
-        return _Run(settings, args, model, tokenizer, store).go(publish, fetch, callbacks or [])
-
-
-class _Run:
-    """One call of pretrain: the parts of a run and the order they are used in."""
-
-    def __init__(
-        self,
-        settings: PretrainSettings,
-        args: TrainingArguments,
-        model: LangSAMPForMaskedLM,
-        tokenizer: LangSAMPTokenizer,
-        store: BlockStore,
-    ) -> None:
-        self.settings, self.args, self.store = settings, args, store
-        self.model, self.tokenizer = model, tokenizer
-        self.folder = Path(settings.output)
-        self.batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        if args.max_steps <= 0:
-            args.max_steps = math.ceil(args.num_train_epochs * sum(store.counts.values()) / self.batch)
-        self.plan = Plan(store.counts, settings.sampling(store.languages, self.batch, args.max_steps), args.seed)
-        self.publisher: Publisher | None = None
-
-    def go(
-        self, publish: Publish | None, fetch: Callable[[str], Path] | None, callbacks: list[TrainerCallback]
-    ) -> PretrainResult:
-        """Resume or begin, train, finish."""
-        started = datetime.now(UTC)
-        if publish is not None:
-            self.publisher = Publisher(publish, self.folder, self.settings.hub_every)
-        if self.settings.resume == "auto" and self._finished():
-            return self._as_it_is()
-        checkpoint = self._resume_from(fetch)
-        if self.args.should_save:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.plan.save(self.folder / SAMPLING, self.args.max_steps * self.batch)
-            log.info("sampling of languages:\n%s", format_table(self._sampling()))
-        with self._faster() as fast:
-            trainer = self._trainer(checkpoint, callbacks, fast)
-            trainer.train(resume_from_checkpoint=os.fspath(checkpoint) if checkpoint else None)
-        unsent = self.publisher.close() if self.publisher else []
-        return self._finish(trainer, started, unsent)
-
-    # -- before -----------------------------------------------------------------------------------------------------
-
-    def identity(self) -> dict[str, Any]:
-        """What a checkpoint must share with this run for a resume to be exact."""
-        settings, config = self.settings, self.model.config
-        return {
-            "corpus": self.store.fingerprint,
-            "tokenizer": tokenizer_hash(self.tokenizer),
-            "languages": checkpoints.digest([config.languages, config.scripts]),
-            "sampling": checkpoints.digest(vars(self.plan.sampling)),
-            "masking": [settings.mlm_probability, settings.lang_dropout],
-            "seed": self.args.seed,
-            "batch": self.batch,
-            "world_size": self.args.world_size,
-        }
-
-    def _resume_from(self, fetch: Callable[[str], Path] | None) -> Path | None:
-        """The checkpoint to go on from, after checking that it belongs to this run."""
-        wish = self.settings.resume
-        if wish == "never":
-            return None
-        if wish == "auto":
-            found = checkpoints.last_good(self.folder)
-        elif Path(wish).expanduser().is_dir():
-            found = checkpoints.find(Path(wish).expanduser())
-        else:
-            found = checkpoints.find(fetch(wish) if fetch else resolve_model(wish).path)
-        if found is not None:
-            checkpoints.differences(found, self.identity(), self.settings.allow_changed)
-            log.info("going on from %s", found)
-        return found
-
-    def _offset(self, checkpoint: Path | None) -> int:
-        """Where sample 0 of this run lies in the plan: not at 0 if the batch size changed on the way."""
-        if checkpoint is None:
-            return 0
-        facts = checkpoints.read_facts(checkpoint)
-        return int(facts["samples"]) - int(facts["step"]) * self.batch
-
-    @contextmanager
-    def _faster(self) -> Iterator[bool]:
-        """The faster step on a CPU, if asked for; yields whether it is on."""
-        if not self.settings.fast:
-            yield False
-            return
-        from .fast import accelerate
-
-        with accelerate(self.model, checkpoint_layers=bool(self.args.gradient_checkpointing)) as on:
-            yield bool(on)
-
-    def _trainer(self, checkpoint: Path | None, callbacks: list[TrainerCallback], fast: bool) -> LangSAMPTrainer:
-        args, settings = self.args, self.settings
-        keep, args.save_total_limit = args.save_total_limit, None  # pruning is ours: only after the manifest
-        stream = BlockStream(self.store, self.plan, args.max_steps * self.batch, self._offset(checkpoint))
-        heldout = self._heldout()
-        trainer = LangSAMPTrainer(
-            model=self.model,
-            args=args,
-            train_dataset=stream,
-            eval_dataset=stream if args.eval_strategy != "no" else None,
-            data_collator=self._collator(args.seed, settings.lang_dropout),
-            processing_class=self.tokenizer,
-            identity=self.identity(),
-            table_lr=settings.table_lr,
-            keep=keep,
-            protected=self.publisher.waiting if self.publisher else set,
-            heldout=heldout or None,
-            callbacks=[JsonLog(self.folder / LOG, self.batch * self.store.block_size), *callbacks],
-            fold=fast,
-        )
-        if self.publisher:
-            trainer.add_callback(self.publisher)
-        if args.eval_strategy != "no" and not heldout:
-            log.warning("no held-out loss: the store has no held-out blocks (langsamp prepare --heldout)")
-        return trainer
-
-    def _collator(self, seed: int, lang_dropout: float) -> Collator:
-        config = self.model.config
-        return Collator(
-            self.tokenizer,
-            config.languages,
-            config.scripts,
-            seed=seed,
-            mlm_probability=self.settings.mlm_probability,
-            lang_dropout=lang_dropout,
-        )
-
-    def _heldout(self) -> HeldOut:
-        args = self.args
-        together = bool(args.fsdp)  # every forward is collective: all processes do all languages
-        return HeldOut(
-            self.store,
-            self._collator(HELDOUT_SEED, 0.0),
-            self.folder,
-            self.settings.heldout_blocks,
-            args.per_device_eval_batch_size,
-            rank=0 if together else args.process_index,
-            world=1 if together else args.world_size,
-            writes=args.process_index == 0,
-        )
-
-    def _sampling(self) -> list[dict[str, Any]]:
-        """The table that is printed and saved before training: language, blocks, probability, expected epochs."""
-        return self.plan.table(self.args.max_steps * self.batch)
-
-    def _finished(self) -> bool:
-        """Whether the folder holds the finished model of just this run."""
-        path = self.folder / FACTS
-        if not path.is_file() or not (self.folder / MANIFEST_NAME).is_file():
-            return False
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        return facts.get("identity") == self.identity() and facts.get("steps") == self.args.max_steps
-
-    def _as_it_is(self) -> PretrainResult:
-        """The finished model; only what could not be published is tried again."""
-        log.info("%s is finished; nothing to train", self.folder)
-        if self.publisher and self.args.process_index == 0:
-            self.publisher.start(self.args, self.args.max_steps)
-        model = LangSAMPForMaskedLM.from_pretrained(self.folder).to(self.args.device)
-        return self._result(model, self.publisher.close() if self.publisher else [])
-
-    # -- after ------------------------------------------------------------------------------------------------------
-
-    def _finish(self, trainer: LangSAMPTrainer, started: datetime, unsent: list[int]) -> PretrainResult:
-        """Settle the unknown rows, write the finished model, then its facts, then the manifest."""
-        history = read_log(self.folder / LOG)
-        facts = training_facts(
-            self.settings,
-            self.args,
-            self.store,
-            history,
-            steps=trainer.state.global_step,
-            batch=self.batch,
-            parameters=sum(p.numel() for p in self.model.parameters()),
-            started=started,
-        )
-        facts |= {"identity": self.identity(), "sampling": self._sampling()}
-        trainer.accelerator.wait_for_everyone()
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-            model = self._gathered(trainer)
-        else:
-            model = trainer.accelerator.unwrap_model(trainer.model)
-        if self.args.should_save:
-            self._settle_unknown(model)
-            model.save_pretrained(self.folder)
-            self.tokenizer.save_pretrained(self.folder)
-            atomic_write(self.folder / FACTS, json.dumps(facts, indent=1, default=str) + "\n")
-            write_manifest(self.folder, _files(self.folder))
-        trainer.accelerator.wait_for_everyone()
-        return self._result(model, unsent)
-
-    def _result(self, model: LangSAMPForMaskedLM, unsent: list[int]) -> PretrainResult:
-        history = read_log(self.folder / LOG)
-        facts = json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
-        losses = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
-        heldout = [(entry["step"], evaluation(entry)) for entry in history if "eval_loss" in entry]
-        return PretrainResult(self.folder, model.eval(), self.tokenizer, losses, heldout, facts, unsent)
-
-    def _gathered(self, trainer: LangSAMPTrainer) -> LangSAMPForMaskedLM:
-        """A whole copy of a model that was trained in shards."""
-        state = trainer.accelerator.get_state_dict(trainer.model)
-        model = LangSAMPForMaskedLM(self.model.config)
-        if self.args.should_save:
-            model.load_state_dict({name.removeprefix("module."): value.float() for name, value in state.items()})
-            model.tie_weights()
-        return model
-
-    def _settle_unknown(self, model: LangSAMPForMaskedLM) -> None:
-        """Make the unknown rows what the policy says and fold them into the head."""
-        policy = self.settings.unknown_policy
-        if policy == "zero":
-            model.set_unknown("zero")
-        elif policy == "mean":
-            model.set_unknown({row["language"]: row["probability"] for row in self._sampling()})
-        model.fold_unknown()
+        return Run(settings, args, model, tokenizer, store).go(publish, fetch, callbacks or [])
 
 
 def _open(settings: PretrainSettings) -> BlockStore:
@@ -386,8 +129,7 @@ def _locked(run: Path, args: TrainingArguments) -> Iterator[None]:
         RuntimeError: another run holds it.
     """
     if args.process_index != 0:
-        with nullcontext():
-            yield
+        yield
         return
     run.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run / LOCK)
@@ -405,8 +147,3 @@ def _barrier(args: TrainingArguments) -> None:
     """Wait for the other processes."""
     if args.world_size > 1:
         torch.distributed.barrier()
-
-
-def _files(folder: Path) -> list[str]:
-    """The files of the finished model: those of the folder itself that are not hidden; checkpoints have their own."""
-    return [path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]

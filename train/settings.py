@@ -165,6 +165,11 @@ def training_arguments(
     return TrainingArguments(**{**DEFAULTS, **given, **FIXED, "output_dir": os.fspath(output)})
 
 
+def known_settings() -> set[str]:
+    """The names of all settings, ours and the Trainer's."""
+    return {f.name for f in fields(PretrainSettings)} | {f.name for f in fields(TrainingArguments)}
+
+
 def check_names(given: Mapping[str, Any], known: list[str], where: str) -> None:
     """Refuse unknown names.
 
@@ -189,7 +194,11 @@ def split(values: Mapping[str, Any], where: str) -> tuple[PretrainSettings, dict
     values = {name.replace("-", "_"): value for name, value in values.items()}
     if "output_dir" in values:
         values.setdefault("output", values.pop("output_dir"))
-    check_names(values, own + [f.name for f in fields(TrainingArguments)], where)
+    check_names(values, sorted(known_settings()), where)
+    if values.get("resume_from_checkpoint"):
+        raise ValueError(
+            f"{where} gives resume_from_checkpoint; here it is --resume (auto, never, a folder or REPO@REV)."
+        )
     if not values.get("output"):
         raise ValueError(f"{where} names no output folder; give --output DIR.")
     mine = {name: value for name, value in values.items() if name in own}
@@ -229,6 +238,5 @@ def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"recipe {file} must be a mapping of settings, not a {type(values).__name__}.")
     values = {str(name).replace("-", "_"): value for name, value in values.items()}
-    known = [f.name for f in fields(PretrainSettings)] + [f.name for f in fields(TrainingArguments)]
-    check_names(values, known, f"recipe {file}")
+    check_names(values, sorted(known_settings()), f"recipe {file}")
     return values

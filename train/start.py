@@ -106,7 +106,7 @@ def _model(folder: Path, codes: list[str], scripts: list[str], table_init: float
         return LangSAMPForMaskedLM.from_pretrained(folder, languages=codes, scripts=scripts, **options)
     if bool(codes) != bool(known.languages) or bool(scripts) != bool(known.scripts):
         raise ValueError(
-            f"{folder} has {len(known.languages)} language and {len(known.scripts)} script rows; continue with the same "
+            f"{folder} has {len(known.languages)} language and {len(known.scripts)} script rows; go on with the same "
             "--no-lang/--no-script as it was trained with, or with both to drop its tables."
         )
     model = LangSAMPForMaskedLM.from_pretrained(folder, **options)

@@ -66,7 +66,8 @@ class LangSAMPTrainer(Trainer):
     # -- the stream -------------------------------------------------------------------------------------------------
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return InOrder(train_dataset if train_dataset is not None else self.train_dataset)
+        data: Any = train_dataset if train_dataset is not None else self.train_dataset
+        return InOrder(data)
 
     @property
     def samples_per_step(self) -> int:
@@ -81,7 +82,7 @@ class LangSAMPTrainer(Trainer):
         optimizer = super().create_optimizer(*args, **kwargs)
         if self.table_lr is None or any("tables" in group for group in optimizer.param_groups):
             return optimizer
-        model = args[0] if args else kwargs.get("model") or self.model
+        model: Any = args[0] if args else kwargs.get("model") or self.model
         tables = [p for name, p in model.named_parameters() if "lang_embeddings" in name or "script_embeddings" in name]
         ids = {id(p) for p in tables}
         for group in optimizer.param_groups:
@@ -129,7 +130,8 @@ class LangSAMPTrainer(Trainer):
         )
 
     def _check_weights(self) -> None:
-        broken = [name for name, p in self.model.named_parameters() if not torch.isfinite(p).all()]
+        model: Any = self.model
+        broken = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
         if broken:
             self._stop(f"weight {broken[0]} ({len(broken)} in all)", float("nan"))
 
@@ -153,7 +155,7 @@ class LangSAMPTrainer(Trainer):
             checkpoints.publish_staged(run, step, {**self.identity, "step": step, "samples": self._position(step)})
             if self.keep is not None:
                 best = self.state.best_model_checkpoint
-                checkpoints.prune(run, self.keep, self.protected() | ({Path(best)} if best else set()))
+                checkpoints.prune(run, self.keep, step, self.protected() | ({Path(best)} if best else set()))
         self.accelerator.wait_for_everyone()
 
     def _position(self, step: int) -> int:
@@ -173,9 +175,9 @@ class LangSAMPTrainer(Trainer):
         """The held-out loss by language instead of the Trainer's one number; see :mod:`langsamp.train.heldout`."""
         if self.heldout is None:
             return {}
-        metrics = self.heldout(self.model_wrapped if self.is_fsdp_enabled else self.model, self.state.global_step)
+        model: Any = self.model_wrapped if self.is_fsdp_enabled else self.model
+        metrics = self.heldout(model, self.state.global_step)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
