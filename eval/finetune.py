@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -156,12 +157,30 @@ def _arguments(job: Job, folder: Path, progress: bool) -> TrainingArguments:
 
 
 def _new_model(job: Job) -> PreTrainedModel:
-    """The encoder with a new head; the seed is set first, so that the head is the seed's, too (B8)."""
+    """The encoder with a new head; the seed is set first, so that the head is the seed's, too (B8).
+
+    Raises RuntimeError if the checkpoint lacks anything but the head.
+    """
     set_seed(job.seed)
     names = dict(enumerate(job.labels))
-    model: PreTrainedModel = MODELS[job.kind].from_pretrained(
-        job.source.path, num_labels=len(names), id2label=names, label2id={name: i for i, name in names.items()}
+    log = logging.getLogger("transformers.modeling_utils")
+    level = log.level
+    log.setLevel(logging.ERROR)  # that the head is new is no news
+    try:
+        model, info = MODELS[job.kind].from_pretrained(
+            job.source.path,
+            num_labels=len(names),
+            id2label=names,
+            label2id={name: number for number, name in names.items()},
+            output_loading_info=True,
+        )
+    finally:
+        log.setLevel(level)
+    lacking = sorted(
+        key for key in info["missing_keys"] if not key.startswith("classifier.") and "position_ids" not in key
     )
+    if lacking:
+        raise RuntimeError(f"the weights in {job.source.path} lack {len(lacking)} tensors, the first is {lacking[0]}")
     if job.kind == "sequence":
         model.config.problem_type = "single_label_classification"
     return model
@@ -198,6 +217,7 @@ def finetune(
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
         callbacks=[_EvaluateAtTheEnd()] + ([EarlyStoppingCallback(job.recipe.patience)] if job.recipe.patience else []),
     )
+    trainer.remove_callback(PrinterCallback)  # with the progress bar off it would print every evaluation
     trainer.train()
     best = trainer.state.best_metric
     if best is None:
