@@ -19,6 +19,7 @@ from langsamp.runtime import atomic_write, usable_cpus
 from .corpus import Corpus
 from .ledger import Ledger
 from .pipeline import Pipeline
+from .shards import shard_folder, share
 from .store import INDEX, SCHEMA, BlockStore, read_index
 
 
@@ -97,7 +98,7 @@ def prepare(
         num_proc: worker processes; None for one a usable core, 1 to work in this process.
         heldout: blocks a language to set aside for measuring the LM loss, roughly; at most a tenth of the documents.
             Documents are chosen by their content, so copies of one sentence never fall on both sides.
-        shard: (i, n): do the i-th of n parts of the languages, into ``output/shard-i-of-n``; see
+        shard: (i, n): do the i-th of n parts of the languages, counted from 0, into ``output/shard-i-of-n``; see
             :func:`langsamp.train.shards.merge`.
         progress: whether to show bars.
         word_cache: False for the plain way (the ids are the same).
@@ -111,9 +112,9 @@ def prepare(
     """
     if block_size < 8 or heldout < 0:
         raise ValueError(f"block_size {block_size} must be at least 8 and heldout {heldout} at least 0.")
-    languages = corpus.languages if shard is None else _share(corpus, *shard)
+    languages = corpus.languages if shard is None else share(corpus, *shard)
     loaded = tokenizer if isinstance(tokenizer, Tokenizer) else load_tokenizer(tokenizer)
-    folder = Path(output).expanduser() / ("" if shard is None else f"shard-{shard[0]}-of-{shard[1]}")
+    folder = Path(output).expanduser() if shard is None else shard_folder(Path(output).expanduser(), *shard)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0)
     try:
@@ -125,20 +126,6 @@ def prepare(
     except Timeout:
         raise RuntimeError(f"another langsamp prepare is writing to {folder}; wait for it or stop it.") from None
     return BlockStore(folder)
-
-
-def _share(corpus: Corpus, i: int, n: int) -> list[str]:
-    """The languages of one shard: the largest first, each to the shard with the least text so far."""
-    if not 0 <= i < n:
-        raise ValueError(f"shard {i}/{n}: the first number counts from 0 to {n - 1}.")
-    loads = [0] * n
-    mine: list[str] = []
-    for language, size in sorted(corpus.sizes.items(), key=lambda item: (-item[1], item[0])):
-        least = loads.index(min(loads))
-        loads[least] += max(size, 1)
-        if least == i:
-            mine.append(language)
-    return sorted(mine)
 
 
 def _begin(

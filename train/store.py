@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -198,17 +199,27 @@ def push_store(path: str | os.PathLike[str], repo: str, private: bool = False) -
     return str(done)
 
 
-def pull_store(repo: str, path: str | os.PathLike[str], revision: str | None = None) -> BlockStore:
-    """Download a store from the Hub and verify it.
+def open_store(spec: str | os.PathLike[str]) -> BlockStore:
+    """Open a store in a folder, or one on the Hub (``user/name`` or ``user/name@revision``), pulled into the cache.
 
     Raises:
-        ValueError: what arrived is not what store.json describes.
+        FileNotFoundError: neither a folder with a store nor a Hub data set.
+        ValueError: the store is damaged.
     """
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    snapshot_download(
-        repo, repo_type="dataset", revision=revision, local_dir=os.fspath(path), allow_patterns=["*.u32", "*.json"]
-    )
-    store = BlockStore(path)
+    text = os.fspath(spec)
+    repo, _, revision = text.partition("@")
+    if Path(text).expanduser().exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        return BlockStore(text)
+    try:
+        folder = snapshot_download(
+            repo, repo_type="dataset", revision=revision or None, allow_patterns=["*.u32", "*.json"]
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FileNotFoundError(f"there is neither a folder nor a Hub data set {text!r} ({reason}).") from error
+    store = BlockStore(folder)
     store.verify()
     return store
