@@ -12,22 +12,37 @@ FIRST_SEED = 42  # the official code's seeds are 42, 43, ... (paper notes, secti
 def add_eval_arguments(parser: ArgumentParser) -> None:
     """Arguments of `langsamp eval`."""
     parser.add_argument("--model", required=True, help="folder or Hub id, with an optional @revision")
-    parser.add_argument("--tasks", required=True, help="comma-separated: sr-bible, sr-tatoeba, taxi1500, sib200, ner, "
-                        "pos, lm, neutrality, donors, embedding-map")
+    parser.add_argument(
+        "--tasks",
+        required=True,
+        help="comma-separated: sr-bible, sr-tatoeba, taxi1500, sib200, ner, pos, lm, neutrality, donors, embedding-map",
+    )
     parser.add_argument("--output", required=True, help="run directory; a second run there computes what is missing")
     parser.add_argument("--data", help="folder with a sub-folder a task, or 'hub' (default: the Hub data sets)")
     parser.add_argument("--languages", nargs="+", metavar="LANG", help="only these (deu_Latn, deu, de)")
     parser.add_argument("--layer", help="8, last, all, or several like 4,8 (default: the task's own, 8 for retrieval)")
     parser.add_argument("--prefix", default="", help="text before each sentence in frozen tasks ('query: ' for e5)")
-    parser.add_argument("--seeds", type=_positive, metavar="N",
-                        help=f"fine-tuned tasks: N seeds from {FIRST_SEED} on (default: the paper's, 1 to 5 a task)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
-                        help="bfloat16 is faster, not exact")
-    parser.add_argument("--no-special-tokens", dest="special_tokens", action="store_false",
-                        help="leave <s> and </s> out of the mean (the paper's protocol has them in)")
+    parser.add_argument(
+        "--seeds",
+        type=_positive,
+        metavar="N",
+        help=f"fine-tuned tasks: N seeds from {FIRST_SEED} on (default: the paper's, 1 to 5 a task)",
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16 is faster, not exact"
+    )
+    parser.add_argument(
+        "--no-special-tokens",
+        dest="special_tokens",
+        action="store_false",
+        help="leave <s> and </s> out of the mean (the paper's protocol has them in)",
+    )
     parser.add_argument("--csls", action="store_true", help="retrieval: also report CSLS-corrected accuracies")
-    parser.add_argument("--parallel", metavar="FOLDER", help="neutrality: sub-folder with sentences parallel by id "
-                        "(default: bible_retrieval, else sib200)")
+    parser.add_argument(
+        "--parallel",
+        metavar="FOLDER",
+        help="neutrality: sub-folder with sentences parallel by id (default: bible_retrieval, else sib200)",
+    )
     parser.add_argument("--sentences", type=_positive, help="neutrality, lm: most sentences a language")
     parser.add_argument("--text", metavar="FOLDER", help="lm: sub-folder with held-out text (default: lm, else mlm)")
     add_training_arguments(parser)
@@ -38,15 +53,25 @@ def add_training_arguments(parser: ArgumentParser) -> None:
     """Arguments of the tasks that train something (taxi1500, sib200, ner, pos, donors)."""
     group = parser.add_argument_group("taxi1500, sib200, ner, pos, donors")
     group.add_argument("--train-language", default="eng_Latn", metavar="LANG", help="language to train on (eng_Latn)")
-    group.add_argument("--probe", action="store_true", help="taxi1500, sib200: logistic regression on frozen vectors, "
-                       "in seconds, instead of fine-tuning")
-    group.add_argument("--max-steps", type=_positive, help="stop fine-tuning after so many updates; records are named "
-                       "like pos-200steps")
+    group.add_argument(
+        "--probe",
+        action="store_true",
+        help="taxi1500, sib200: logistic regression on frozen vectors, in seconds, instead of fine-tuning",
+    )
+    group.add_argument(
+        "--max-steps",
+        type=_positive,
+        help="stop fine-tuning after so many updates; records are named like pos-200steps",
+    )
     group.add_argument("--patience", type=_positive, help="stop after so many evaluations without a better dev score")
     group.add_argument("--target", metavar="LANG", help="donors: the language to find source languages for")
     group.add_argument("--sources", nargs="+", metavar="LANG", help="donors: candidate source languages (default: all)")
-    group.add_argument("--similarity", metavar="FILE", help="donors: a table of similarities between languages to "
-                       "rank by, too (.csv or .tsv, languages in the first row and column)")
+    group.add_argument(
+        "--similarity",
+        metavar="FILE",
+        help="donors: a table of similarities between languages to "
+        "rank by, too (.csv or .tsv, languages in the first row and column)",
+    )
 
 
 def run_eval(arguments: Namespace) -> int:

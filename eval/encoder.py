@@ -17,7 +17,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 from tqdm.auto import tqdm
-from transformers import XLMRobertaConfig, XLMRobertaTokenizerFast
+from transformers import AutoTokenizer, XLMRobertaConfig
 
 from langsamp.eval.packed import Group, packed_hidden_states, plan_batches
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM, LangSAMPModel
@@ -71,7 +71,7 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
     if (folder / "tokenizer.json").is_file():
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     elif (folder / "sentencepiece.bpe.model").is_file():
-        tokenizer = XLMRobertaTokenizerFast.from_pretrained(folder).backend_tokenizer
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False).backend_tokenizer
     else:
         raise FileNotFoundError(f"{folder} has no tokenizer.json or sentencepiece.bpe.model: save the tokenizer there")
     tokenizer.no_padding()
@@ -160,7 +160,7 @@ class Encoder:
         self.source = spec if isinstance(spec, ModelSource) else resolve_model(spec)
         config = read_config(self.source.path)
         self.layers = parse_layers(layers, config.num_hidden_layers)
-        self.max_length = min(max_length, config.max_position_embeddings - config.pad_token_id - 1)
+        self.max_length = min(max_length, config.max_position_embeddings - int(config.pad_token_id or 0) - 1)
         self.tokenizer = load_tokenizer(self.source.path, self.max_length)
         self.model = load_backbone(self.source.path, max(self.layers), DTYPES[dtype]).to(pick_device(device))
         self.pooling, self.special_tokens, self.prefix = pooling, special_tokens, prefix

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from langsamp.runtime import fast_matmul
@@ -60,7 +61,7 @@ def groups_of(lengths: Sequence[int]) -> list[Group]:
 
 
 @torch.inference_mode()
-def packed_hidden_states(model: nn.Module, ids: Sequence[np.ndarray]) -> Iterator[tuple[Tensor, list[Group]]]:
+def packed_hidden_states(model: Any, ids: Sequence[np.ndarray]) -> Iterator[tuple[Tensor, list[Group]]]:
     """Hidden states of texts, layer by layer: first the embeddings' output, then each block's.
 
     `ids` are the token ids of each text, sorted by length; `model` is an XLMRobertaModel (or a subclass) in eval mode.
@@ -90,7 +91,7 @@ def _positions(ids: np.ndarray, pad: int) -> np.ndarray:
     return np.cumsum(real) * real + pad
 
 
-def _block(block: nn.Module, hidden: Tensor, groups: list[Group]) -> Tensor:
+def _block(block: Any, hidden: Tensor, groups: list[Group]) -> Tensor:
     """One layer. The fast kernels only see the linear layers: they keep memory for every shape they meet."""
     attention = block.attention
     with fast_matmul():
@@ -102,7 +103,7 @@ def _block(block: nn.Module, hidden: Tensor, groups: list[Group]) -> Tensor:
         return block.output.LayerNorm(block.output.dense(inner) + mixed)
 
 
-def _attention(attention: nn.Module, query: Tensor, key: Tensor, value: Tensor, groups: list[Group]) -> Tensor:
+def _attention(attention: Any, query: Tensor, key: Tensor, value: Tensor, groups: list[Group]) -> Tensor:
     """Multi-head self-attention within each text: (tokens, hidden) -> (tokens, hidden)."""
     heads, size = attention.num_attention_heads, attention.attention_head_size
     mixed = torch.zeros_like(query).view(-1, heads, size)

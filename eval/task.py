@@ -99,7 +99,11 @@ class Context:
         if layers not in self._encoders:
             self._encoders.clear()  # one model in memory at a time
             self._encoders[layers] = Encoder(
-                self.source, layers, prefix=self.prefix, dtype=self.dtype, special_tokens=self.special_tokens,
+                self.source,
+                layers,
+                prefix=self.prefix,
+                dtype=self.dtype,
+                special_tokens=self.special_tokens,
                 progress=self.progress,
             )
         return self._encoders[layers]
@@ -112,8 +116,14 @@ class Context:
         """A record of this model for the language `tag` (None: over several languages)."""
         language, script = split_code(tag) if tag else (None, None)
         return Record(
-            task=task, language=language, script=script, metric=metric, value=value, model=self.source.name,
-            revision=self.source.revision, **fields,
+            task=task,
+            language=language,
+            script=script,
+            metric=metric,
+            value=value,
+            model=self.source.name,
+            revision=self.source.revision,
+            **fields,
         )
 
 

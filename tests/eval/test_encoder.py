@@ -195,3 +195,20 @@ def test_other_models_and_folders_are_refused(tiny_xlmr_dir, tiny_tokenizer_dir,
         Encoder(tiny_xlmr_dir, (1,), "max")
     with pytest.raises(ValueError, match="dtype"):
         Encoder(tiny_xlmr_dir, (1,), dtype="int8")
+
+
+def test_a_sentencepiece_model_will_do_as_tokenizer(tiny_xlmr_dir, tmp_path):
+    """Older checkpoints, like the first XLM-R uploads, have no tokenizer.json."""
+    spm = pytest.importorskip("sentencepiece")
+    folder = copy_of(tiny_xlmr_dir, tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    lines = [f"the {a} by the {b}" for a in ("house", "dog", "sun") for b in ("river", "tree", "road")]
+    prefix = str(folder / "sentencepiece.bpe")
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines * 5), model_prefix=prefix, vocab_size=60, hard_vocab_limit=False, minloglevel=2
+    )
+    encoder = Encoder(folder, (1,))
+    ids = encoder.tokenize(["the house by the river"])[0]
+    assert (ids[0], ids[-1]) == (0, 2)
+    assert encoder.tokenizer.decode(ids.tolist()) == "the house by the river"
