@@ -81,7 +81,7 @@ def _summary(meta: dict[str, Any]) -> str:
         f"{len(rows)} languages, {total('documents'):,} documents, {total('bytes') / 1e6:,.1f} MB of text",
         f"{tokens:,} tokens in {total('blocks'):,} blocks of {meta['block_size']}, "
         f"{total('heldout_blocks'):,} blocks held out",
-        f"{total('unknown') / max(tokens, 1):.2%} of the tokens are unknown to the tokenizer {meta['tokenizer']['name']}",
+        f"{total('unknown') / max(tokens, 1):.2%} of the tokens are unknown to {meta['tokenizer']['name']}",
     ]
     foreign = {name: row["unknown"] / max(row["tokens"], 1) for name, row in rows.items()}
     worst = sorted((name for name in foreign if foreign[name] > 0.05), key=lambda name: -foreign[name])
