@@ -23,7 +23,7 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
         for key, value in attributes.items()
         if value is not None
     )
-    return Markup(f"<{name}{shown}>{join(children)}</{name}>")
+    return Markup(f"<{name}{shown}>" if name == "img" else f"<{name}{shown}>{join(children)}</{name}>")
 
 
 def join(parts: Iterable[object]) -> Markup:
@@ -50,13 +50,13 @@ class Scale(NamedTuple):
         return [round(i * step, 10) for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
 
-def scale(values: Iterable[float], *, zero: bool = False, least: float = 1e-6, margin: float = 0.04) -> Scale:
+def scale(values: Iterable[float], *, zero: bool = False, margin: float = 0.04) -> Scale:
     """An axis that holds the values with some room, from round to round number; `zero` puts 0 on it."""
     found = [*values, *([0.0] if zero else [])]
     low, high = (min(found), max(found)) if found else (0.0, 1.0)
-    room = max((high - low) * margin, least)
-    bottom = low if zero and low == 0 else low - room
-    top = high if zero and high == 0 else high + room
+    room = (high - low) * margin or max(abs(high) * 0.05, 0.05)
+    bottom = low if zero and low == 0 < high else low - room
+    top = high if zero and high == 0 > low else high + room
     step = _round_step((top - bottom) / 8)
     return Scale(math.floor(bottom / step + 1e-9) * step, math.ceil(top / step - 1e-9) * step)
 

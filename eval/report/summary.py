@@ -57,7 +57,7 @@ def _lead(page: Page, found: Sequence[Comparison], system: System) -> str:
         return f"{b} is better than {a} on {better} of {total}; {said}."
     if verdicts["worse"] == len(found):
         return f"{b} is worse than {a} on {'all ' if len(found) > 1 else ''}{total}."
-    return f"{b} is not shown to be better than {a} on any of {total}: {said}."
+    return f"{b} is not shown to be better than {a} on {f'any of {total}' if len(found) > 1 else total}: {said}."
 
 
 def _mood(verdict: str) -> str:
