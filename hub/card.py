@@ -182,10 +182,8 @@ def read_written(card: str, where: str) -> tuple[dict[str, Any], dict[str, str]]
 def facts_table(training: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The cost of a run as (what, how much), from the keys of training.json that are there."""
     rows = [(title, _show(training[key], unit)) for key, title, unit in _FACTS if training.get(key) is not None]
-    for name, value in _mapping(training.get("losses")).items():
-        if isinstance(value, (int, float)):
-            rows.append((f"{str(name).replace('_', ' ')} loss", f"{value:.4f}"))
-    return rows
+    losses = _mapping(training.get("losses"))
+    return rows + [(title, f"{losses[key]:.4f}") for key, title in _LOSSES if isinstance(losses.get(key), (int, float))]
 
 
 def settings_table(training: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -206,6 +204,15 @@ _FACTS = (
     ("seed", "seed", ""),
     ("started", "started", ""),
     ("finished", "finished", ""),
+)
+
+
+_LOSSES = (
+    ("first", "training loss, first"),
+    ("last", "training loss, last"),
+    ("heldout_loss", "held-out loss"),
+    ("heldout_loss_missing", "held-out loss, not told the language"),
+    ("heldout_loss_wrong", "held-out loss, told a wrong language"),
 )
 
 

@@ -23,10 +23,14 @@ TASKS = {
     "sib200": "Topic classification, SIB-200",
     "ner": "Named entities",
     "pos": "Parts of speech",
+    "sr-cldr": "Sentence retrieval, CLDR phrases",
     "lm": "Masked language modelling",
     "neutrality": "Language neutrality",
+    "embedding-map": "Map of the language vectors",
     "donors": "Choice of the source language",
 }
+
+HEADLINES = ("acc@10", "macro_f1", "f1", "loss")  # shown first in the table of all languages
 
 Group = tuple[str, str, str, int, str, str]  # task, metric, direction, layer, source, model
 
@@ -60,15 +64,16 @@ def format_value(metric: str, value: float) -> str:
 def scores(records: Iterable[Record]) -> tuple[list[Score], int]:
     """The evaluation table, and how many rows were left out because other layers stand for them.
 
-    Seeds are averaged within a language first, then languages are averaged with equal weight (paper.md, section 3). The
-    95 % interval is the percentile bootstrap over languages; a number over several languages keeps its own interval.
+    Seeds are averaged within a language first, then languages are averaged with equal weight, as in the paper. The 95 %
+    interval is the percentile bootstrap over languages; a number over several languages keeps its own interval. Where
+    several models have a row, it is over the languages that all of them have.
     """
     groups: dict[Group, list[Record]] = defaultdict(list)
     for record in records:
         metric, _ = base_metric(record.metric)
         groups[_group(record, metric)].append(record)
-    kept = _one_layer(sorted(groups))
-    return [_score(group, groups[group]) for group in kept], len(groups) - len(kept)
+    kept = _one_layer(sorted(groups, key=_order))
+    return [_score(group, _common(group, groups)) for group in kept], len(groups) - len(kept)
 
 
 def by_language(records: Iterable[Record], limit: int = 8) -> tuple[list[str], dict[str, list[str]]]:
@@ -77,10 +82,13 @@ def by_language(records: Iterable[Record], limit: int = 8) -> tuple[list[str], d
     for record in records:
         if record.code and base_metric(record.metric)[1] is None:
             values[record.code][_group(record, record.metric)].append(record.value)
-    columns = _one_layer(sorted({group for row in values.values() for group in row}))[:limit]
-    titles = [" ".join(str(part) for part in (group[0], group[1], group[2], group[5]) if part) for group in columns]
-    if len({group[5] for group in columns}) == 1:
-        titles = [" ".join(part for part in group[:3] if part) for group in columns]
+    columns = _one_layer(sorted({group for row in values.values() for group in row}, key=_order))
+    columns = sorted(columns, key=lambda group: group[1] not in HEADLINES)[:limit]
+    several = len({group[5] for group in columns}) > 1
+    titles = [
+        " ".join(part for part in (task, metric, arrow(direction), model if several else "") if part)
+        for task, metric, direction, _, _, model in columns
+    ]
     table = {
         code: [format_value(group[1], float(np.mean(row[group]))) if group in row else "" for group in columns]
         for code, row in sorted(values.items())
@@ -110,6 +118,25 @@ def _group(record: Record, metric: str) -> Group:
     return record.task, metric, record.direction or "", layer, record.source or "", record.model
 
 
+def arrow(direction: str) -> str:
+    """``en->x`` with a real arrow."""
+    return direction.replace("->", "→")
+
+
+def _order(group: Group) -> tuple[Any, ...]:
+    """Sorts by task, measure (``acc@5`` before ``acc@10``), setting, model."""
+    task, metric, direction, layer, source, model = group
+    name, _, number = metric.partition("@")
+    return task, name, int(number) if number.isdigit() else 0, metric, direction, layer, source, model
+
+
+def _common(group: Group, groups: Mapping[Group, list[Record]]) -> list[Record]:
+    """The records of a group, of those languages only that every model with this row has."""
+    rivals = [records for other, records in groups.items() if other[:5] == group[:5]]
+    shared = set.intersection(*({record.code for record in records} for records in rivals))
+    return [record for record in groups[group] if record.code in shared] if shared else groups[group]
+
+
 def _one_layer(groups: list[Group]) -> list[Group]:
     """Where more than two layers were measured, keep the paper's layer, or the last one."""
     layers: dict[tuple[Any, ...], list[int]] = defaultdict(list)
@@ -127,7 +154,9 @@ def _one_layer(groups: list[Group]) -> list[Group]:
 def _score(group: Group, records: list[Record]) -> Score:
     task, metric, direction, layer, source, model = group
     setting = ", ".join(
-        part for part in (direction, f"layer {layer}" if layer >= 0 else "", f"from {source}" if source else "") if part
+        part
+        for part in (arrow(direction), f"layer {layer}" if layer >= 0 else "", f"from {source}" if source else "")
+        if part
     )
     seeds: dict[str, list[float]] = defaultdict(list)
     bounds: dict[str, list[float]] = defaultdict(list)

@@ -65,7 +65,7 @@ def checkpoint(tmp_path):
         "steps": 20000,
         "tokens": 10485760000,
         "seconds": 93784.2,
-        "losses": {"first": 2.91, "last": 1.8765},
+        "losses": {"first": 2.91, "last": 1.8765, "heldout_loss": 1.9},
         "settings": {"learning_rate": 5e-5, "alpha": 0.3, "output_dir": "/home/jane.doe/out", "fp16": True},
         "sampling": sampling,
     }
@@ -119,7 +119,7 @@ def test_evaluation_table_by_hand(checkpoint):
     assert row[5].startswith("61.0 (")
     assert row[6:8] == ["hin_Deva 31.0", "deu_Latn 81.0"]
     tatoeba = [cell.strip() for cell in table["Sentence retrieval, Tatoeba"].split("|")]
-    assert tatoeba[3] == "en-&gt;x, layer 8"
+    assert tatoeba[3] == "en→x, layer 8"
     assert tatoeba[5] == "50.0 (45.1–54.9)"  # one language: the interval that was measured
     assert "| Masked language modelling | loss |  |  | 1.235 |" in table["Masked language modelling"]
 
@@ -131,6 +131,21 @@ def test_lowest_language_of_a_loss_is_the_one_with_the_highest_value():
     ]
     (score,), _ = scores(records)
     assert (score.worst, score.best) == ("rus 3.000", "deu 1.000")
+
+
+def test_models_are_compared_on_the_languages_that_all_have():
+    def record(model, code, value):
+        return Record(task="ner", language=code, metric="f1", value=value, model=model)
+
+    measured = [("a", "deu", 0.2), ("a", "rus", 0.4), ("a", "hin", 0.9), ("b", "deu", 0.1), ("b", "rus", 0.1)]
+    first, second = scores([record(*row) for row in measured])[0]
+    assert (first.model, first.languages, round(first.mean, 9)) == ("a", 2, 0.3)
+    assert (second.model, second.languages) == ("b", 2)
+
+
+def test_measures_come_in_the_order_of_their_numbers():
+    records = [Record(task="t", language="deu", metric=f"acc@{k}", value=0.5, model="m") for k in (10, 1, 5)]
+    assert [score.metric for score in scores(records)[0]] == ["acc@1", "acc@5", "acc@10"]
 
 
 def test_what_a_person_wrote_is_kept(checkpoint):
