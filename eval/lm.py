@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -43,6 +44,10 @@ class MaskedLM:
     def languages(self, context: Context) -> list[str]:
         """Tags with text."""
         return context.data.languages(_folder(context))
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """What the numbers depend on besides the run's settings."""
+        return {"text": _folder(context), "sentences": _limit(context)}
 
     def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
         """One unit a language and seed."""
@@ -114,9 +119,8 @@ class Scorer:
     def _texts(self, tag: str) -> list[np.ndarray]:
         """Token ids of the first texts of a language, without blank ones."""
         folder = _folder(self.context)
-        limit = int(self.context.options.get("sentences") or SENTENCES)
         texts = [text for text in self.context.data.rows(folder, tag, ["text"], "test")["text"] if text.strip()]
-        found = self.tokenizer.encode_batch_fast([clean_text(text) for text in texts[:limit]])
+        found = self.tokenizer.encode_batch_fast([clean_text(text) for text in texts[: _limit(self.context)]])
         ids = [np.array(encoding.ids, dtype=np.int32) for encoding in found]
         ids = [text for text in ids if not self.special.issuperset(text.tolist())]
         if not ids:
@@ -165,6 +169,11 @@ class Scorer:
 def _folder(context: Context) -> str:
     """The folder of held-out text."""
     return str(context.options.get("text") or ("lm" if context.data.folders("lm") else "mlm"))
+
+
+def _limit(context: Context) -> int:
+    """Most sentences of a language."""
+    return int(context.options.get("sentences") or SENTENCES)
 
 
 LM = MaskedLM()

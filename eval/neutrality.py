@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,10 @@ class Neutrality:
         """Tags of the parallel folder, English among them."""
         return context.data.languages(_folder(context))
 
+    def settings(self, context: Context) -> dict[str, Any]:
+        """What the numbers depend on besides the run's settings and the set of languages."""
+        return {"parallel": _folder(context), "sentences": _limit(context)}
+
     def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
         """One unit a layer, with the numbers of all languages; one for each language that has too few sentences."""
         sample = Sample.draw(context, languages)
@@ -90,7 +95,7 @@ class Sample:
 
         Raises DataError if fewer than two languages have `FEWEST` of them.
         """
-        limit = int(context.options.get("sentences") or SENTENCES)
+        limit = _limit(context)
         folder = _folder(context)
         texts = {}
         for tag in languages:
@@ -181,6 +186,11 @@ def _folder(context: Context) -> str:
     """The parallel folder asked for, else the first there is."""
     given = context.options.get("parallel")
     return str(given or next((name for name in FOLDERS if context.data.folders(name)), FOLDERS[0]))
+
+
+def _limit(context: Context) -> int:
+    """Most sentences of a language."""
+    return int(context.options.get("sentences") or SENTENCES)
 
 
 NEUTRALITY = Neutrality()

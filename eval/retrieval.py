@@ -75,8 +75,11 @@ class Retrieval:
     english_in_file: bool
 
     def languages(self, context: Context) -> list[str]:
-        """All tags of the folder but English."""
-        return [tag for tag in context.data.languages(self.folder) if tag != ENGLISH]
+        """All tags of the folder but English, which must be there unless it stands beside the sentences."""
+        found = context.data.languages(self.folder)
+        if not self.english_in_file and ENGLISH not in found:
+            raise DataError(f"{self.folder} has no {ENGLISH}, the language to search with")
+        return [tag for tag in found if tag != ENGLISH]
 
     def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
         """One unit a language, with all layers, directions and metrics."""

@@ -6,19 +6,15 @@ One run directory holds `results.jsonl` (the records) and `run.json` (settings, 
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 from tqdm.auto import tqdm
 
 from langsamp.eval import records
 from langsamp.eval.data import DataError
+from langsamp.eval.settings import check_settings, save_coverage
 from langsamp.eval.task import Context, Coverage, Task, Unit, choose_languages
-from langsamp.runtime import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +32,6 @@ TASKS: dict[str, str] = {
     "donors": "donors:DONORS",
     "embedding-map": "embedding_map:EMBEDDING_MAP",
 }
-SETTINGS = "run.json"
 
 
 def load_task(name: str) -> Task:
@@ -56,13 +51,13 @@ def run(context: Context, tasks: Sequence[str], languages: Sequence[str] | None 
     has no language at all.
     """
     objects = [load_task(name) for name in tasks]
-    _check_settings(context)
+    check_settings(context, objects)
     done = records.Done(context.output)
     found = []
     for task in objects:
         chosen, coverage = choose_languages(task.name, task.languages(context), languages)
         _run_task(task, context, chosen, coverage, done)
-        _save_coverage(context, coverage)
+        save_coverage(context.output, coverage)
         found.append(coverage)
     return found
 
@@ -96,41 +91,3 @@ def _compute(unit: Unit, done: records.Done) -> list[records.Record]:
     if given != promised:
         raise RuntimeError(f"a task gave other records than it promised: {sorted(map(str, given ^ promised))}")
     return [record for record in found if record not in done]
-
-
-def _check_settings(context: Context) -> None:
-    """One run directory holds one model under one set of settings: what would silently change a number is compared."""
-    path = context.output / SETTINGS
-    settings = {
-        "model": context.source.name,
-        "revision": context.source.revision,
-        "prefix": context.prefix,
-        "dtype": context.dtype,
-        "special_tokens": context.special_tokens,
-        "data": context.data.root.resolve().name if context.data.root else "hub",
-    }
-    known = _read_settings(path)
-    for name, value in settings.items():
-        if name in known.get("settings", settings) and known.get("settings", settings)[name] != value:
-            raise ValueError(
-                f"{context.output} holds a run with {name}={known['settings'][name]!r}, not {value!r}; "
-                "choose another --output"
-            )
-    known["settings"] = settings
-    atomic_write(path, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
-
-
-def _save_coverage(context: Context, coverage: Coverage) -> None:
-    path = context.output / SETTINGS
-    known = _read_settings(path)
-    known.setdefault("coverage", {})[coverage.task] = asdict(coverage)
-    atomic_write(path, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); remove it to start over") from error

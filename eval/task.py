@@ -48,7 +48,10 @@ class Unit:
 
 
 class Task(Protocol):
-    """One evaluation. `languages` lists the tags (`deu_Latn`) that the data has; `units` may share state lazily."""
+    """One evaluation. `languages` lists the tags (`deu_Latn`) that the data has; `units` may share state lazily.
+
+    If its numbers depend on options, a third method `settings(context)` gives those: see eval/settings.py.
+    """
 
     name: str
 
@@ -136,10 +139,13 @@ class Coverage:
     missing: dict[str, str] = field(default_factory=dict)
 
     def line(self) -> str:
-        """`sib200: 2 of 3 languages; missing: abc_Latn (no data)`."""
+        """`sib200: 2 of 4 languages; missing: abc_Latn, xyz_Latn (no data)`."""
         text = f"{self.task}: {len(self.asked) - len(self.missing)} of {len(self.asked)} languages"
-        if self.missing:
-            text += "; missing: " + ", ".join(f"{tag} ({why})" for tag, why in self.missing.items())
+        reasons: dict[str, list[str]] = {}
+        for tag, why in self.missing.items():
+            reasons.setdefault(why, []).append(tag)
+        if reasons:
+            text += "; missing: " + "; ".join(f"{', '.join(tags)} ({why})" for why, tags in reasons.items())
         return text
 
 

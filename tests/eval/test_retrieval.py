@@ -166,6 +166,12 @@ def test_files_that_are_not_parallel(bible):
         SR_BIBLE.pairs(EvalData(bible), "ron_Latn")
 
 
+def test_english_must_be_there(bible, tiny_model_dir):
+    (bible / "bible_retrieval/eng_Latn.parquet").unlink()
+    with pytest.raises(DataError, match="bible_retrieval has no eng_Latn"):
+        SR_BIBLE.languages(context(tiny_model_dir, bible))
+
+
 def test_tatoeba_takes_its_translations_from_the_same_file(tmp_path, tiny_model_dir):
     write(
         tmp_path / "tatoeba",

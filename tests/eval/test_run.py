@@ -141,14 +141,32 @@ def test_choosing_languages():
     assert choose_languages("t", present, ["sr-Cyrl", "zho_Hani", "sr-Cyrl"])[0] == ["srp_Cyrl", "zho_Hani"]
 
 
-def test_one_folder_holds_one_model_and_one_set_of_settings(task, context):
+def test_one_folder_holds_one_model_and_one_set_of_settings(task, context, monkeypatch):
     runner.run(context, ["count"])
     for change in ({"prefix": "query: "}, {"dtype": "bfloat16"}, {"source": ModelSource(Path("."), "other")}):
         with pytest.raises(ValueError, match="choose another --output"):
             runner.run(replace(context, **change), ["count"])
+    monkeypatch.setattr(Count, "settings", lambda self, context: context.options, raising=False)
+    runner.run(replace(context, options={"text": "mlm"}), ["count"])
+    with pytest.raises(ValueError, match="holds a run with count: text 'mlm', not 'lm'; choose another --output"):
+        runner.run(replace(context, options={"text": "lm"}), ["count"])
     (context.output / "run.json").write_text("{broken")
     with pytest.raises(ValueError, match=r"run\.json is not JSON"):
         runner.run(context, ["count"])
+
+
+def test_a_retrained_model_in_the_same_folder_is_noticed(task, context):
+    weights = context.source.path / "model.safetensors"
+    weights.write_bytes(bytes(10_000))
+    runner.run(context, ["count"])
+    weights.write_bytes(bytes(9_999) + b"1")
+    with pytest.raises(ValueError, match=r"holds a run with weights .* choose another --output"):
+        runner.run(context, ["count"])
+
+
+def test_coverage_groups_the_reasons():
+    coverage = Coverage("t", ["a", "b", "c", "d"], {"a": "no data", "c": "broken", "d": "no data"})
+    assert coverage.line() == "t: 1 of 4 languages; missing: a, d (no data); c (broken)"
 
 
 def test_a_task_must_keep_its_promise(task, context, monkeypatch):
