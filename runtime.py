@@ -58,7 +58,7 @@ def resolve_model(spec: str | os.PathLike[str]) -> ModelSource:
         problems = damaged(path)
         if problems:
             raise RuntimeError(
-                f"{path} is not a whole checkpoint ({next(iter(problems.values()))}): saving or copying was interrupted, "
+                f"{path} is not a whole checkpoint ({next(iter(problems.values()))}): saving or copying was cut off, "
                 f"or a file was changed; restore it or, if the change is yours, delete {path / MANIFEST_NAME}."
             )
         return ModelSource(path, path.resolve().name)

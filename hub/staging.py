@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import get_token
 from safetensors import SafetensorError, safe_open
 
-from langsamp.manifest import MANIFEST_NAME, is_loaded, measure, read_manifest
+from langsamp.manifest import MANIFEST_NAME, damaged
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 MODEL = (
@@ -75,8 +75,8 @@ def stage(folder: str | os.PathLike[str]) -> list[Staged]:
         raise FileNotFoundError(f"there is no folder {root} to push.")
     names = [name for name in _files(root) if any(matches(name, pattern) for pattern in (*MODEL, *DOCUMENTS))]
     names += [name for name in _code(root) if name not in names]
-    _check_weights(root, names)
     _check_unfinished(root)
+    _check_weights(root, names)
     staged = [Staged(name, root / name) for name in sorted(names)]
     for file in staged:
         _check_secrets(file)
@@ -161,16 +161,12 @@ def _check_weights(root: Path, names: list[str]) -> None:
 
 def _check_unfinished(root: Path) -> None:
     """What is loaded must be as the folder's manifest says, if there is one; documents may have been written since."""
-    if not (root / MANIFEST_NAME).is_file():
-        return
-    for name, entry in read_manifest(root).items():
-        actual = measure(root / name) if is_loaded(name) and (root / name).is_file() else None
-        if is_loaded(name) and actual != entry:
-            state = "is missing" if actual is None else "is not the file that was saved"
-            raise ValueError(
-                f"{root / name} {state}, says {MANIFEST_NAME}: saving was interrupted, or the file was changed later. "
-                f"If the change is yours, delete {root / MANIFEST_NAME} and push again."
-            )
+    problems = damaged(root)
+    if problems:
+        raise ValueError(
+            f"{root} is not a whole checkpoint ({next(iter(problems.values()))}): saving or pulling was interrupted, "
+            f"or a file was changed; if the change is yours, delete {root / MANIFEST_NAME} and push again."
+        )
 
 
 def _check_secrets(file: Staged) -> None:

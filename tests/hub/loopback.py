@@ -2,13 +2,13 @@
 
 A fault is ``Fault(match, kind, method=None, times=1)``; `match` is a regular expression searched in the path. Kinds:
 
-    500, 502, 503 ...  answered with this status (429 with Retry-After: 1); the request is not carried out
+    500, 502, 503 ...  answered with this status (429 with Retry-After: 7); the request is not carried out
     drop               the connection closes, nothing is carried out
     lost               the request IS carried out, then answered 503
     lost-drop          the request IS carried out, then the connection closes
     truncate           half of a download, then the connection closes
     corrupt            one byte of a download differs; length and ETag stay
-    hang               waits until `hub.release` is set (the client is killed meanwhile)
+    hang               waits until `hub.release` is set (the client is killed meanwhile); nothing is carried out
     moved              somebody else commits to the branch first; then the request is carried out
 """
 
@@ -44,6 +44,7 @@ class Fault:
     kind: str | int
     method: str | None = None
     times: int = 1
+    after: str | None = None  # only once a request has matched this
 
 
 @dataclass
@@ -131,8 +132,10 @@ class Handler(BaseHTTPRequestHandler):
         if self.fault == "hang":
             self.hub.hanging.set()
             self.hub.release.wait(60)
+            self.hang_up()
+            return
         if isinstance(self.fault, int):
-            self.reply(self.fault, {"error": "planned fault"}, {"Retry-After": "1"} if self.fault == 429 else {})
+            self.reply(self.fault, {"error": "planned fault"}, {"Retry-After": "7"} if self.fault == 429 else {})
             return
         if self.fault == "moved":
             self.hub.move_branches()
@@ -417,7 +420,8 @@ class LoopbackHub(ThreadingHTTPServer):
 
     def take_fault(self, method: str, path: str) -> str | int | None:
         for fault in self.faults:
-            if fault.times > 0 and fault.method in (None, method) and re.search(fault.match, path):
+            ready = fault.after is None or len(self.requests(fault.after)) > 0
+            if ready and fault.times > 0 and fault.method in (None, method) and re.search(fault.match, path):
                 fault.times -= 1
                 return fault.kind
         return None
