@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from langsamp.language_codes import nearest
+
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``langsamp prepare``."""
@@ -140,6 +142,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
     Building them imports torch and transformers, which would make every other command wait.
     """
+    parser.usage = "%(prog)s [RECIPE] [options]"
     parser.add_argument("recipe", nargs="?", help="YAML file of settings, like recipes/tiny.yaml; options override it")
     parse: Callable[..., Any] = parser.parse_known_args
 
@@ -147,7 +150,12 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         if not parser.get_default("with_options"):
             parser.set_defaults(with_options=True)
             _add_options(parser)
-        return parse(*args, **kwargs)
+        namespace, rest = parse(*args, **kwargs)
+        wrong = next((word.partition("=")[0] for word in rest if word.startswith("--")), None)
+        if wrong:
+            known = [option for action in parser._actions for option in action.option_strings if "_" not in option]
+            parser.error(f"there is no option {wrong}; nearest: {', '.join(nearest(wrong, known))}")
+        return namespace, rest
 
     parser.parse_known_args = parse_known_args  # type: ignore[method-assign]
 
@@ -162,7 +170,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         ("settings of the run", PretrainSettings),
         ("transformers.TrainingArguments", TrainingArguments),
     ):
-        options: Any = HfArgumentParser([fields], add_help=False)  # type: ignore[list-item]
+        options = HfArgumentParser([fields], add_help=False)  # type: ignore[list-item]
         options._optionals.title = title
         for action in options._actions:
             action.default, action.required = argparse.SUPPRESS, False
