@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from tqdm.auto import tqdm
 
 from .corpus import Corpus, Part
 from .ledger import LanguageWriter, Totals
-from .segment import Encoded, Worker, encode_chunk, start_worker
+from .segment import Encoded, Worker, encode_chunk, forget_worker, load_worker, start_worker
 from .store import TOKEN
 
 log = logging.getLogger(__name__)
@@ -72,12 +73,7 @@ class Pipeline:
         with ExitStack() as stack:
             stack.callback(self._all.close)
             stack.callback(self._one.close)
-            if num_proc == 1:
-                encode = _in_this_process(Worker(*worker))
-            else:
-                pool = ProcessPoolExecutor(num_proc, multiprocessing.get_context("spawn"), start_worker, worker)
-                stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-                encode = _in_a_pool(pool)
+            encode = _in_this_process(worker) if num_proc == 1 else _in_a_pool(worker, num_proc, stack)
             try:
                 self._in_order(self._steps(languages, encode), 2 * num_proc + 2)
             except BrokenProcessPool as error:
@@ -196,11 +192,21 @@ def _chunks(documents: Iterator[str]) -> Iterator[list[str]]:
         yield chunk
 
 
-def _in_a_pool(pool: ProcessPoolExecutor) -> Encode:
+def _in_a_pool(worker: tuple[str, bool, int | None], num_proc: int, stack: ExitStack) -> Encode:
+    """Start the worker processes; they end with the stack."""
+    forks = sys.platform == "linux"  # elsewhere forking is unsafe or impossible, and each process loads its own
+    if forks:
+        load_worker(*worker)
+        stack.callback(forget_worker)
+    context = multiprocessing.get_context("fork" if forks else "spawn")
+    pool = ProcessPoolExecutor(num_proc, context, start_worker, () if forks else worker)
+    stack.callback(pool.shutdown, wait=True, cancel_futures=True)
     return lambda documents, share: pool.submit(encode_chunk, documents, share)
 
 
-def _in_this_process(worker: Worker) -> Encode:
+def _in_this_process(arguments: tuple[str, bool, int | None]) -> Encode:
+    worker = Worker(*arguments)
+
     def encode(documents: list[str], share: float) -> Future[Encoded]:
         done: Future[Encoded] = Future()
         done.set_result(worker(documents, share))

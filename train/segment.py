@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import Unigram
 
 _MARK = "\x00"  # stands between documents while they are looked up together
-_LIMIT = 1_000_000  # words kept, about 200 MB; then the cache starts anew
+_LIMIT = 500_000  # words kept, about 100 MB; then the cache starts anew
 _LONG = 40  # characters; longer words hardly ever come again
 _UNSPACED = 16  # mean characters a word from which a cache does not pay (Thai, Chinese, ...)
 
@@ -224,14 +224,30 @@ def _stored(tokens: bytes) -> bytes:
 _worker: Worker | None = None
 
 
-def start_worker(tokenizer: str, cached: bool, unknown: int | None) -> None:
-    """Set a worker process up. It ends itself when its parent is gone, even by SIGKILL."""
+def load_worker(tokenizer: str, cached: bool, unknown: int | None) -> None:
+    """Make this process's worker. Done before forking, the children share its 300 MB (XLM-R's vocabulary)."""
     global _worker
+    _worker = Worker(tokenizer, cached, unknown)
+
+
+def forget_worker() -> None:
+    """Free this process's worker."""
+    global _worker
+    _worker = None
+
+
+def start_worker(*arguments: Any) -> None:
+    """Set a worker process up; it ends itself when its parent is gone, even by SIGKILL.
+
+    Args:
+        arguments: those of :func:`load_worker`, if this process was not forked from one that has loaded it.
+    """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a process: the processes are the parallelism
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _worker = Worker(tokenizer, cached, unknown)
+    if arguments:
+        load_worker(*arguments)
 
 
 def _end_with(parent: Any) -> None:
