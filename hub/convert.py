@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import string
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,16 +167,35 @@ def _row_names(official: Official, folder: Path, ids: str | Path | None) -> tupl
     shipped = (official_languages(), official_scripts())
     names = []
     for part, (key, kind) in enumerate(((LANG_TABLE, "languages"), (SCRIPT_TABLE, "scripts"))):
-        table = official.state.get(key)
-        codes = [] if table is None else (given or shipped)[part]
-        if table is not None and len(codes) != len(table):
-            whose = f"{where} lists" if given else "the official lists have"
-            raise ValueError(
-                f"the table {key} has {len(table)} rows, but {whose} {len(codes)} {kind}; give the code of every row "
-                'with --ids FILE, JSON {"languages": [...], "scripts": [...]} in the order of the ids.'
-            )
-        names.append(codes)
+        rows = len(official.state.get(key, ()))
+        codes = shipped[part] if given is None else given[part]
+        if rows and given is None and rows != len(codes):
+            codes = private_codes(kind, rows)
+        if rows and rows != len(codes):
+            raise ValueError(f"the table {key} has {rows} rows, but {where} lists {len(codes)} {kind}.")
+        names.append(codes if rows else [])
     return names[0], names[1]
+
+
+def private_codes(kind: str, rows: int) -> list[str]:
+    """Names for rows of which nobody says what they stand for: the codes that ISO leaves for private use.
+
+    Raises:
+        ValueError: there are more rows than such codes (520 languages, 50 scripts).
+    """
+    letters = string.ascii_lowercase
+    first, second, third = ("q", letters[:20], letters) if kind == "languages" else ("Qa", "ab", letters)
+    codes = [first + b + c for b in second for c in third][: 520 if kind == "languages" else 50]
+    if rows > len(codes):
+        raise ValueError(
+            f"the table of {kind} has {rows} rows, not the official number; give the code of every row with --ids "
+            'FILE, JSON {"languages": [...], "scripts": [...]} in the order of the ids.'
+        )
+    logger.warning(
+        "the %d rows of the table of %s are not the official ones: they are named by private codes, %s to %s; give "
+        "their names with --ids", rows, kind, codes[0], codes[rows - 1],
+    )  # fmt: skip
+    return codes[:rows]
 
 
 def _untrained(official: Official, languages: list[str], scripts: list[str]) -> list[str]:

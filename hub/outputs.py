@@ -28,8 +28,9 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        for weights in temporary.glob("*.safetensors"):  # safetensors writes for the owner only
-            weights.chmod((temporary / "config.json").stat().st_mode)
+        for path in temporary.rglob("*.*"):  # safetensors and onnx write for the owner only
+            if path.is_file():
+                path.chmod((temporary / "config.json").stat().st_mode)
         write_manifest(temporary)
         if target.is_dir():
             target.rmdir()

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
-from langsamp.hub.convert import convert
+from langsamp.hub.convert import convert, private_codes
 from langsamp.hub.official_ids import official_languages, official_scripts, read_id_lists
 from langsamp.manifest import verify_manifest
 
@@ -246,10 +246,8 @@ def test_untrained_rows_are_named(tmp_path):
     assert convert(str(tmp_path / "in"), tmp_path / "out").untrained == [codes[0], codes[7], codes[609], "Copt"]
 
 
-def test_other_tables_need_their_lists(tmp_path):
+def test_other_tables_with_their_lists(tmp_path):
     model, lang, script = official(tmp_path / "in", lang=3, script=2)
-    with pytest.raises(ValueError, match=r"has 3 rows, but the official lists have 610 languages; give .* --ids FILE"):
-        convert(str(tmp_path / "in"), tmp_path / "out")
     lists = tmp_path / "ids.json"
     lists.write_text(json.dumps({"languages": ["zul", "aak", "deu"], "scripts": ["Latn", "Cyrl"]}))
     convert(str(tmp_path / "in"), tmp_path / "out", ids=lists)
@@ -259,6 +257,21 @@ def test_other_tables_need_their_lists(tmp_path):
     lists.write_text(json.dumps({"languages": ["zul", "aak"], "scripts": ["Latn", "Cyrl"]}))
     with pytest.raises(ValueError, match=r"3 rows, but .* lists 2 languages"):
         convert(str(tmp_path / "in"), tmp_path / "out2", ids=lists)
+
+
+def test_other_tables_without_lists_get_private_codes(tmp_path, caplog):
+    model, lang, script = official(tmp_path / "in", lang=28, script=27)
+    convert(str(tmp_path / "in"), tmp_path / "out")
+    loaded, logits = ours(tmp_path / "out")
+    assert loaded.config.languages[:3] == ["und", "qaa", "qab"]
+    assert loaded.config.languages[-1] == "qbb"
+    assert loaded.config.scripts[-1] == "Qaba"
+    assert "give their names with --ids" in caplog.text
+    torch.testing.assert_close(logits, expected(model, lang, script), atol=2e-5, rtol=0)
+    assert (private_codes("languages", 520)[-1], private_codes("scripts", 50)[-1]) == ("qtz", "Qabx")
+    for kind, rows in (("languages", 521), ("scripts", 51)):
+        with pytest.raises(ValueError, match="not the official number; give the code of every row with --ids"):
+            private_codes(kind, rows)
 
 
 def test_id_pickle_beside_the_checkpoint_is_read_without_running_it(tmp_path):
