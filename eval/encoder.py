@@ -84,7 +84,7 @@ def load_backbone(folder: Path, n_layers: int, dtype: torch.dtype = torch.float3
 
     Raises FileNotFoundError if the folder has no safetensors weights, RuntimeError if tensors are missing.
     """
-    model, info = _quietly(LangSAMPModel, folder, num_hidden_layers=n_layers, dtype=dtype)
+    model, info = load_quietly(LangSAMPModel, folder, num_hidden_layers=n_layers, dtype=dtype)
     _check_whole(folder, info["missing_keys"])
     return model.eval()
 
@@ -94,12 +94,12 @@ def load_masked_lm(folder: Path, dtype: torch.dtype = torch.float32) -> LangSAMP
 
     Raises FileNotFoundError if the folder has no safetensors weights, RuntimeError if tensors are missing.
     """
-    model, info = _quietly(LangSAMPForMaskedLM, folder, dtype=dtype)
+    model, info = load_quietly(LangSAMPForMaskedLM, folder, dtype=dtype)
     _check_whole(folder, info["missing_keys"])
     return model.eval()
 
 
-def _quietly(kind: Any, folder: Path, **settings: Any) -> tuple[Any, dict[str, Any]]:
+def load_quietly(kind: Any, folder: Path, **settings: Any) -> tuple[Any, dict[str, Any]]:
     """`from_pretrained` without the report on tensors that are left out on purpose."""
     verbosity, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()

@@ -34,6 +34,7 @@ from transformers import (
     set_seed,
 )
 
+from langsamp.eval.encoder import load_quietly
 from langsamp.eval.predict import Feature, pad_batch, predict
 from langsamp.modeling_langsamp import LangSAMPForSequenceClassification, LangSAMPForTokenClassification
 from langsamp.runtime import ModelSource, atomic_write, fast_matmul, pick_device
@@ -163,19 +164,8 @@ def _new_model(job: Job) -> PreTrainedModel:
     """
     set_seed(job.seed)
     names = dict(enumerate(job.labels))
-    log = logging.getLogger("transformers.modeling_utils")
-    level = log.level
-    log.setLevel(logging.ERROR)  # that the head is new is no news
-    try:
-        model, info = MODELS[job.kind].from_pretrained(
-            job.source.path,
-            num_labels=len(names),
-            id2label=names,
-            label2id={name: number for number, name in names.items()},
-            output_loading_info=True,
-        )
-    finally:
-        log.setLevel(level)
+    settings = {"id2label": names, "label2id": {name: number for number, name in names.items()}}
+    model, info = load_quietly(MODELS[job.kind], job.source.path, num_labels=len(names), **settings)
     lacking = sorted(
         key for key in info["missing_keys"] if not key.startswith("classifier.") and "position_ids" not in key
     )
@@ -268,7 +258,7 @@ class Tuned:
     def model(self) -> PreTrainedModel:
         """The best model in the job's dtype on the device."""
         dtype = torch.bfloat16 if self.job.dtype == "bfloat16" else torch.float32
-        model: PreTrainedModel = MODELS[self.job.kind].from_pretrained(self.trained[0], dtype=dtype)
+        model: PreTrainedModel = load_quietly(MODELS[self.job.kind], self.trained[0], dtype=dtype)[0]
         return model.to(pick_device())  # type: ignore[arg-type]
 
     def predict(self, inputs: Sequence[Sequence[int]]) -> list[np.ndarray]:
