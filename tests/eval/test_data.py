@@ -148,10 +148,31 @@ def test_hub_data_sets_look_like_folders(hub):
 
 
 def test_hub_config_names():
-    assert HubSet("x", config_end="-eng")._tag("deu-eng") == "deu_Latn"
-    assert HubSet("x", config_end="_*")._tag("en_ewt") == "eng_Latn"
-    assert HubSet("x")._tag("eng_Latn") == "eng_Latn"
-    assert HubSet("x")._tag("qq") is None
+    assert hub_data.HUB_SETS["tatoeba"]._tag("deu-eng") == "deu_Latn"
+    assert hub_data.HUB_SETS["pos"]._tag("en_ewt") == "eng_Latn"
+    assert hub_data.HUB_SETS["sib200"]._tag("eng_Latn") == "eng_Latn"
+    assert hub_data.HUB_SETS["ner"]._tag("qq") is None
+
+
+def test_converted_hub_data_are_read_as_parquet(tmp_path, monkeypatch):
+    """Universal Dependencies is a script on the Hub; its conversion has a folder a treebank."""
+    for name in ("de_gsd/test/0000", "de_pud/test/0000", "de_gsd/validation/0000"):
+        save(tmp_path / f"{name}.parquet", tokens=[["a"]], upos=[["NOUN"]])
+    names = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.parquet")]
+    monkeypatch.setattr(hub_data.HfApi, "list_repo_files", lambda self, repo, **rest: [*names, "README.md"])
+    monkeypatch.setattr(hub_data, "hf_hub_download", lambda repo, name, **rest: str(tmp_path / name))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    found = HubSet("x/y", code=lambda config: config.split("_")[0], converted=True)
+    monkeypatch.setitem(hub_data.HUB_SETS, "pos", found)
+    data = EvalData()
+    assert data.languages("pos") == ["deu_Latn"]
+    assert data.rows("pos", "deu_Latn", ["upos"], "test") == {"upos": [["NOUN"], ["NOUN"]]}
+    assert data.rows("pos", "deu_Latn", ["upos"], "dev") == {"upos": [["NOUN"]]}
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"cannot be read from the Hub .*--data DIR"):
+        HubSet(str(tmp_path / "nowhere")).languages()
 
 
 def test_shared_data_is_read(shared):
