@@ -18,6 +18,8 @@ def add_push(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--with-trainer-state", action="store_true", help="also push the newest checkpoint-N, so that others can resume"
     )
+    parser.add_argument("--results", metavar="RUN_DIR", help="an --output of langsamp eval to put into the checkpoint")
+    parser.add_argument("--no-card", action="store_true", help="push README.md as it is, or none")
     parser.add_argument("--dry-run", action="store_true", help="list files and sizes, and push nothing")
     parser.add_argument(
         "--parent-commit", metavar="SHA", help="push only if the branch is at this commit (default: the last one known)"
@@ -26,9 +28,12 @@ def add_push(parser: ArgumentParser) -> None:
 
 def run_push(args: Namespace) -> int:
     """Push a folder."""
+    from langsamp.hub.documents import complete
     from langsamp.hub.staging import left_out
     from langsamp.hub.sync import push
 
+    if not args.dry_run and not args.no_card:
+        complete(args.folder, args.repo, args.results)
     result = push(
         args.folder, args.repo, private=args.private, revision=args.revision, create_pr=args.pr, tag=args.tag,
         with_trainer_state=args.with_trainer_state, dry_run=args.dry_run, parent_commit=args.parent_commit,

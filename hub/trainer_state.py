@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Container
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -90,13 +91,16 @@ def _newest(root: Path) -> Path:
 def _to_safetensors(source: Path, target: Path) -> None:
     """Read a state file without running any code from it, and write it as safetensors."""
     allowed = [np.ndarray, np.dtype, np.dtypes.UInt32DType, _numpy_reconstruct()]
-    with torch.serialization.safe_globals(allowed):  # numpy's random state, as the Trainer itself allows
-        state = torch.load(source, map_location="cpu", weights_only=True)
     tensors: dict[str, torch.Tensor] = {}
     try:
+        with torch.serialization.safe_globals(allowed):  # numpy's random state, as the Trainer itself allows
+            state = torch.load(source, map_location="cpu", weights_only=True)
         structure = json.dumps(_encode(state, tensors))
-    except TypeError as error:
-        raise ValueError(f"{source} holds {error}, which does not go to the Hub; push without trainer state.") from None
+    except (TypeError, RuntimeError, UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[-1] if isinstance(error, TypeError) else "torn, or code in it"
+        raise ValueError(
+            f"{source} does not go to the Hub, which gets tensors and numbers only ({reason}); push without trainer state."
+        ) from None
     save_file(tensors, target, metadata={_STRUCTURE: structure})
 
 

@@ -1,0 +1,54 @@
+"""What a reader of a pushed checkpoint needs beside the weights: its results, its card, the handler for Endpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from langsamp.eval.records import RESULTS
+from langsamp.hub.card import write_card
+from langsamp.hub.outputs import HANDLER, add_handler
+
+_TAKEN = (RESULTS, "report.html", "plots/*.png", "plots/*.svg")
+
+
+def complete(folder: str | os.PathLike[str], repo: str, results: str | os.PathLike[str] | None = None) -> list[str]:
+    """Bring results into a checkpoint folder and write its card from them; names of what was written.
+
+    Only LangSAMP checkpoints get a card and a handler: an exported encoder has a card of its own. What a person wrote
+    into the card is kept.
+
+    Args:
+        folder: the checkpoint.
+        repo: ``user/name``, for the loading examples of the card.
+        results: a run directory of ``langsamp eval``; its records, report and plots replace those in the folder.
+
+    Raises:
+        FileNotFoundError: no such folder, or no records in `results`.
+        ValueError: the card or a file it is made from is malformed.
+    """
+    root, written = Path(folder), []
+    if results is not None:
+        written += _take(Path(results), root)
+    config = root / "config.json"
+    if not config.is_file() or "languages" not in json.loads(config.read_text(encoding="utf-8")):
+        return written
+    if not (root / HANDLER).is_file():
+        written.append(add_handler(root).name)
+    return [*written, write_card(root, repo=repo).name]
+
+
+def _take(results: Path, root: Path) -> list[str]:
+    """Copy records, report and plots of a run into the checkpoint folder."""
+    if not (results / RESULTS).is_file():
+        raise FileNotFoundError(f"{results} has no {RESULTS}: give the --output folder of langsamp eval.")
+    taken = []
+    for path in (path for pattern in _TAKEN for path in sorted(results.glob(pattern))):
+        name = path.relative_to(results)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        if path.resolve() != (root / name).resolve():
+            shutil.copyfile(path, root / name)
+        taken.append(name.as_posix())
+    return taken
