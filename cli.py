@@ -29,12 +29,34 @@ def run_quickstart(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_train(arguments: argparse.Namespace) -> int:
+    """Run ``langsamp train``; with ``--push_to_hub`` saves go to the Hub, and in the end the model and its card."""
+    from langsamp.hub.documents import complete
+    from langsamp.hub.sync import push
+    from langsamp.hub.training import fetch_checkpoint, publisher
+    from langsamp.train import cli as train
+
+    given, _ = train.train_values(arguments)
+    if not given.get("push_to_hub"):
+        return train.run_train(arguments, fetch=fetch_checkpoint)
+    repo, private = given.get("hub_model_id"), bool(given.get("hub_private_repo"))
+    if not repo:
+        raise ValueError("--push_to_hub needs --hub_model_id user/name.")
+    publish = publisher(repo, private=private, token=given.get("hub_token"))
+    code = train.run_train(arguments, publish=publish, fetch=fetch_checkpoint)
+    if code == 0 and int(os.environ.get("RANK", "0")) == 0:
+        complete(given["output"], repo)
+        print(f"pushed: {push(given['output'], repo, private=private, token=given.get('hub_token')).url}")
+    return code
+
+
 def commands() -> dict[str, Command]:
     """Every command: its one-line help, the function that adds its arguments, the function that runs it."""
     summary = "from text to a checkpoint with card and report, on the embedded corpus, in minutes"
     found: dict[str, Command] = {"quickstart": (summary, add_quickstart_arguments, run_quickstart)}
     for module in _MODULES:
         found.update(import_module(module).COMMANDS)
+    found["train"] = (*found["train"][:2], run_train)
     return found
 
 

@@ -97,10 +97,8 @@ def _to_safetensors(source: Path, target: Path) -> None:
             state = torch.load(source, map_location="cpu", weights_only=True)
         structure = json.dumps(_encode(state, tensors))
     except (TypeError, RuntimeError, UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[-1] if isinstance(error, TypeError) else "torn, or code in it"
-        raise ValueError(
-            f"{source} does not go to the Hub, which gets tensors and numbers only ({reason}); push without trainer state."
-        ) from None
+        reason = f"it holds {error}" if isinstance(error, TypeError) else "it is torn, or there is code in it"
+        raise ValueError(f"{source} does not go to the Hub: {reason}; push without trainer state.") from None
     save_file(tensors, target, metadata={_STRUCTURE: structure})
 
 
