@@ -88,27 +88,26 @@ TASKS = {
     ),
 }
 
-_METRICS = (
-    (r"acc@(\d+)", "Acc@{0}", True, 1),
-    (r"acc@(\d+)_(.+)", "Acc@{0}, {1}", True, 1),
+_METRICS = (  # `rest` is what follows the name: `regret_random` is "Regret, random"
+    (r"acc@(\d+)(?:_(?P<rest>.+))?", "Acc@{0}", True, 1),
     (r"macro_f1", "Macro-F1", True, 1),
     (r"dev_macro_f1", "Macro-F1 on dev", True, 1),
     (r"f1", "F1", True, 1),
     (r"dev_f1", "F1 on dev", True, 1),
     (r"(?:token_)?accuracy", "Accuracy", True, 1),
-    (r"ndcg(@\d+)?(?:_(.+))?", "NDCG", True, 1),
-    (r"regret(?:_(.+))?", "Regret", True, -1),
-    (r"loss(?:_(.+))?", "Loss", False, -1),
-    (r"perplexity", "Perplexity", False, -1),
+    (r"ndcg((?:@\d+)?)(?:_(?P<rest>.+))?", "NDCG{0}", True, 1),
+    (r"regret(?:_(?P<rest>.+))?", "Regret", True, -1),
+    (r"loss", "Loss", False, -1),
+    (r"loss_missing", "Loss without ids", False, -1),
+    (r"loss_wrong", "Loss with wrong ids", False, -1),
     (r"cosine", "Cosine of translations", False, 0),
     (r"cosine_centred", "Cosine of translations, centred", False, 1),
     (r"cosine_control", "Cosine of other sentences", False, 0),
     (r"margin", "Margin of the translation", False, 1),
     (r"language_probe", "Language probe", True, -1),
-    (r"(?:.*_)?purity(?:@\d+)?(?:_(.+))?", "Purity", True, 1),
+    (r"purity_(.+)_chance", "Purity, {0}, by chance", True, 0),
+    (r"purity_(?P<rest>.+)", "Purity", True, 1),
 )
-
-
 _COORDINATES = re.compile(r"(?:pca|umap)_[xy]|.*_pca_variance_\d|row_norm|untrained|similarity_.+")
 
 
@@ -123,8 +122,8 @@ def metric(name: str) -> Metric:
     for pattern, label, percent, better in _METRICS:
         match = re.fullmatch(pattern, name)
         if match:
-            known = label.format(*match.groups("")) if "{" in label else _with_rest(label, name)
-            return Metric(known, percent, better)
+            rest = re.sub("[-_]", " ", match.groupdict("").get("rest", ""))
+            return Metric(label.format(*match.groups("")) + (f", {rest}" if rest else ""), percent, better)
     return Metric(name[:1].upper() + name[1:].replace("_", " "), False, 0)
 
 
@@ -133,12 +132,6 @@ def metric_order(name: str) -> tuple[int, str, int]:
     place = next((i for i, (pattern, *_) in enumerate(_METRICS) if re.fullmatch(pattern, name)), len(_METRICS))
     head, _, number = name.partition("@")
     return place, head, int(number) if number.isdigit() else 0
-
-
-def _with_rest(label: str, name: str) -> str:
-    """Keep what tells `loss_wrong_ids` from `loss`: "Loss, wrong ids"."""
-    head, _, rest = name.replace("_", " ").partition(" ")
-    return f"{label}, {rest}" if rest and head.lower() == label.lower() else label
 
 
 @cache

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,12 +36,13 @@ class Wilcoxon(NamedTuple):
     n: int
 
 
-@lru_cache(maxsize=8)
-def _draws(n: int, stream: int, resamples: int, seed: int) -> NDArray[np.int32]:
+@lru_cache(maxsize=32)
+def _draws(n: int, stream: int, resamples: int, seed: int) -> NDArray[np.integer[Any]]:
     """(resamples, n) indices below n, drawn with replacement; streams are independent of each other."""
     bits = np.random.PCG64(np.random.SeedSequence([seed, stream]))
     # A remainder is biased by less than n / 2**64.
-    return (bits.random_raw(resamples * n) % np.uint64(n)).astype(np.int32).reshape(resamples, n)
+    small = np.uint16 if n < 2**16 else np.int64  # a report keeps many of these
+    return (bits.random_raw(resamples * n) % np.uint64(n)).astype(small).reshape(resamples, n)
 
 
 def _matrix(values: ArrayLike) -> NDArray[np.float64]:

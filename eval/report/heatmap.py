@@ -95,7 +95,7 @@ def heatmap(names: Sequence[str], matrix: NDArray[np.float64], about: str) -> Ma
         image,
         _colour_bar(low, high),
         class_="heatmap",
-        style=f"--side:{side}px",
+        style=f"--side:{side}px;--least:{min(side, 11.5 * len(labels)):.0f}px",
     )
 
 

@@ -77,7 +77,7 @@ def _measure(cell: Cell) -> str:
 
 
 def _model(label: str, kind: str) -> Data:
-    return Data(label, label, drawing=charts.join([tag("i", class_=f"key {kind}"), label]))
+    return Data(label, label, drawing=tag("span", tag("i", class_=f"key {kind}"), label, class_="model"))
 
 
 def _mean(metric: catalog.Metric, interval: Interval | None) -> Data:
@@ -121,7 +121,10 @@ def donor_table(sources: Mapping[str, Mapping[str, float]], measured: Mapping[st
     for code in sorted(sources, key=lambda code: (-sources[code].get(rankers[0], -math.inf), code)):
         row = [Data(catalog.language_name(code), catalog.language_name(code), code)]
         values = [sources[code].get(name) for name in rankers]
-        row += [Data("–", "", kind="none") if value is None else Data(f"{value:.3f}", value) for value in values]
+        row += [
+            Data("–", "", kind="none") if value is None else Data(f"{value:.3f}".replace("-", "\N{MINUS SIGN}"), value)
+            for value in values
+        ]
         if measured:
             score = measured.get(code)
             row.append(Data("–", "", kind="none") if score is None else Data(f"{100 * score:.1f}", score))
