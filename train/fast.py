@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .. import runtime
-from .fast_head import LOGITS_KEPT, HeadLoss, WordLookup
+from .fast_head import LOGITS_KEPT, HeadLoss, Owner, WordLookup
 from .fast_layer import PARAMETERS, Dropout, FastLayer, Plan
 
 log = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ def _fast_forward(layer: Any, config: Any, recompute: bool) -> Callable[..., Any
         plain = not any(
             isinstance(a, Tensor) for a in (*args, kwargs.get("encoder_hidden_states"), kwargs.get("head_mask"))
         )
-        # not also "grad is enabled": the first pass of reentrant checkpointing runs without and must draw the same masks
+        # not also "grad is enabled": the first pass of reentrant checkpointing has none and must draw the same masks
         trains = layer.training and all(p.requires_grad for p in parameters)
         if not (plain and trains) or kwargs.get("output_attentions"):
             return stock(hidden_states, attention_mask, *args, **kwargs)
@@ -170,12 +170,13 @@ def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 def _install_ends(model: Any, stack: ExitStack) -> list[str]:
     """Let head loss and word lookup write into the gradient of the vocabulary matrix."""
     words = model.roberta.embeddings.word_embeddings
+    owner = Owner(words.weight)
     installed = []
     if hasattr(model, "summed_loss"):
-        _patch(stack, model, "summed_loss", _fast_loss(model.summed_loss))
+        _patch(stack, model, "summed_loss", _fast_loss(model.summed_loss, owner))
         installed.append("loss")
     if not (words.sparse or words.scale_grad_by_freq or words.max_norm):
-        _patch(stack, words, "forward", _fast_lookup(words))
+        _patch(stack, words, "forward", _fast_lookup(words, owner))
         installed.append("lookup")
     return installed
 
@@ -186,21 +187,22 @@ def _writable(weight: Tensor) -> bool:
     return torch.is_grad_enabled() and weight.requires_grad and weight.is_leaf and not hooks
 
 
-def _fast_loss(stock: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _fast_loss(stock: Callable[..., Tensor], owner: Owner) -> Callable[..., Tensor]:
     def summed_loss(features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-        if not (_writable(weight) and features.requires_grad and len(features) * len(weight) <= LOGITS_KEPT):
+        tied = weight is owner.weight and _writable(weight)
+        if not (tied and features.requires_grad and len(features) * len(weight) <= LOGITS_KEPT):
             return stock(features, weight, bias, targets)
-        return HeadLoss.apply(features, bias, [weight], targets)
+        return HeadLoss.apply(features, bias, owner, targets)
 
     return summed_loss
 
 
-def _fast_lookup(words: nn.Embedding) -> Callable[[Tensor], Tensor]:
+def _fast_lookup(words: nn.Embedding, owner: Owner) -> Callable[[Tensor], Tensor]:
     stock, anchor = words.forward, torch.zeros((), requires_grad=True)
 
     def forward(ids: Tensor) -> Tensor:
-        if not (words.training and _writable(words.weight)):
+        if not (words.training and words.weight is owner.weight and _writable(words.weight)):
             return stock(ids)
-        return WordLookup.apply(anchor, [words.weight], ids, words.padding_idx)
+        return WordLookup.apply(anchor, owner, ids, words.padding_idx)
 
     return forward

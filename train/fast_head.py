@@ -16,6 +16,31 @@ ROWS = 16  # rows of logits at a time in the softmax, for the same reason
 LOGITS_KEPT = 2**28  # elements of the logits kept from forward to backward: at most 1 GiB in fp32
 
 
+class Owner:
+    """The vocabulary matrix (vocab, hidden), unseen by autograd, and the memory of its next gradient.
+
+    The largest tensor of a step is taken at its start, when the memory that ``zero_grad`` has freed is still in one
+    piece; taken late it would land elsewhere and the kept heap would grow.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+        self.reserved: Tensor | None = None
+
+    def reserve(self) -> None:
+        """Take memory for the gradient, if there is neither a gradient nor memory for one."""
+        if self.weight.grad is None and self.reserved is None:
+            self.reserved = torch.empty_like(self.weight)
+
+    def start_gradient(self) -> bool:
+        """Make sure that ``weight.grad`` exists; True if it holds no numbers yet."""
+        if self.weight.grad is not None:
+            return False
+        self.reserve()
+        self.weight.grad, self.reserved = self.reserved, None
+        return True
+
+
 class HeadLoss(torch.autograd.Function):
     """Summed cross entropy of ``features @ weight.T + bias``, with three matrix products and one buffer in all.
 
@@ -25,9 +50,9 @@ class HeadLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, bias: Tensor, owner: list[Tensor], targets: Tensor) -> Tensor:
-        """Of features (N, hidden), bias (vocab), owner [weight (vocab, hidden)], unseen by autograd, targets (N,)."""
-        weight = owner[0].detach()
+    def forward(ctx: Any, features: Tensor, bias: Tensor, owner: Owner, targets: Tensor) -> Tensor:
+        """Of features (N, hidden), bias (vocab), the weight's owner and targets (N,)."""
+        weight = owner.weight.detach()
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
         with torch.autocast("cpu", enabled=False):
             x = features.detach().to(dtype)
@@ -43,10 +68,8 @@ class HeadLoss(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
         """The gradients of features and bias; that of the weight is added to ``weight.grad``."""
-        weight, x, d_logits = ctx.owner[0], ctx.x, ctx.d_logits
-        fresh = weight.grad is None
-        if fresh:
-            weight.grad = torch.empty_like(weight)
+        weight, x, d_logits = ctx.owner.weight, ctx.x, ctx.d_logits
+        fresh = ctx.owner.start_gradient()
         d_features = torch.zeros(x.shape, dtype=weight.dtype)
         d_bias = torch.empty(len(weight), dtype=weight.dtype)
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
@@ -93,23 +116,24 @@ class WordLookup(torch.autograd.Function):
     """``F.embedding`` whose backward adds the rows of the gradient into ``weight.grad``."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, owner: list[Tensor], ids: Tensor, padding_idx: int | None) -> Tensor:
-        """anchor: any tensor that requires a gradient, so that backward is called; owner: [weight]; ids (...)."""
+    def forward(ctx: Any, anchor: Tensor, owner: Owner, ids: Tensor, padding_idx: int | None) -> Tensor:
+        """Rows for ids of any shape; anchor: any tensor that requires a gradient, so that backward is called."""
         ctx.owner, ctx.padding_idx = owner, padding_idx
+        owner.reserve()
         ctx.save_for_backward(ids)
-        return nn.functional.embedding(ids, owner[0].detach())
+        return nn.functional.embedding(ids, owner.weight.detach())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None, None]:  # type: ignore[override]
         """Rows of the padding token stay without gradient, as in the stock layer."""
-        weight = ctx.owner[0]
+        weight = ctx.owner.weight
         ids, rows = ctx.saved_tensors[0].reshape(-1), grad.reshape(-1, grad.shape[-1]).to(weight.dtype)
         if ctx.padding_idx is not None:
             real = ids != ctx.padding_idx
             ids, rows = ids[real], rows[real]
-        if weight.grad is None:
-            weight.grad = torch.zeros_like(weight)
         with torch.no_grad():
+            if ctx.owner.start_gradient():
+                weight.grad.zero_()
             weight.grad.index_add_(0, ids, rows)
         return None, None, None, None
