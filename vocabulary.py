@@ -32,7 +32,8 @@ def trim(tokenizer: Tokenizer, keep_ids: Iterable[int]) -> Tokenizer:
 
     def edit(data: dict[str, Any]) -> None:
         vocab = data["model"]["vocab"]
-        outside = [i for i in wanted if not 0 <= i < len(vocab)]
+        added = {token["id"] for token in data["added_tokens"]}
+        outside = [i for i in wanted if not 0 <= i < len(vocab) and i not in added]
         if outside:
             raise ValueError(f"id {min(outside)} to keep is outside the vocabulary of {len(vocab)} pieces.")
         special = {token["content"] for token in data["added_tokens"]} | {vocab[data["model"]["unk_id"]][0]}
@@ -62,7 +63,11 @@ def extend(tokenizer: Tokenizer, pieces: Sequence[str], scores: Sequence[float])
         raise ValueError(f"{len(repeated)} pieces are in the vocabulary already or given twice, like {repeated[0]!r}.")
 
     def edit(data: dict[str, Any]) -> None:
-        data["model"]["vocab"] += [[piece, float(score)] for piece, score in zip(pieces, scores)]
+        vocab = data["model"]["vocab"]
+        for token in sorted(data["added_tokens"], key=lambda token: token["id"]):
+            if token["id"] == len(vocab):  # <mask> behind the vocabulary: make it a piece, so that its id stays
+                vocab.append([token["content"], 0.0])
+        vocab += [[piece, float(score)] for piece, score in zip(pieces, scores)]
 
     return _rebuilt(tokenizer, edit)
 

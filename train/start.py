@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, set_seed
@@ -80,12 +81,14 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> LangSAMPTokenizer:
     path = Path(folder)
     if (path / "tokenizer.json").is_file():
         return LangSAMPTokenizer.from_pretrained(path)
+    if not list(path.glob("*.model")):  # transformers 5 would make up an empty one
+        raise FileNotFoundError(f"{path} has neither a tokenizer.json nor a SentencePiece model; name a --tokenizer.")
     try:
         converted = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FileNotFoundError(
-            f"{path} has no tokenizer.json, and no other tokenizer can be read ({reason})."
+            f"{path} has no tokenizer.json, and its SentencePiece model cannot be converted ({reason})."
         ) from error
     with tempfile.TemporaryDirectory(prefix="langsamp-tokenizer-") as scratch:
         converted.save_pretrained(scratch)
@@ -100,20 +103,37 @@ def _tokenizer(given: str | os.PathLike[str] | LangSAMPTokenizer) -> LangSAMPTok
 
 def _model(folder: Path, codes: list[str], scripts: list[str], table_init: float) -> LangSAMPForMaskedLM:
     """The base with exactly the tables asked for; rows it has already stay as they are, in their order."""
-    options = {"dtype": torch.float32, "table_initializer_range": table_init}
+    options: dict[str, Any] = {"table_initializer_range": table_init}
     known = LangSAMPForMaskedLM.config_class.from_pretrained(folder)
     if not (codes and known.languages) and not (scripts and known.scripts):
-        return LangSAMPForMaskedLM.from_pretrained(folder, languages=codes, scripts=scripts, **options)
+        return _load(folder, languages=codes, scripts=scripts, **options)
     if bool(codes) != bool(known.languages) or bool(scripts) != bool(known.scripts):
         raise ValueError(
             f"{folder} has {len(known.languages)} language and {len(known.scripts)} script rows; go on with the same "
             "--no-lang/--no-script as it was trained with, or with both to drop its tables."
         )
-    model = LangSAMPForMaskedLM.from_pretrained(folder, **options)
+    model = _load(folder, **options)
     for code in codes:
         if code not in model.config.languages:
             model.add_language(code)
     return _with_scripts(model, scripts)
+
+
+def _load(folder: Path, **options: Any) -> LangSAMPForMaskedLM:
+    """Load in fp32; new tables are expected, anything else that the base lacks is told."""
+    report = logging.getLogger("transformers.modeling_utils")
+    level = report.level
+    report.setLevel(logging.ERROR)  # transformers prints the missing tables as a problem
+    try:
+        model, found = LangSAMPForMaskedLM.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, **options
+        )
+    finally:
+        report.setLevel(level)
+    lacking = sorted(name for name in found["missing_keys"] if not name.startswith(("lang_", "script_")))
+    if lacking:
+        log.warning("%s has no %s; they start at random", folder, ", ".join(lacking))
+    return model
 
 
 def _with_scripts(model: LangSAMPForMaskedLM, scripts: list[str]) -> LangSAMPForMaskedLM:

@@ -130,7 +130,8 @@ def learn_pieces(
     learnt = [(p, s) for p, s in json.loads(learner.to_str())["model"]["vocab"] if p != "<unk>"]
     shared = [old[piece] - score for piece, score in learnt if piece in old]
     shift = statistics.median(shared) if shared else 0.0
-    fresh = [(piece, score + shift) for piece, score in learnt if piece not in old]
+    # the trainer's hash maps make last digits differ from run to run; rounded, ties are settled by the piece below
+    fresh = [(piece, round(score + shift, 6)) for piece, score in learnt if piece not in old]
     fresh.sort(key=lambda entry: (len(entry[0]) > 1, -entry[1], entry[0]))
     chosen = fresh[:size]
     if len(chosen) < size:

@@ -1,0 +1,361 @@
+"""A run from start to finished folder: what is written, what is equal between models, what is refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from filelock import FileLock
+from transformers import TrainerCallback
+
+from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
+from langsamp.manifest import read_manifest, verify_manifest
+from langsamp.train import checkpoints
+from langsamp.train.callbacks import read_log
+from langsamp.train.cli import train_values
+from langsamp.train.pretrain import pretrain
+from langsamp.train.settings import PretrainSettings, read_recipe, split, training_arguments
+from langsamp.train.trainer import NonFiniteError
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+QUICK = {
+    "max_steps": 4,
+    "per_device_train_batch_size": 4,
+    "learning_rate": 1e-2,
+    "save_steps": 2,
+    "logging_steps": 1,
+    "disable_tqdm": True,
+    "use_cpu": True,
+}
+
+
+@pytest.fixture
+def go(tmp_path, small_store, tiny_xlmr_dir):
+    """Run with small defaults; settings by keyword, TrainingArguments in ``training``."""
+
+    def run(name="run", training=None, store=small_store, publish=None, callbacks=None, fetch=None, **settings):
+        settings = PretrainSettings(**{"output": str(tmp_path / name), "base": str(tiny_xlmr_dir), **settings})
+        given = {**QUICK, **(training or {})}
+        return pretrain(settings, given, store=store, publish=publish, callbacks=callbacks, fetch=fetch)
+
+    return run
+
+
+class Batches(TrainerCallback):
+    """Records the labels and ids of each step's batch by hooking the model."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        def hook(module, _, inputs):
+            if module.training:
+                self.seen.append({k: v.clone() for k, v in inputs.items() if k in ("input_ids", "labels", "lang_ids")})
+
+        model.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def test_finished_folder_is_whole_and_loads(go, small_store):
+    result = go(training={"eval_strategy": "steps", "eval_steps": 2})
+    assert verify_manifest(result.folder) == []
+    assert {"model.safetensors", "config.json", "training.json", "modeling_langsamp.py"} <= set(
+        read_manifest(result.folder)
+    )
+    model = LangSAMPForMaskedLM.from_pretrained(result.folder)
+    tokenizer = LangSAMPTokenizer.from_pretrained(result.folder)
+    model.config.check_tokenizer(tokenizer)
+    assert model.config.languages == ["und", "deu", "ell", "eng", "hin", "jpn", "rus"]
+    assert not model.lang_embeddings.weight[0].any()  # folded into the head
+    assert model.lang_embeddings.weight[1:].abs().sum(1).gt(0).all()
+    facts = json.loads((result.folder / "training.json").read_text())
+    assert facts["steps"] == 4
+    assert facts["tokens"] == 4 * 4 * 32
+    assert facts["settings"]["learning_rate"] == 1e-2
+    assert [row["language"] for row in facts["sampling"]] != []
+    assert str(result.folder) not in json.dumps(facts["settings"])
+    assert [step for step, _ in result.losses] == [1, 2, 3, 4]
+    assert result.losses[-1][1] < result.losses[0][1]
+    records = [json.loads(line) for line in (result.folder / "heldout.jsonl").read_text().splitlines()]
+    assert {record["metric"] for record in records} == {"loss", "loss_missing", "loss_wrong"}
+    assert {record["revision"] for record in records} == {"step-2", "step-4"}
+    assert {record["task"] for record in records} == {"lm"}
+    assert len(records) == 2 * 3 * sum(1 for language in small_store.languages if len(small_store.heldout(language)))
+    assert not list(result.folder.rglob("training_args.bin"))
+
+
+def test_heldout_records_have_the_format_of_evaluation(go):
+    from langsamp.eval.records import read
+
+    result = go(training={"eval_strategy": "steps", "eval_steps": 4})
+    records = read(result.folder / "heldout.jsonl")
+    assert {(r.task, r.model) for r in records} == {("lm", "run")}
+    mean = sum(r.value for r in records if r.metric == "loss") / sum(r.metric == "loss" for r in records)
+    assert result.heldout[-1][1]["eval_loss"] == pytest.approx(mean)
+
+
+def test_baseline_and_ablations_see_the_same_blocks_and_masks(go):
+    seen = {}
+    for name, tables in {"both": {}, "none": {"lang": False, "script": False}, "lang": {"script": False}}.items():
+        batches = Batches()
+        go(name, callbacks=[batches], **tables)
+        seen[name] = batches.seen
+    for other in ("none", "lang"):
+        for a, b in zip(seen["both"], seen[other], strict=True):
+            assert torch.equal(a["input_ids"], b["input_ids"])
+            assert torch.equal(a["labels"], b["labels"])
+    assert "lang_ids" not in seen["none"][0]
+    assert "lang_ids" in seen["both"][0]
+
+
+def test_tables_learn_at_their_own_rate(go):
+    still = go("still", table_lr=0.0, unknown="keep", table_init=0.02)
+    moved = go("moved", unknown="keep", table_init=0.02)
+    start = LangSAMPForMaskedLM.from_pretrained(still.folder / "checkpoint-2").lang_embeddings.weight
+    end = LangSAMPForMaskedLM.from_pretrained(still.folder / "checkpoint-4").lang_embeddings.weight
+    assert torch.equal(start, end)
+    start = LangSAMPForMaskedLM.from_pretrained(moved.folder / "checkpoint-2").lang_embeddings.weight
+    end = LangSAMPForMaskedLM.from_pretrained(moved.folder / "checkpoint-4").lang_embeddings.weight
+    assert not torch.equal(start, end)
+
+
+def test_unknown_policy_is_what_the_stock_head_becomes(go):
+    """After training the unknown rows are zero and the head is "language unknown", by the policy asked for."""
+    zero, mean = go("zero", unknown="zero"), go("mean", unknown="mean")
+    raw = LangSAMPForMaskedLM.from_pretrained(mean.folder / "checkpoint-4")
+    shares = {row["language"]: row["probability"] for row in mean.facts["sampling"]}
+    expected = sum(
+        share * raw.lang_embeddings.weight[raw.config.languages.index(tag[:3])] for tag, share in shares.items()
+    )
+    expected = expected + sum(
+        share * raw.script_embeddings.weight[raw.config.scripts.index(tag[4:])] for tag, share in shares.items()
+    )
+    dense = raw.lm_head.dense
+    assert torch.allclose(mean.model.lm_head.dense.bias, dense.bias + dense.weight @ expected, atol=1e-5)
+    raw = LangSAMPForMaskedLM.from_pretrained(zero.folder / "checkpoint-4")
+    assert torch.equal(zero.model.lm_head.dense.bias, raw.lm_head.dense.bias)
+    assert PretrainSettings(output="x", lang_dropout=0.1).unknown_policy == "keep"
+    assert PretrainSettings(output="x").unknown_policy == "mean"
+
+
+def test_language_dropout_reaches_the_unknown_row(go):
+    batches = Batches()
+    go(callbacks=[batches], lang_dropout=0.5, training={"max_steps": 8})
+    ids = torch.cat([batch["lang_ids"] for batch in batches.seen])
+    assert 0.2 < float((ids == 0).float().mean()) < 0.8
+
+
+def test_non_finite_loss_stops_with_step_mix_and_last_good_checkpoint(go):
+    class Poison(TrainerCallback):
+        def on_step_begin(self, args, state, control, model=None, **kwargs):
+            if state.global_step == 3:
+                model.lm_head.decoder.bias.data[5] = float("nan")
+
+    with pytest.raises(
+        NonFiniteError, match=r"the loss is nan in step 4; .*(deu|rus|eng|jpn|hin|ell)_.* checkpoint-2\."
+    ) as error:
+        go(callbacks=[Poison()], training={"max_steps": 6})
+    run = Path(str(error.value).split("last good checkpoint is ")[1].split(". Lower")[0]).parent
+    assert [path.name for path in checkpoints.checkpoints(run)] == ["checkpoint-2"]
+    assert not (run / "model.safetensors").exists()
+    result = go(training={"max_steps": 6})
+    assert result.losses[-1][0] == 6
+
+
+def test_non_finite_gradient_stops_before_the_step(go):
+    class Poison(TrainerCallback):
+        def on_train_begin(self, args, state, control, model=None, **kwargs):
+            model.roberta.embeddings.LayerNorm.weight.register_hook(lambda grad: grad * float("inf"))
+
+    with pytest.raises(NonFiniteError, match=r"gradient norm is (nan|inf) in step 1; .*none yet"):
+        go(callbacks=[Poison()])
+
+
+def test_broken_weights_are_never_saved(go):
+    class Poison(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            if state.global_step == 2:
+                model.lang_embeddings.weight.data[1, 0] = float("inf")
+
+    with pytest.raises(NonFiniteError, match=r"weight lang_embeddings.weight \(1 in all\) .* none yet"):
+        go(callbacks=[Poison()])
+
+
+def test_a_second_run_on_the_folder_is_refused(go, tmp_path):
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / ".langsamp.lock"), pytest.raises(RuntimeError, match="another run is training in"):
+        go()
+    assert go().losses
+
+
+def test_a_finished_run_is_left_as_it_is_and_other_settings_are_refused(go):
+    first = go()
+    before = (first.folder / "model.safetensors").stat().st_mtime_ns
+    again = go()
+    assert again.losses == first.losses
+    assert (first.folder / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match=r"learning_rate 0.01 then, 0.5 now"):
+        go(training={"learning_rate": 0.5})
+    with pytest.raises(ValueError, match="would be mixed up"):
+        go(resume="never")
+
+
+def test_things_that_do_not_belong_together(go, tiny_model_dir, small_store, tmp_path):
+    with pytest.raises(ValueError, match="no store to train on"):
+        go(store=None)
+    with pytest.raises(ValueError, match="no model to start from"):
+        go(base=None)
+    tokenizer = LangSAMPTokenizer.from_pretrained(tiny_model_dir)
+    tokenizer.add_tokens(["neu"])
+    tokenizer.save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match="cut with another tokenizer"):
+        go(tokenizer=str(tmp_path / "other"))
+    with pytest.raises(FileNotFoundError, match="no store.json"):
+        go(store=None, **{"store": None}) if False else pretrain(
+            PretrainSettings(output=str(tmp_path / "x"), base=str(tiny_model_dir), store=str(tmp_path)), QUICK
+        )
+
+
+# -- publishing -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_nth_save_is_published_and_a_dead_hub_does_not_stop_training(go, monkeypatch, caplog):
+    from langsamp.train import callbacks
+
+    monkeypatch.setattr(callbacks.Publisher.__init__, "__defaults__", (1, 0.01, 0.02))
+    up, arrived = threading.Event(), []
+
+    def publish(folder, step):
+        if not up.is_set():
+            raise ConnectionError("the Hub is down")
+        assert verify_manifest(folder) == []
+        arrived.append((folder.name, step))
+
+    with caplog.at_level(logging.WARNING, "langsamp"):
+        result = go(publish=publish, hub_every=2, training={"max_steps": 8, "save_total_limit": 1})
+    assert arrived == []
+    assert result.unsent == [4, 8]  # every second of the saves at 2, 4, 6, 8; 4 was not pruned
+    assert "could not be pushed (steps 4, 8; last error: the Hub is down)" in caplog.text
+    assert {path.name for path in checkpoints.checkpoints(result.folder)} == {"checkpoint-4", "checkpoint-8"}
+    up.set()
+    assert go(publish=publish, hub_every=2, training={"max_steps": 8, "save_total_limit": 1}).unsent == []
+    assert arrived == [("checkpoint-4", 4), ("checkpoint-8", 8)]
+
+
+def test_a_hub_that_comes_back_gets_everything_once(go, monkeypatch):
+    from langsamp.train import callbacks
+
+    monkeypatch.setattr(callbacks.Publisher.__init__, "__defaults__", (1, 0.01, 0.02))
+    calls = []
+
+    def publish(folder, step):
+        calls.append(step)
+        if len(calls) < 4:
+            raise OSError("503")
+
+    result = go(publish=publish)
+    assert result.unsent in ([], [2, 4], [4])
+    assert sorted(set(calls)) in ([2], [2, 4])
+    go(publish=publish)
+    assert json.loads((result.folder / "published.json").read_text()) == {"steps": [2, 4]}
+    assert calls.count(4) == 1
+
+
+# -- settings -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["paper", "low_resource", "tiny"])
+def test_recipes_are_valid_and_say_why(name, tmp_path):
+    path = RECIPES / f"{name}.yaml"
+    settings, training = split(read_recipe(path), name)
+    training_arguments(tmp_path, {**training, "fp16": False, "bf16": False})
+    assert settings.output.startswith("runs/")
+    assert path.read_text().count("#") > 8
+
+
+def test_paper_recipe_is_the_papers(tmp_path):
+    settings, training = split(read_recipe(RECIPES / "paper.yaml"), "paper")
+    assert 4 * training["per_device_train_batch_size"] * training["gradient_accumulation_steps"] * 512 == 524_288
+    assert (training["learning_rate"], training["weight_decay"], training["warmup_steps"]) == (5e-5, 0, 0)
+    assert (settings.alpha, settings.mlm_probability, settings.table_init, settings.new_rows) == (
+        0.3,
+        0.15,
+        0.02,
+        "random",
+    )
+
+
+def test_recipe_numbers_dashes_and_errors(tmp_path):
+    def recipe(text):
+        (tmp_path / "r.yaml").write_text(text)
+        return read_recipe(tmp_path / "r.yaml")
+
+    values = recipe("output: x\nlearning-rate: 5e-5\ntable_lr: 1E-3\nmax_steps: 10\n")
+    assert values == {"output": "x", "learning_rate": 5e-5, "table_lr": 1e-3, "max_steps": 10}
+    with pytest.raises(ValueError, match=r"no setting 'leaning_rate'; nearest: learning_rate"):
+        recipe("leaning_rate: 1")
+    with pytest.raises(ValueError, match="'seed' is given twice"):
+        recipe("seed: 1\nseed: 2")
+    for text in ("- a\n", "a", ""):
+        with pytest.raises(ValueError, match="must be a mapping"):
+            recipe(text)
+    with pytest.raises(ValueError, match=r"r\.yaml"):
+        recipe("a: [")
+    with pytest.raises(ValueError, match=r"r\.yaml"):
+        recipe("!!python/object/apply:os.system ['true']")
+    with pytest.raises(FileNotFoundError, match=r"no recipe"):
+        read_recipe(tmp_path / "none.yaml")
+    with pytest.raises(ValueError, match="names no output folder"):
+        split({"max_steps": 1}, "the command line")
+    with pytest.raises(ValueError, match="here it is --resume"):
+        split({"output": "x", "resume_from_checkpoint": "y"}, "the command line")
+
+
+def test_python_settings_errors(tmp_path):
+    with pytest.raises(ValueError, match=r"no setting 'max_step'; nearest: max_steps"):
+        training_arguments(tmp_path, {"max_step": 1})
+    for wrong in ({"lang_dropout": 1.5}, {"new_rows": "zero"}, {"unknown": "what"}, {"hub_every": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            PretrainSettings(output="x", **wrong)
+    with pytest.raises(ValueError, match="STEP:ALPHA"):
+        PretrainSettings(output="x", alpha_schedule=["0.5"]).sampling(["deu_Latn"], 4, 10)
+    rule = PretrainSettings(output="x", alpha=0.7, alpha_schedule=["10:0.5", "20:0.3"]).sampling(["deu_Latn"], 4, 30)
+    assert rule.schedule == ((40, 0.5), (80, 0.3))
+
+
+def test_command_line_over_recipe(tmp_path):
+    import argparse
+
+    from langsamp.train.cli import COMMANDS
+
+    (tmp_path / "r.yaml").write_text(
+        yaml.safe_dump({"output": "a", "learning_rate": 1e-3, "lang": True, "max_steps": 5})
+    )
+    parser = argparse.ArgumentParser()
+    COMMANDS["train"][1](parser)
+    given = ["--learning-rate", "2e-3", "--no-lang", "--output", "b", "--lang_dropout", "0.1"]
+    values, source = train_values(parser.parse_args([str(tmp_path / "r.yaml"), *given]))
+    assert values == {"output": "b", "learning_rate": 2e-3, "lang": False, "max_steps": 5, "lang_dropout": 0.1}
+    assert "r.yaml" in source
+
+
+def test_unknown_option_names_the_nearest(capsys):
+    import argparse
+
+    from langsamp.train.cli import COMMANDS
+
+    parser = argparse.ArgumentParser(prog="langsamp train")
+    COMMANDS["train"][1](parser)
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(["--lerning-rate=1"])
+    assert stop.value.code == 2
+    assert "there is no option --lerning-rate; nearest: --learning-rate" in capsys.readouterr().err
+
+
+def test_log_of_a_killed_run_is_read_up_to_its_last_whole_line(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert read_log(tmp_path / "train.jsonl") == [{"step": 1, "loss": 2.0}]
