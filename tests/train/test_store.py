@@ -184,7 +184,7 @@ def test_changed_parts_and_settings_are_refused(tmp_path, texts, tokenizer, stoc
 
 def test_held_out_documents_are_never_trained_on(tmp_path, stock, tokenizer):
     rng = random.Random(1)
-    words = "Das Haus steht am Fluss Im Januar sind die Tage kurz".split()
+    words = ["Das", "Haus", "steht", "am", "Fluss", "Im", "Januar", "sind", "die", "Tage"]
     lines = [" ".join(rng.choices(words, k=12)) for _ in range(2000)]
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "deu_Latn.txt").write_text("\n".join(lines * 2), encoding="utf-8")
