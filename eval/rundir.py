@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,6 @@ from langsamp.eval.records import RESULTS, Record, read
 logger = logging.getLogger(__name__)
 
 SETTINGS = "run.json"
-MAP = "embedding_map.json"
 TRAINING = "training.json"
 
 
@@ -50,12 +50,12 @@ class Matrices:
 
 @dataclass
 class Run:
-    """What was found; `sides[name]` holds one parsed side file a folder: (folder name, content)."""
+    """What was found; `losses` holds (folder name, [(step, loss), ...])."""
 
     records: list[Record]
     coverage: list[TaskCoverage] = field(default_factory=list)
-    sides: dict[str, list[tuple[str, Any]]] = field(default_factory=dict)
     matrices: list[Matrices] = field(default_factory=list)
+    losses: list[tuple[str, list[tuple[float, float]]]] = field(default_factory=list)
 
 
 def load(paths: str | Path | Sequence[str | Path]) -> Run:
@@ -86,13 +86,21 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _read_sides(folder: Path, run: Run) -> None:
-    for name in (MAP, TRAINING):
-        if (folder / name).is_file():
-            run.sides.setdefault(name, []).append((folder.name, _json(folder / name)))
+    if (folder / TRAINING).is_file():
+        run.losses.append((folder.name, _losses(folder / TRAINING)))
     for path in sorted(folder.glob("neutrality/layer*.npz")):
         run.matrices.append(_matrices(path, folder.name))
     if (folder / SETTINGS).is_file():
         run.coverage += _coverage(_json(folder / SETTINGS), folder / SETTINGS)
+
+
+def _losses(path: Path) -> list[tuple[float, float]]:
+    content = _json(path)
+    try:
+        points = [(float(step), float(loss)) for step, loss in content.get("loss_curve", [])]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: loss_curve is not a list of [step, loss] ({error})") from None
+    return [point for point in points if all(map(math.isfinite, point))]
 
 
 def _matrices(path: Path, folder: str) -> Matrices:

@@ -37,7 +37,7 @@ class Wilcoxon(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def _draws(n: int, stream: int, resamples: int, seed: int) -> NDArray[np.integer[Any]]:
+def _draws(n: int, stream: int, resamples: int, seed: int) -> NDArray[Any]:
     """(resamples, n) indices below n, drawn with replacement; streams are independent of each other."""
     bits = np.random.PCG64(np.random.SeedSequence([seed, stream]))
     # A remainder is biased by less than n / 2**64.

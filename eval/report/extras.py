@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from langsamp.eval import catalog, rundir
+from langsamp.eval import catalog
 from langsamp.eval.aggregate import System
 from langsamp.eval.language_families import family_name, family_of
 from langsamp.eval.report import charts
@@ -49,8 +49,6 @@ def map_sections(page: Page) -> list[Section]:
             section.notes.append(f"{page.label(system)}: {count(len(untrained), 'row')} never trained, left out: "
                                  + ", ".join(sorted(untrained)))  # fmt: skip
         section.sentences += _purity(page, system)
-    for folder, content in page.run.sides.get(rundir.MAP, []):
-        section.figures.append(_map(folder, _places(folder, content)))
     return [section] if section.figures or section.sentences else []
 
 
@@ -63,10 +61,18 @@ def _maps(title: str, rows: Mapping[tuple[str | None, str | None], Mapping[str, 
                 continue
             code = "_".join(filter(None, [language, script]))
             name = catalog.language_name(code) if language else catalog.script_name(script or "")
-            family = family_of(language) if language else None
-            places.append(Place(name, f"{name} ({code})", at["x"], at["y"], script, family and family_name(family)))
+            places.append(Place(name, f"{name} ({code})", at["x"], at["y"], script, _family(language)))
         if places:
             yield _map(f"{title} {kind}", sorted(places, key=lambda place: place.tip))
+
+
+def _family(language: str | None) -> str | None:
+    """The name of the family, None where it is not known (or the code is no code)."""
+    try:
+        family = family_of(language) if language else None
+    except ValueError:
+        return None
+    return family_name(family) if family else None
 
 
 def _purity(page: Page, system: System) -> Iterable[str]:
@@ -79,23 +85,6 @@ def _purity(page: Page, system: System) -> Iterable[str]:
                 f"{page.label(system)}: of the {k} nearest rows of a language {value:.0%} share its {what}; "
                 f"by chance it would be {found[f'{metric}_chance']:.0%}."
             )
-
-
-def _places(folder: str, content: Any) -> list[Place]:
-    """The points of an embedding_map.json. Raises ValueError if it is malformed."""
-    found = []
-    try:
-        for point in content if isinstance(content, list) else content["points"]:
-            name = catalog.language_name(point["code"])
-            x, y = float(point["x"]), float(point["y"])
-            if not np.isfinite([x, y]).all():
-                raise ValueError("a coordinate is not finite")
-            family = point.get("family")
-            family = family_name(family) if family and len(family) == 3 else family
-            found.append(Place(name, f"{name} ({point['code']})", x, y, point.get("script"), family))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{rundir.MAP} of {folder} is malformed ({error!r})") from None
-    return found
 
 
 def _map(title: str, places: Sequence[Place]) -> Figure:
@@ -168,27 +157,24 @@ def _spread(points: Sequence[Point]) -> list[Point]:
 
 
 def training_section(page: Page) -> list[Section]:
-    """Loss curves of training.json: `loss_history` or `log_history`, a list of [step, loss] or {"step", "loss"}."""
+    """Loss curves: `loss_curve`, a list of [step, loss], of every training.json."""
     lines = []
-    for number, (folder, content) in enumerate(page.run.sides.get(rundir.TRAINING, [])):
-        history = content.get("loss_history") or content.get("log_history") or [] if isinstance(content, dict) else []
-        points = [pair for entry in history for pair in _step_and_loss(entry)]
+    for number, (folder, points) in enumerate(page.run.losses):
+        kinds = [page.kind(system) for system in page.systems if page.label(system) == folder]
         if len(points) > 1:
-            kinds = [page.kind(system) for system in page.systems if page.label(system) == folder]
             lines.append(Line(folder, points, kinds[0] if kinds else f"s{min(number, 5)}"))
     if not lines:
         return []
-    chart = charts.curves(lines, x_label="step", y_label="loss (nats per masked token)", about="Training loss by step",
-                          marks=False, whole=True)  # fmt: skip
+    chart = charts.curves(
+        lines,
+        x_label="step",
+        y_label="loss (nats per masked token)",
+        about="Training loss by step",
+        marks=False,
+        whole=True,
+    )
     figure = Figure("Training loss", chart, "", [(line.kind, line.name) for line in lines], wide=True)
     return [Section("training", "Training", "Masked-language-model loss on the training stream.", figures=[figure])]
-
-
-def _step_and_loss(entry: Any) -> list[tuple[float, float]]:
-    pair = (entry.get("step"), entry.get("loss")) if isinstance(entry, dict) else tuple(entry)[:2]
-    if len(pair) != 2 or not all(isinstance(value, (int, float)) and np.isfinite(value) for value in pair):
-        return []
-    return [(float(pair[0]), float(pair[1]))]
 
 
 def coverage_section(page: Page) -> list[Section]:

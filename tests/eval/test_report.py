@@ -141,8 +141,8 @@ def test_markup_in_names_stays_text():
         records.append(record(None, 0.6, "neutrality", '"<x>', name, layer=2))
     run = rundir.Run(records, [rundir.TaskCoverage("<b>", ("<c>", "fra_Latn"), {"<c>": "<why>"})])
     run.coverage.append(rundir.TaskCoverage(f"<b>{evil[2]}", ("<c>", "fra_Latn"), {"<c>": "<why>"}))
-    run.sides[rundir.MAP] = [("<f>", [{"code": "<l>", "x": 0, "y": 1, "script": "<s>", "family": evil[3]}])]
-    run.sides[rundir.TRAINING] = [("<t>", {"loss_history": [[0, 1.0], [1, 0.5]]})]
+    run.losses = [("<t>", [(0.0, 1.0), (1.0, 0.5)])]
+    run.records += [record("<l>", 0.5, "embedding-map", f"pca_{axis}", evil[0]) for axis in "xy"]
     matrix = np.array([[np.nan, 0.2], [0.2, np.nan]])
     run.matrices.append(rundir.Matrices("<m>", 8, ["<l>|x", "fra_Latn"], {"cosine": matrix}))
     html = render(run, title=evil[0])
@@ -178,9 +178,9 @@ def test_missing_or_broken_input_is_one_clear_error(tmp_path):
         write_report(tmp_path, tmp_path / "r.html")
     append(tmp_path, [record("fra_Latn")])
     for name, content, message in (
-        ("embedding_map.json", "{", "embedding_map.json is not JSON"),
-        ("embedding_map.json", '[{"code": "fra"}]', "embedding_map.json of .* is malformed"),
-        ("embedding_map.json", '[{"code": "fra", "x": NaN, "y": 0}]', "not finite"),
+        ("training.json", "{", "training.json is not JSON"),
+        ("training.json", "[]", "loss_curve is not a list"),
+        ("training.json", '{"loss_curve": [[1]]}', "loss_curve is not a list"),
         ("run.json", '{"coverage": {"ner": []}}', "coverage is malformed"),
         ("run.json", "[]", "coverage is malformed"),
         ("neutrality/layer08.npz", "no zip", "holds no similarities"),
@@ -235,6 +235,16 @@ def test_neutrality_layers_and_heat_map():
     assert reader.tags.count("polygon") == 3  # a band for each measure
     rows = dict(reader.attributes)["data-rows"].split(";")
     assert sorted(value for row in rows for value in row.split(" ")) == ["", *[""] * 8, *["0.400"] * 71, "0.900"]
+
+
+def test_training_curves(tmp_path):
+    append(tmp_path, two_models())
+    (tmp_path / "training.json").write_text('{"loss_curve": [[10, 5.5], [20, NaN], [30, 4.5]], "steps": 30}')
+    reader = read(write_report(tmp_path, tmp_path / "r.html").read_text())
+    assert "Training loss" in reader.text
+    [line] = [value for name, value in reader.attributes if name == "points" and value.count(",") == 2]
+    assert line.startswith("0.00,")
+    assert " 100.00," in line
 
 
 def test_maps_and_donors_come_from_records():
