@@ -24,7 +24,7 @@ from .prepare import tokenizer_hash
 from .run import PretrainResult, Run
 from .settings import PretrainSettings, training_arguments
 from .start import start
-from .store import BlockStore
+from .store import BlockStore, open_store
 
 LOCK = ".langsamp.lock"
 
@@ -81,7 +81,7 @@ def pretrain(
 def _open(settings: PretrainSettings) -> BlockStore:
     if not settings.store:
         raise ValueError("no store to train on; make one with langsamp prepare and give --store DIR.")
-    return BlockStore(settings.store)
+    return open_store(settings.store)
 
 
 def _start(settings: PretrainSettings, store: BlockStore, seed: int) -> tuple[LangSAMPForMaskedLM, LangSAMPTokenizer]:

@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from langsamp.runtime import atomic_write
+
 SCHEMA = 1
 INDEX = "store.json"
 TOKEN = np.dtype("<u4")
@@ -221,5 +223,8 @@ def open_store(spec: str | os.PathLike[str]) -> BlockStore:
         reason = str(error).strip().splitlines()[0]
         raise FileNotFoundError(f"there is neither a folder nor a Hub data set {text!r} ({reason}).") from error
     store = BlockStore(folder)
-    store.verify()
+    checked = store.path / ".verified"  # reading all of a large store takes minutes: once a download is enough
+    if not checked.exists() or checked.read_text(encoding="utf-8") != store.fingerprint:
+        store.verify()
+        atomic_write(checked, store.fingerprint)
     return store

@@ -398,3 +398,61 @@ def test_command_line(tmp_path, texts, tiny_tokenizer_dir, capsys):
     assert "needs --corpus and --tokenizer" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main([*command, "--shard", "4/4"])
+
+
+_HUB = """
+import os, sys, threading
+sys.path.insert(0, {tools!r})
+from loopback_hub import HubServer
+server = HubServer(0)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+os.environ.update(HF_ENDPOINT=server.url, HF_HUB_DISABLE_XET="1", HF_TOKEN="hf_x")
+import pyarrow as pa
+import pyarrow.parquet as pq
+from huggingface_hub import HfApi
+from pathlib import Path
+from langsamp.train.corpus import open_corpus
+from langsamp.train.store import BlockStore, open_store, push_store
+
+push_store({store!r}, "user/store")
+pulled = open_store("user/store")
+assert pulled.fingerprint == BlockStore({store!r}).fingerprint
+victim = pulled.path / "deu_Latn.u32"
+data = victim.read_bytes()
+victim.unlink()
+victim.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+(pulled.path / ".verified").unlink()
+try:
+    open_store("user/store")
+except ValueError as error:
+    print(error)
+try:
+    open_store("user/nothing")
+except FileNotFoundError as error:
+    print(error)
+
+api = HfApi()
+api.create_repo("user/text", repo_type="dataset")
+folder = Path("text")
+entries = ""
+for tag in ("deu_Latn", "uzb_Cyrl"):
+    (folder / tag / "train").mkdir(parents=True)
+    pq.write_table(pa.table({{"text": ["one", "two " + tag]}}), folder / tag / "train" / "0000.parquet")
+    entries += f"- config_name: {{tag}}\\n  data_files: {{tag}}/train/*.parquet\\n"
+(folder / "README.md").write_text(f"---\\nconfigs:\\n{{entries}}---\\n")
+api.upload_folder(repo_id="user/text", repo_type="dataset", folder_path=folder)
+corpus = open_corpus("user/text", only=["de", "uz-Cyrl"])
+assert all(corpus.sizes.values())
+print({{language: list(corpus.documents(part)) for language, (part,) in corpus.parts.items()}})
+"""
+
+
+@pytest.mark.slow
+def test_stores_and_corpora_on_the_hub(tmp_path, texts, tokenizer, shared, run_fresh):
+    folder = _corpus(tmp_path / "c", texts)
+    prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
+    code = _HUB.format(tools=str(shared / "tools"), store=str(tmp_path / "s"))
+    out = run_fresh(code, network=True)
+    assert "deu_Latn.u32 does not have the sha256" in out
+    assert "neither a folder nor a Hub data set 'user/nothing'" in out
+    assert "{'deu_Latn': ['one', 'two deu_Latn'], 'uzb_Cyrl': ['one', 'two uzb_Cyrl']}" in out
