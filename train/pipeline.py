@@ -54,7 +54,9 @@ class Pipeline:
         self._source = Path(corpus.name).name if Path(corpus.name).is_dir() else corpus.name
         self._committed = time.monotonic()
         self._all = tqdm(desc="languages", unit="", disable=not progress)
-        self._one = tqdm(unit="B", unit_scale=True, leave=False, disable=not progress)
+        # the bar of the language at hand is for people who watch; a log file gets the other one only
+        watched = progress and sys.stderr.isatty()
+        self._one = tqdm(unit="B", unit_scale=True, leave=False, disable=not watched)
         self._plain = False
 
     def run(self, languages: list[str], worker: tuple[str, bool, int | None], num_proc: int) -> None:
