@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from langsamp.eval.data import DataError
 from langsamp.eval.encoder import load_tokenizer
-from langsamp.eval.finetune import Job, Recipe, Tuned, task_name
+from langsamp.eval.finetune import Job, Recipe, Tuned, recipe_settings, task_name
 from langsamp.eval.labelled import Examples, Source, read_test
 from langsamp.eval.metrics import macro_f1
 from langsamp.eval.predict import Feature
@@ -39,6 +40,10 @@ class Classification:
         if context.train_language not in found:
             raise DataError(f"{self.name} has no data in {context.train_language}, the language to train on")
         return found
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """The recipe; the probe has none."""
+        return {} if context.options.get("probe") else recipe_settings(self.recipe.changed(context.options))
 
     def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
         """For each seed the source's dev score, then each language; the probe has no seed."""

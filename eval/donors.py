@@ -8,9 +8,11 @@ choosing English, choosing at random, and the oracle (notes/paper.md, section 5)
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from langsamp.eval.data import DataError
 from langsamp.eval.labelled import Source, read_examples, read_test
 from langsamp.eval.metrics import macro_f1, ndcg, regret
 from langsamp.eval.probe import fit_probe
-from langsamp.eval.rankers import Rankers, row_tags
+from langsamp.eval.rankers import Rankers, read_table, row_tags
 from langsamp.eval.records import Record
 from langsamp.eval.task import Context, Unit
 from langsamp.language_codes import normalize_tag
@@ -87,10 +89,7 @@ class Transfer:
 
 
 class Donors:
-    """Options: `target`, `sources` (candidates; default all with training data), `similarity` (a table's file).
-
-    A run directory holds the study of one set of sources: for another set take another directory.
-    """
+    """Options: `target`, `sources` (candidates; default all with training data), `similarity` (a table's file)."""
 
     name = "donors"
 
@@ -100,6 +99,16 @@ class Donors:
             return [normalize_tag(target)]
         tags = context.data.languages(FOLDER)
         return [tag for tag in tags if read_examples(context, FOLDER, tag, "test").texts]
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """The candidates of the study (an answer for one target adds to any run), and the table if there is one."""
+        found: dict[str, Any] = {}
+        if path := context.options.get("similarity"):
+            found["similarity"] = hashlib.sha256(repr(sorted(read_table(path).items())).encode()).hexdigest()[:16]
+        if not context.options.get("target"):
+            asked = context.options.get("sources")
+            found["sources"] = sorted({normalize_tag(tag) for tag in asked}) if asked else "all"
+        return found
 
     def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
         """One unit for `target`; else one a source (transfer), then one a target (how good each ranking is)."""

@@ -95,6 +95,11 @@ class Job:
         return output / "finetuned" / f"{self.task}-{self.language}-seed{self.seed}-{digest}"
 
 
+def recipe_settings(recipe: Recipe) -> dict[str, Any]:
+    """What one run directory may hold one value of; `max_steps` is in the task's name instead."""
+    return {name: value for name, value in asdict(recipe).items() if name != "max_steps"}
+
+
 def task_name(name: str, recipe: Recipe) -> str:
     """The name in records: a run cut short by `max_steps` is not the protocol and says so (`pos-200steps`)."""
     return name if recipe.max_steps is None else f"{name}-{recipe.max_steps}steps"

@@ -14,13 +14,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from langsamp.eval.data import DataError
 from langsamp.eval.encoder import load_tokenizer
-from langsamp.eval.finetune import Job, Recipe, Tuned, task_name
+from langsamp.eval.finetune import Job, Recipe, Tuned, recipe_settings, task_name
 from langsamp.eval.metrics import span_f1, token_accuracy
 from langsamp.eval.predict import IGNORED, Feature
 from langsamp.eval.records import Record
@@ -116,6 +117,10 @@ class Tagging:
         """Tags with data in any of the data sets."""
         folders = context.data.folders(self.name)
         return sorted({tag for folder in folders or [self.name] for tag in context.data.languages(folder)})
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """The recipe."""
+        return recipe_settings(self.recipe.changed(context.options))
 
     def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
         """For each seed the source's dev score, then each language of each data set."""

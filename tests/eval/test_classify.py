@@ -159,6 +159,20 @@ def test_fine_tuning_learns(tiny_xlmr_dir, tmp_path, dtype):
     assert {path.name for path in (tmp_path / "finetuned").iterdir()} == {job.folder(tmp_path).name}  # no rest
 
 
+def test_one_run_directory_one_recipe(tiny_model_dir, data, tmp_path):
+    def again(**options):
+        run(
+            context(tiny_model_dir, data, tmp_path / "run", seeds=(1,), options={"max_steps": 1, **options}), ["sib200"]
+        )
+
+    again()
+    again(max_steps=2)  # another task name
+    again(probe=True)
+    assert {r.task for r in records.read(tmp_path / "run")} == {"sib200-1steps", "sib200-2steps", "sib200-probe"}
+    with pytest.raises(ValueError, match="sib200: patience None, not 3"):
+        again(patience=3)
+
+
 def test_seeds_decide_the_head_and_the_order(tiny_xlmr_dir, tmp_path):
     """The official scripts seed after the head is made (B8)."""
     features = [{"input_ids": [0, 5 + i % 30, 2], "labels": i % 2} for i in range(20)]

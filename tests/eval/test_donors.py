@@ -191,6 +191,8 @@ def test_the_table_tells_what_was_measured(tiny_xlmr_dir, data, tmp_path):
     run(context(tiny_xlmr_dir, data, tmp_path / "run"), ["donors"])
     run(context(tiny_xlmr_dir, data, tmp_path / "run", options={"target": "ell"}), ["donors"])
     text = ranking_table(records.read(tmp_path / "run"), "ell_Grek")
+    with pytest.raises(ValueError, match="donors: sources 'all', not"):
+        run(context(tiny_xlmr_dir, data, tmp_path / "run", options={"sources": ["eng", "deu", "rus"]}), ["donors"])
     assert "measured" in text.splitlines()[2]
     assert "mean regret of the first choice" in text
     assert "oracle 0.000" in text
