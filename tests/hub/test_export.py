@@ -216,6 +216,21 @@ def test_onnx_of_an_exported_encoder(tiny_model_dir, tmp_path):
     assert done.int8_top1 is None
 
 
+@needs_onnx
+@pytest.mark.slow
+def test_onnx_of_a_classifier(tiny_xlmr_dir, tmp_path):
+    from transformers import XLMRobertaForSequenceClassification
+
+    from langsamp.hub.export_onnx import export_onnx
+
+    XLMRobertaForSequenceClassification.from_pretrained(tiny_xlmr_dir, num_labels=3).save_pretrained(tmp_path / "in")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "in" / name).write_bytes((tiny_xlmr_dir / name).read_bytes())
+    done = export_onnx(str(tmp_path / "in"), tmp_path / "out")
+    assert done.difference <= 1e-5
+    assert done.int8_top1 is None
+
+
 def test_onnx_says_which_extra_is_missing(tiny_model_dir, tmp_path, monkeypatch):
     from langsamp.hub import export_onnx
 
