@@ -122,18 +122,22 @@ def _model(folder: Path, codes: list[str], scripts: list[str], table_init: float
 def _load(folder: Path, **options: Any) -> LangSAMPForMaskedLM:
     """Load in fp32; new tables are expected, anything else that the base lacks is told."""
     report = logging.getLogger("transformers.modeling_utils")
-    level = report.level
-    report.setLevel(logging.ERROR)  # transformers prints the missing tables as a problem
+    report.addFilter(_nothing)  # transformers prints the missing tables as a problem
     try:
         model, found = LangSAMPForMaskedLM.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, **options
         )
     finally:
-        report.setLevel(level)
+        report.removeFilter(_nothing)
     lacking = sorted(name for name in found["missing_keys"] if not name.startswith(("lang_", "script_")))
     if lacking:
         log.warning("%s has no %s; they start at random", folder, ", ".join(lacking))
     return model
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    """A filter that lets nothing through."""
+    return False
 
 
 def _with_scripts(model: LangSAMPForMaskedLM, scripts: list[str]) -> LangSAMPForMaskedLM:

@@ -128,12 +128,11 @@ def test_unknown_policy_is_what_the_stock_head_becomes(go):
     zero, mean = go("zero", unknown="zero"), go("mean", unknown="mean")
     raw = LangSAMPForMaskedLM.from_pretrained(mean.folder / "checkpoint-4")
     shares = {row["language"]: row["probability"] for row in mean.facts["sampling"]}
-    expected = sum(
-        share * raw.lang_embeddings.weight[raw.config.languages.index(tag[:3])] for tag, share in shares.items()
-    )
-    expected = expected + sum(
-        share * raw.script_embeddings.weight[raw.config.scripts.index(tag[4:])] for tag, share in shares.items()
-    )
+    tables = (raw.lang_embeddings.weight, raw.config.languages), (raw.script_embeddings.weight, raw.config.scripts)
+    expected = 0
+    for part, (table, names) in enumerate(tables):
+        for tag, share in shares.items():
+            expected = expected + share * table[names.index(tag.split("_")[part])]
     dense = raw.lm_head.dense
     assert torch.allclose(mean.model.lm_head.dense.bias, dense.bias + dense.weight @ expected, atol=1e-5)
     raw = LangSAMPForMaskedLM.from_pretrained(zero.folder / "checkpoint-4")
@@ -156,7 +155,7 @@ def test_non_finite_loss_stops_with_step_mix_and_last_good_checkpoint(go):
                 model.lm_head.decoder.bias.data[5] = float("nan")
 
     with pytest.raises(
-        NonFiniteError, match=r"the loss is nan in step 4; .*(deu|rus|eng|jpn|hin|ell)_.* checkpoint-2\."
+        NonFiniteError, match=r"the loss is nan in step 4; .*[a-z]{3}_[A-Z][a-z]{3} \d.*checkpoint-2\."
     ) as error:
         go(callbacks=[Poison()], training={"max_steps": 6})
     run = Path(str(error.value).split("last good checkpoint is ")[1].split(". Lower")[0]).parent
@@ -214,13 +213,11 @@ def test_things_that_do_not_belong_together(go, tiny_model_dir, small_store, tmp
     tokenizer.save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match="cut with another tokenizer"):
         go(tokenizer=str(tmp_path / "other"))
-    with pytest.raises(FileNotFoundError, match="no store.json"):
-        go(store=None, **{"store": None}) if False else pretrain(
-            PretrainSettings(output=str(tmp_path / "x"), base=str(tiny_model_dir), store=str(tmp_path)), QUICK
-        )
+    with pytest.raises(FileNotFoundError, match=r"no store\.json"):
+        pretrain(PretrainSettings(output=str(tmp_path / "x"), base=str(tiny_model_dir), store=str(tmp_path)), QUICK)
 
 
-# -- publishing -----------------------------------------------------------------------------------------------------------
+# -- publishing --
 
 
 def test_every_nth_save_is_published_and_a_dead_hub_does_not_stop_training(go, monkeypatch, caplog):
@@ -265,7 +262,7 @@ def test_a_hub_that_comes_back_gets_everything_once(go, monkeypatch):
     assert calls.count(4) == 1
 
 
-# -- settings -------------------------------------------------------------------------------------------------------------
+# -- settings --
 
 
 @pytest.mark.parametrize("name", ["paper", "low_resource", "tiny"])
@@ -274,7 +271,7 @@ def test_recipes_are_valid_and_say_why(name, tmp_path):
     settings, training = split(read_recipe(path), name)
     training_arguments(tmp_path, {**training, "fp16": False, "bf16": False})
     assert settings.output.startswith("runs/")
-    assert path.read_text().count("#") > 8
+    assert path.read_text().count("#") >= 8
 
 
 def test_paper_recipe_is_the_papers(tmp_path):

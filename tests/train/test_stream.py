@@ -16,9 +16,9 @@ def stream(small_store):
 
 
 def test_samples_are_what_the_plan_says(stream, small_store):
-    for draw, sample in zip(stream.plan.draws(0, 60), (stream[i] for i in range(60))):
-        assert (sample["index"], sample["language"]) == (draw.index, draw.language)
-        assert np.array_equal(sample["input_ids"], small_store.block(draw.language, draw.block))
+    for (index, language, block), sample in zip(stream.plan.draws(0, 60), (stream[i] for i in range(60))):
+        assert (sample["index"], sample["language"]) == (index, language)
+        assert np.array_equal(sample["input_ids"], small_store.block(language, block))
 
 
 def test_a_batch_equals_its_samples_and_order_does_not_matter(stream):
