@@ -33,6 +33,8 @@ _CHUNK_CHARS = 1 << 19  # text sent to a worker at once
 _COMMIT_SECONDS = 10.0  # work lost by a kill, at most
 _BYTES_A_TOKEN = 4  # a guess, to choose how much to hold out before the text is read
 _MOST_HELD_OUT = 0.1  # of the documents of a language
+_COMPRESSED = (".parquet", ".gz", ".zst")
+_PACKED = 3  # bytes of text a byte of a compressed file, about
 
 Encode = Callable[[list[str], float], "Future[Encoded]"]
 
@@ -106,7 +108,9 @@ class Pipeline:
             yield partial(self._end_language, writer, bool(todo))
 
     def _writer(self, language: str) -> LanguageWriter:
-        size = self._corpus.sizes[language]
+        size = sum(
+            part.size * (_PACKED if part.name.endswith(_COMPRESSED) else 1) for part in self._corpus.parts[language]
+        )
         wanted = self._index["heldout"] * self._index["block_size"] * _BYTES_A_TOKEN
         share = min(_MOST_HELD_OUT, wanted / size) if size else min(0.001, wanted)
         return LanguageWriter(
