@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from markupsafe import Markup
@@ -14,7 +13,7 @@ from langsamp.eval.report.charts import Line, Point, Scale
 from langsamp.eval.report.page import Page, interval_text, overall, shown
 from langsamp.eval.report.parts import Figure, Section
 from langsamp.eval.report.rows import Row, rows
-from langsamp.eval.report.tables import language_table, measures_table
+from langsamp.eval.report.tables import GROUPS, language_table, measures_table
 from langsamp.eval.stats import Interval
 
 
@@ -78,19 +77,19 @@ def _scatter(page: Page, cell: Cell) -> Figure:
 def _by_group(page: Page, found: Sequence[tuple[System, Series]], legend: list[tuple[str, str]]) -> Figure:
     metric = catalog.metric(found[0][1].cell.metric)
     means = {system: {item.group: item for item in aggregate(entry, scripts=True)} for system, entry in found}
-    sizes = Counter({name: item.n for groups in means.values() for name, item in groups.items()})
-    fixed = [name for name in ("all", "head", "tail", "Latin script", "other scripts") if name in sizes]
-    scripts = [
-        name
-        for name, n in sorted(sizes.items(), key=lambda i: (-i[1], i[0]))
-        if n >= 2 and name not in (*fixed, "Latn")
-    ]
+    sizes: dict[str, int] = {}
+    for name, item in (pair for groups in means.values() for pair in groups.items()):
+        sizes[name] = max(item.n, sizes.get(name, 0))
+    fixed = [name for name in GROUPS if name in sizes and (name == "all" or sizes[name] < sizes["all"])]
+    by_size = sorted(sizes, key=lambda name: (-sizes[name], name))
+    scripts = [name for name in by_size if sizes[name] >= 2 and name not in (*GROUPS, "Latn")]
     lines = []
     for name in [*fixed, *(scripts[:6] if len(scripts) > 1 else [])]:
         have = [(system, means[system][name]) for system, _ in found if name in means[system]]
+        label = name if name in fixed else catalog.script_name(name)
+        note = "n = " + " / ".join(str(n) for n in dict.fromkeys(item.n for _, item in have))
         for number, (system, item) in enumerate(have):
-            label = name if name in fixed else catalog.script_name(name)
-            lines.append(_mean_row(page, system, metric, item.mean, label, f"n = {item.n}", level=2 if number else 0))
+            lines.append(_mean_row(page, system, metric, item.mean, label, note, level=2 if number else 0))
     chart, unit = _row_chart(lines, metric)
     note = f"Unweighted means over languages{unit}, with 95 % intervals."
     return Figure("By group of languages", chart, note, legend)
@@ -107,10 +106,11 @@ def _by_measure(page: Page, cells: Sequence[Cell], legend: list[tuple[str, str]]
         metric = catalog.metric(own[0].metric)
         lines = []
         for cell in sorted(own, key=lambda cell: catalog.metric_order(cell.metric)):
-            for number, (system, entry) in enumerate(page.of_cell(cell)):
-                n, mean = overall(entry)
-                label = catalog.metric(cell.metric).label
-                lines.append(_mean_row(page, system, metric, mean, label, f"n = {n}", level=2 if number else 0))
+            label = catalog.metric(cell.metric).label
+            means = [(system, *overall(entry)) for system, entry in page.of_cell(cell)]
+            note = "n = " + " / ".join(str(n) for n in dict.fromkeys(n for _, n, _ in means))
+            for number, (system, _, mean) in enumerate(means):
+                lines.append(_mean_row(page, system, metric, mean, label, note, level=2 if number else 0))
         chart, unit = _row_chart(lines, metric)
         better = {1: " Higher is better.", -1: " Lower is better."}.get(metric.better, "")
         figures.append(Figure("By measure", chart, f"Means over languages{unit} with 95 % intervals.{better}", legend))
