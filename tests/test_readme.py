@@ -1,0 +1,56 @@
+"""The front page is true: its Python runs as printed, its commands parse, its head is a valid model card."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from langsamp.cli import build_parser, commands
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_python_runs_in_order_as_printed(tiny_model_dir, tmp_path, monkeypatch):
+    """Every block, in one namespace, on a folder that stands where the quickstart leaves its checkpoint."""
+    shutil.copytree(tiny_model_dir, tmp_path / "quickstart" / "langsamp")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in _blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["batch"]["lang_ids"].tolist() == [1, 6]
+    assert names["logits"].shape[:2] == names["batch"]["input_ids"].shape
+    assert names["vectors"].shape == (2, 32)
+    assert type(names["encoder"]).__name__ == "XLMRobertaModel"
+
+
+@pytest.mark.parametrize(
+    "line", [line for block in _blocks("bash") for line in block.splitlines() if line.startswith("langsamp ")]
+)
+def test_the_commands_parse(line):
+    arguments = build_parser().parse_args(shlex.split(line, comments=True)[1:])
+    assert arguments.command in commands()
+
+
+def test_every_command_is_in_the_table():
+    for name in commands():
+        assert re.search(rf"`(langsamp )?{name}`", README), name
+
+
+def test_it_is_a_model_card():
+    card = ModelCard(README)
+    assert card.data.pipeline_tag == "fill-mask"
+    assert card.data.license == "apache-2.0"
+    assert "langsamp" in card.data.tags
+
+
+def test_links_to_files_exist():
+    root = Path(__file__).resolve().parents[1]
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (root / target).exists(), target
