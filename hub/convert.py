@@ -79,13 +79,10 @@ def convert(
     """
     origin = _with_weights(resolve_model(source))
     official = read_official(origin.path)
-    languages, scripts = _row_names(official, origin.path, ids)
     with_rows = official.kind == "masked-lm"  # the other classes have no tables: downstream needs no ids
+    languages, scripts = _row_names(official, origin.path, ids) if with_rows else ([], [])
     config = LangSAMPConfig(
-        **official.backbone,
-        languages=languages if with_rows else None,
-        scripts=scripts if with_rows else None,
-        table_initializer_range=OFFICIAL_INIT,
+        **official.backbone, languages=languages, scripts=scripts, table_initializer_range=OFFICIAL_INIT
     )
     model, dropped = _load(official, config)
     known = _tokenizer(tokenizer or origin.path, config, required=tokenizer is not None)
@@ -113,10 +110,12 @@ def our_state(official: Official) -> dict[str, Tensor]:
     if words is not None:
         types = words.new_zeros(official.config.get("type_vocab_size", 1), words.shape[1])
         state.setdefault("roberta.embeddings.token_type_embeddings.weight", types)
-    if official.config.get("tie_word_embeddings", True):  # the official code ties them on loading, whatever is stored
+    bias = state.pop("lm_head.decoder.bias", None)
+    if bias is not None:  # one vector under two names, in the official code tied in any case
+        state.setdefault("lm_head.bias", bias)
+    if official.config.get("tie_word_embeddings", True):  # the official code ties it on loading, whatever is stored
         state.pop("lm_head.decoder.weight", None)
-        state.pop("lm_head.decoder.bias", None)
-    elif "lm_head.bias" in state:  # one vector under two names, in the official code tied in any case
+    elif "lm_head.bias" in state:
         state["lm_head.decoder.bias"] = state["lm_head.bias"].clone()
     return state
 

@@ -132,12 +132,12 @@ def telling_model_dir(tiny_model_dir, tmp_path):
     return tmp_path / "telling"
 
 
-def test_fitted_row(telling_model_dir, texts, tmp_path):
-    before, tokenizer = load(telling_model_dir)
-    blocks = blocks_of(tokenizer, texts["hin_Deva"])
+def test_fitted_row(telling_model_dir, tmp_path):
+    before, _ = load(telling_model_dir)
+    blocks = np.full((24, 16), 20, dtype=np.uint32)  # a language of one word
     fit = Fit(steps=25, batch_size=4, learning_rate=0.3)
     done = add_language(str(telling_model_dir), tmp_path / "out", "mar_Deva", like="deu", blocks=blocks, fit=fit)
-    assert done.loss_fitted < done.loss_start - 0.05
+    assert done.loss_fitted < done.loss_start - 1
     after = load(tmp_path / "out")[0]
     old_parts_equal(before, after)
     assert not torch.equal(after.lang_embeddings.weight[7], before.lang_embeddings.weight[1])
