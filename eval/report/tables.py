@@ -156,9 +156,14 @@ def language_table(page: Page, cell: Cell) -> Table:
     table.long = len(codes) > 12
     for code in codes:
         table.rows.append(_language_row(page, found, code, metric, axis, paired))
-    last = found[-1][1]
-    table.rows.sort(key=lambda row: (-last.mean(row[0].note) if row[0].note in last.values else 0.0, row[0].note))
+    last, sign = found[-1][1], -1 if metric.better >= 0 else 1  # best first, languages without a value last
+    table.rows.sort(key=lambda row: _place(last, row[0].note, sign))
     return table
+
+
+def _place(entry: Series, code: str, sign: int) -> tuple[bool, float, str]:
+    known = code in entry.values
+    return not known, sign * entry.mean(code) if known else 0.0, code
 
 
 def _track_axis(values: list[float], percent: bool) -> Scale:
