@@ -1,8 +1,9 @@
 """Which family a language belongs to, as far as CLDR says: the colours of the embedding map and its purity score.
 
 The table is generated (tools/make_language_families.py) from the language groups of the Unicode CLDR 48, whose groups
-are those of ISO 639-5 (© 2004-2026 Unicode, Inc., Unicode License v3). It is coarse and incomplete: isolates, creoles,
-signed and constructed languages, and groups that are only geographic have no family here, and None is the answer.
+are those of ISO 639-5 (© 2004-2026 Unicode, Inc., Unicode License v3), plus a few languages that CLDR leaves out. It is
+coarse and incomplete: isolates, creoles, signed and constructed languages, and groups that are only geographic have no
+family here, and None is the answer.
 """
 
 from __future__ import annotations
@@ -202,11 +203,24 @@ xnd: aht apa apj apk apl apm apw ath bcr bea caf chp clc coq crx den dgr eya gce
 ypk: ess ynk
 """
 
+# Languages of common corpora that CLDR's groups lack and whose family nobody disputes.
+_MORE = """\
+afa: acq ajp alw dbr jii mlt
+aav: juy unx
+awd: cpu
+ine: aln als ast bfz bpx dso lbm mwl pnb rmn rmy sqi
+map: abc buc max min ppk
+nic: amo fuf ndo reg run zdj
+omq: mzi ztu
+sit: csy hak hlt tvt
+tai: kkh
+"""
+
 
 @cache
 def _families() -> dict[str, str]:
     table: dict[str, str] = {}
-    for entry in _TABLE.replace("\n ", " ").splitlines():
+    for entry in (_TABLE + _MORE).replace("\n ", " ").splitlines():
         family, _, codes = entry.partition(": ")
         table.update(dict.fromkeys(codes.split(), family))
     return table

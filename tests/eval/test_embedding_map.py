@@ -161,5 +161,6 @@ def test_families_are_honest():
         "nic",
         "trk",
     ]
+    assert [family_of(code) for code in ("als", "mlt", "run", "min")] == ["ine", "afa", "nic", "map"]  # not CLDR's
     assert [family_of(code) for code in ("eus", "kor", "tpi", "epo", "und", "zzz", "qqqq")] == [None] * 7
     assert (family_name("ine"), family_name("qwe")) == ("Indo-European", "Quechuan")
