@@ -49,14 +49,28 @@ class Phrase:
     texts: Mapping[str, str]
 
 
+@cache
 def split_of(key: str) -> str:
     """The split of a CLDR item: ``test`` for about a tenth of the keys, the same in every language.
 
-    Calendar words (months, days of the week) are always ``train``: all dates are made of them.
+    Items with one English name (Qatar is a territory, a city of a time zone and a zone) go the same way, since other
+    languages share such names too. Calendar words (months, days of the week) are always ``train``: all dates are made
+    of them.
     """
-    if key.startswith("calendar/"):
+    topic, code = key.split("/", 1)
+    if topic == "calendar":
         return "train"
-    return "test" if int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % 100 < TEST_PERCENT else "train"
+    if topic in ("city", "zone"):  # named after the place in the zone's identifier, Asia/Qatar
+        name = code.split("/")[-1].replace("_", " ").casefold()
+    else:
+        name = _english().get(key, key)
+    return "test" if int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % 100 < TEST_PERCENT else "train"
+
+
+@cache
+def _english() -> dict[str, str]:
+    """English names by key, for :func:`split_of`."""
+    return {key: text.casefold() for key, text in cldr_text.names(_own_data("en")).items()}
 
 
 @cache
@@ -67,15 +81,15 @@ def locales() -> dict[str, str]:
     ISO 639-3, and locales that repeat a larger one (85 % or more of the names are the same: of the Tanzanian
     locales many are one list, Cebuano is mostly English).
     """
-    found: list[tuple[int, str, str, set[tuple[str, str]]]] = []
+    found: list[tuple[int, str, str, dict[str, str]]] = []
     for identifier in localedata.locale_identifiers():
         if any(len(part) != 4 or not part.isalpha() for part in identifier.split("_")[1:]):
             continue  # a region or a spelling variant
-        named = cldr_text.names(_own_data(identifier))
-        tag = _tag(identifier) if len(named) >= MIN_NAMES else None
+        names = cldr_text.names(_own_data(identifier))
+        tag = _tag(identifier) if len(names) >= MIN_NAMES else None
         if tag is not None:
-            found.append((len(named), identifier, tag, set(named.items())))
-    kept: dict[str, tuple[str, set[tuple[str, str]]]] = {}
+            found.append((len(names), identifier, tag, names))
+    kept: dict[str, tuple[str, dict[str, str]]] = {}
     # English first, so that a copy of English is dropped and never English itself
     for _, identifier, tag, names in sorted(found, key=lambda row: (row[1] != "en", -row[0], row[1])):
         if tag not in kept and not any(_repeats(names, other) for t, (_, other) in kept.items() if t[4:] == tag[4:]):
@@ -83,13 +97,10 @@ def locales() -> dict[str, str]:
     return {tag: kept[tag][0] for tag in sorted(kept)}
 
 
-def _repeats(names: set[tuple[str, str]], other: set[tuple[str, str]]) -> bool:
+def _repeats(names: dict[str, str], other: dict[str, str]) -> bool:
     """Whether at least 85 % of the items that both name have the same text."""
-    same = len(names & other)
-    if same < MAX_REPEATED * MIN_NAMES / 2:
-        return False
-    shared = len({key for key, _ in names} & {key for key, _ in other})
-    return same >= MAX_REPEATED * shared
+    same = len(names.items() & other.items())
+    return same >= MIN_NAMES / 2 and same >= MAX_REPEATED * len(names.keys() & other.keys())
 
 
 def _own_data(identifier: str) -> Mapping[str, Any]:
@@ -116,25 +127,50 @@ def languages() -> list[str]:
     return list(locales())
 
 
-@cache
 def texts(language: str) -> Mapping[str, str]:
-    """All phrases of one language, key -> text, both splits.
+    """All phrases of one language, key -> text, both splits, sorted by key.
 
-    Within a language a text belongs to one key (Arabic, the language, and Arabic, the script), and no training
-    phrase contains a test phrase as a sequence of words ("Swiss French" when "French" is held out): such training
-    phrases are dropped, in that language only.
+    Within a language a text belongs to one key (Arabic, the language, and Arabic, the script). No training phrase
+    contains a test phrase of its language as a sequence of words ("Swiss French" when "French" is held out), and none
+    is a test phrase of another language; such training phrases are dropped, in that language only.
 
     Raises:
         KeyError: the language is not one of :func:`languages`.
     """
     if language not in locales():
         raise KeyError(f"{language!r} is not a language of the CLDR corpus; see langsamp.train.cldr.languages().")
+    return _texts(language)
+
+
+@cache
+def _texts(language: str) -> Mapping[str, str]:
+    elsewhere = _held_out_texts()
+    return {
+        key: text
+        for key, text in _candidates(language).items()
+        if split_of(key) == "test" or text.casefold() not in elsewhere
+    }
+
+
+@cache
+def _held_out_texts() -> frozenset[str]:
+    """The test phrases of all languages (a few seconds of work)."""
+    return frozenset(
+        text.casefold()
+        for language in languages()
+        for key, text in _candidates(language).items()
+        if split_of(key) == "test"
+    )
+
+
+@cache
+def _candidates(language: str) -> Mapping[str, str]:
+    """The phrases of one language as far as they can be judged without looking at the others."""
     identifier = locales()[language]
     every = cldr_text.phrases(identifier, _own_data(identifier), held_out=lambda key: split_of(key) == "test")
-    ordered = sorted(every.items(), key=lambda item: (split_of(item[0]) != "test", item[0]))
     unique: dict[str, str] = {}
     seen: set[str] = set()
-    for key, text in ordered:
+    for key, text in sorted(every.items(), key=lambda item: (split_of(item[0]) != "test", item[0])):
         if text.casefold() not in seen:
             seen.add(text.casefold())
             unique[key] = text
@@ -194,12 +230,12 @@ def documents(language: str) -> tuple[str, ...]:
     """The training text of one language: a few thousand short lines, in a fixed order.
 
     Lines are the training phrases themselves, lists of them, and facts that CLDR knows about territories (their
-    languages and currency). No line contains a phrase of the test split.
+    languages and currency). No line contains a phrase of its language's test split.
     """
     train = {key: text for key, text in texts(language).items() if split_of(key) == "train"}
     guard = cldr_text.Guard(language, (text for key, text in texts(language).items() if split_of(key) == "test"))
     lines = cldr_text.lines(language, train, _own_data(locales()[language]))
-    return tuple(line for line in lines if not guard.hit(line))
+    return tuple(line for line in lines if line.casefold() not in _held_out_texts() and not guard.hit(line))
 
 
 class CldrCorpus(Corpus):

@@ -66,6 +66,14 @@ def test_no_training_line_contains_a_held_out_phrase(language):
         assert (needle if unspaced else f" {needle} ") not in padded, text
 
 
+def test_no_test_phrase_is_a_training_line_in_any_language():
+    held_out = {phrase.key: phrase for phrase in cldr.phrases("test")}
+    texts = {text.casefold() for phrase in held_out.values() for text in phrase.texts.values()}
+    assert len(texts) > 20_000
+    for language in cldr.languages()[::4]:
+        assert not texts & {line.casefold() for line in cldr.documents(language)}, language
+
+
 def _words(text):
     letters = (char if unicodedata.category(char)[0] in "LNMC" else " " for char in text.casefold())
     return "".join(letters).split()
