@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from filelock import FileLock
 from huggingface_hub import HfApi, constants
 
 from langsamp.hub import trainer_state
@@ -85,8 +87,22 @@ def pull(
     """
     repo, _, suffix = repo.partition("@")
     revision = revision or suffix or "main"
-    root = Path(folder)
-    source = _resolve(HfApi(endpoint=endpoint, token=token), repo, revision, cache_dir)
+    api = HfApi(endpoint=endpoint, token=token)
+    with _alone(Path(folder), cache_dir):
+        return _pull(api, repo, Path(folder), revision, strict, last_good, cache_dir)
+
+
+def _pull(
+    api: HfApi,
+    repo: str,
+    root: Path,
+    revision: str,
+    strict: bool,
+    last_good: bool,
+    cache_dir: str | os.PathLike[str] | None,
+) -> PullResult:
+    """`pull`, when nobody else pulls into the folder."""
+    source = _resolve(api, repo, revision, cache_dir)
     source, selection, verified = _newest_good(source, strict) if last_good else (source, *_examine(source, strict))
     tree = source.tree
     before = read_record(root)
@@ -102,6 +118,14 @@ def pull(
         remember_revision(repo, revision, tree.commit, cache_dir)
     trainer_state.unpack(root, fetched)
     return PullResult(repo, tree.commit, root, plan.fetch, plan.remove, plan.keep, selection.refused, verified)
+
+
+def _alone(folder: Path, cache_dir: str | os.PathLike[str] | None) -> FileLock:
+    """A lock for a folder, kept in the cache: the processes of a parallel run all fetch the same checkpoint."""
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    path = Path(cache_dir or constants.HF_HUB_CACHE) / ".locks" / "langsamp" / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path)
 
 
 def _resolve(api: HfApi, repo: str, revision: str, cache_dir: str | os.PathLike[str] | None) -> _Source:

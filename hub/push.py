@@ -135,10 +135,17 @@ def _sizes(digests: dict[str, Digest]) -> dict[str, int]:
 
 
 def _recorded_commit(folder: Path, target: Target) -> str | None:
-    """The commit this folder was last in step with on the same branch, while the repository still knows it."""
+    """The commit this folder was last in step with, while the repository still knows it.
+
+    A folder that was in step with another branch says nothing about this one; a tag or a commit does.
+    """
     record = read_record(folder)
-    if target.create_pr or record is None or (record.repo, record.revision) != (target.repo, target.revision):
+    if target.create_pr or record is None or record.repo != target.repo:
         return None
+    if record.revision != target.revision:
+        refs = target.attempt(lambda: target.api.list_repo_refs(target.repo), "listing branches of")
+        if record.revision in {branch.name for branch in refs.branches}:
+            return None
     known = target.attempt(lambda: target.api.revision_exists(target.repo, record.commit), "looking into")
     return record.commit if known else None  # unknown: the repository was deleted and made again
 

@@ -26,6 +26,7 @@ LONGEST_WAIT = 310.0  # seconds; the Hub counts requests in windows of five minu
 _TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 _TRANSPORTS = {"requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2"}  # whichever the client is built on
 _NOT_TRANSPORT = ("HTTPError", "HTTPStatusError", "InvalidURL", "UnsupportedProtocol", "MissingSchema", "InvalidSchema")
+_NETWORK = re.compile(r"(?i)connection|timed? ?out|reset by peer|broken pipe|request error|temporarily")
 _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{8,}")
 
 
@@ -85,6 +86,8 @@ def is_transient(error: BaseException) -> bool:
         if isinstance(cause, (ConnectionError, TimeoutError)) or "Consistency check failed" in str(cause):
             return True
         kind = type(cause)
+        if kind is RuntimeError and _NETWORK.search(str(cause)):  # all that the compiled transfer library (Xet) tells
+            return True
         if kind.__module__.split(".")[0] in _TRANSPORTS and kind.__name__ not in _NOT_TRANSPORT:
             return True
     return False
@@ -169,7 +172,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    message = lines[0] if lines else type(error).__name__
+    several = isinstance(error, ValueError) and not isinstance(error, HfHubHTTPError)  # such as faults of the card
+    message = (" ".join(lines) if several else lines[0]) if lines else type(error).__name__
     if isinstance(error, HfHubHTTPError) and error.server_message:
         message = f"{message} {error.server_message}" if error.server_message not in message else message
     return message if len(message) < 300 else message[:300] + "..."

@@ -85,7 +85,7 @@ def stage(folder: str | os.PathLike[str]) -> list[Staged]:
 
 def left_out(folder: str | os.PathLike[str], taken: Container[str]) -> list[str]:
     """Files of the folder (and one level below) that a push leaves behind, hidden ones aside; for the listing."""
-    return [name for name in _files(Path(folder)) if name not in taken and not name.startswith(".")]
+    return [name for name in _files(Path(folder)) if name not in taken and not name.startswith((".", "__pycache__"))]
 
 
 def _files(root: Path) -> list[str]:

@@ -193,9 +193,12 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(401, {"error": f"Invalid credentials: {self.token()}"})  # a rude server that echoes the token
         if path == "/api/repos/create":
             return self.create_repo()
-        if path in ("/api/whoami-v2", "/api/validate-yaml"):
+        if path == "/api/validate-yaml":
+            errors = [{"message": text} for text in self.hub.card_errors]
+            return 400 if errors else 200, {"errors": errors, "warnings": []}
+        if path == "/api/whoami-v2":
             self.need_token()
-            return 200, {"type": "user", "name": "user", "orgs": [], "auth": {}, "errors": [], "warnings": []}
+            return 200, {"type": "user", "name": "user", "orgs": [], "auth": {}}
         if match := API.match(self.raw):
             return self.api(self.repo(match[1]), match[2], match[3])
         if match := BATCH.match(self.raw):
@@ -397,6 +400,7 @@ class LoopbackHub(ThreadingHTTPServer):
         self.log: list[str] = []
         self.faults: list[Fault] = []
         self.tokens: list[str] | None = [GOOD_TOKEN]
+        self.card_errors: list[str] = []
         self.lock = threading.RLock()
         self.hanging, self.release = threading.Event(), threading.Event()
 

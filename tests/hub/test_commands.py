@@ -1,72 +1,72 @@
-"""The commands convert, export and add-language as they are typed."""
+"""`langsamp push` and `langsamp pull` as they are typed: what they print, what they return, what they never print."""
 
 from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
+from loopback import GOOD_TOKEN
 
 from langsamp.cli import main
+from langsamp.manifest import verify_manifest
 
 
-def test_convert_then_add_a_language_then_export(tiny_model_dir, tiny_xlmr_dir, tmp_path, capsys):
-    assert main(["convert", str(tiny_xlmr_dir), str(tmp_path / "stock")]) == 0
-    assert "masked-lm, 0 language rows, 0 script rows, all tensors in place" in capsys.readouterr().out
-    more = str(tmp_path / "more")
-    assert main(["add-language", str(tiny_model_dir), more, "--language", "nl", "--like", "de"]) == 0
-    assert "nld_Latn is row 7, started like de" in capsys.readouterr().out
-    assert main(["export", more, str(tmp_path / "encoder"), "--to", "encoder", "--layer", "2"]) == 0
-    assert "parameters" in capsys.readouterr().out
-    (tmp_path / "nld_Latn.txt").write_text("Het huis.\nDe rivier.\n")
-    given = ["--to", "monolingual", "--language", "nl", "--trim-vocab", str(tmp_path)]
-    assert main(["export", more, str(tmp_path / "dutch"), *given]) == 0
-    printed = capsys.readouterr().out
-    small, large = (
-        int(word.replace(",", "")) for word in printed.split("parameters, ")[1].split(" pieces")[0].split(" of ")
-    )
-    assert small < large
+def test_dry_run_lists_files_and_sizes(hub, checkpoint, capsys):
+    assert main(["push", str(checkpoint), "user/x", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    weights = (checkpoint / "model.safetensors").stat().st_size
+    assert f"{weights:,}  model.safetensors" in out
+    assert "left out: checkpoint-3/optimizer.pt, notes.txt, test_x.py, training_args.bin" in out
+    assert hub.log == []
 
 
-def test_add_language_from_a_store_and_from_the_script(tiny_model_dir, tmp_path, capsys):
-    languages = {"mar_Deva": {"blocks": 8}}
-    (tmp_path / "store.json").write_text(json.dumps({"block_size": 12, "languages": languages}))
-    np.arange(96, dtype="<u4").tofile(tmp_path / "mar_Deva.u32")
-    given = ["--language", "mr", "--store", str(tmp_path), "--steps", "2"]
-    assert main(["add-language", str(tiny_model_dir), str(tmp_path / "out"), *given]) == 0
-    printed = capsys.readouterr().out
-    assert "started mean of 1 languages" in printed
-    assert "loss on held-out blocks" in printed
+def test_push_and_pull(hub, checkpoint, tmp_path, capsys):
+    assert main(["push", str(checkpoint), "user/x", "--tag", "v1", "--message", "First"]) == 0
+    assert "pushed 15 of 15 files" in capsys.readouterr().out
+    assert hub.repos["user/x"].titles()[0] == "First"
+    assert main(["push", str(checkpoint), "user/x"]) == 0
+    assert "nothing to push" in capsys.readouterr().out
+    assert main(["pull", "user/x@v1", str(tmp_path / "out")]) == 0
+    assert "manifest and hashes verified" in capsys.readouterr().out
+    assert verify_manifest(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    "words",
     [
-        (["export", "MODEL", "OUT", "--to", "monolingual"], "needs --language"),
-        (
-            ["export", "MODEL", "OUT", "--to", "encoder", "--language", "de"],
-            "--language has no meaning with --to encoder",
-        ),
-        (["export", "MODEL", "OUT", "--to", "onnx", "--layer", "2"], "--layer has no meaning with --to onnx"),
-        (["export", "MODEL", "OUT", "--to", "encoder", "--layer", "9"], "blocks 1 to 3"),
-        (["export", "MODEL", "MODEL", "--to", "encoder"], "exists already"),
-        (["export", "/nowhere", "OUT", "--to", "encoder"], "no folder '/nowhere'"),
-        (["convert", "/nowhere", "OUT"], "no folder '/nowhere'"),
-        (["add-language", "MODEL", "OUT", "--language", "deu"], "has row 1 already"),
-        (["add-language", "MODEL", "OUT", "--language", "xyz", "--like", "deu"], "xyz"),
+        ["push", "{folder}", "user/x"],
+        ["pull", "user/x", "out"],
+        ["eval", "--model", "user/x", "--tasks", "lm", "--output", "r"],
     ],
 )
-def test_errors_are_one_sentence_and_exit_code_1(tiny_model_dir, tmp_path, capsys, arguments, message):
-    places = {"MODEL": str(tiny_model_dir), "OUT": str(tmp_path / "out")}
-    assert main([places.get(word, word) for word in arguments]) == 1
-    printed = capsys.readouterr().err.strip().splitlines()[-1]
-    assert printed.startswith("langsamp: error: ")
-    assert message in printed
-    assert not (tmp_path / "out").exists()
+def test_expired_token_is_one_sentence_without_the_token(hub, checkpoint, capsys, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    hub.add_repo("user/x", private=True)
+    hub.tokens = ["hf_another"]
+    assert main([word.format(folder=checkpoint) for word in words]) == 1
+    shown = "".join(capsys.readouterr())
+    assert "langsamp: error: " in shown
+    assert "HF_TOKEN" in shown
+    assert "Traceback" not in shown
+    assert GOOD_TOKEN not in shown
 
 
-def test_wrong_usage_is_exit_code_2(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["export", "a", "b", "--to", "pdf"])
-    assert stopped.value.code == 2
-    assert "invalid choice" in capsys.readouterr().err
+def test_results_and_card_go_with_a_push(hub, tiny_model_dir, tmp_path):
+    import shutil
+
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, model)
+    results = tmp_path / "results"
+    (results / "plots").mkdir(parents=True)
+    (results / "plots" / "scores.png").write_bytes(b"\x89PNG")
+    empty = dict.fromkeys(["layer", "direction", "source", "seed", "revision"])
+    record = {"schema": 1, "task": "sib200", "language": "deu", "script": "Latn", "metric": "macro_f1", "value": 0.625}
+    (results / "results.jsonl").write_text(json.dumps({**record, "n": 204, "model": "x", **empty}) + "\n")
+    push = ["push", str(model), "user/x", "--results", str(results)]
+    assert main(push) == 0
+    files = hub.repos["user/x"].files()
+    assert {"results.jsonl", "plots/scores.png", "README.md", "handler.py"} <= set(files)
+    assert "62.5" in files["README.md"].decode()
+    assert main(push) == 0
+    assert len(hub.repos["user/x"].commits) == 2
+    assert main(["push", str(model), "user/x", "--results", str(tmp_path)]) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from huggingface_hub import constants
@@ -57,6 +58,20 @@ def test_revision(hub, repo, checkpoint, tmp_path, how):
     asked = {"option": ("user/x", "v1"), "suffix": ("user/x@v1", None), "commit": ("user/x", first)}[how]
     assert pull(asked[0], tmp_path / "out", revision=asked[1]).commit == first
     assert (tmp_path / "out" / "results.jsonl").read_text() == '{"schema": 1}\n'
+
+
+def test_pull_request(hub, repo, checkpoint, tmp_path):
+    (checkpoint / "results.jsonl").write_text("second\n")
+    result = push(checkpoint, "user/x", create_pr=True)
+    assert pull("user/x", tmp_path / "out", revision="refs/pr/1").commit == result.commit
+    assert (tmp_path / "out" / "results.jsonl").read_text() == "second\n"
+
+
+def test_several_processes_pull_into_one_folder(hub, repo, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: pull("user/x", tmp_path / "out"), range(4)))
+    assert sorted(len(result.fetched) for result in results)[:3] == [0, 0, 0]
+    assert verify_manifest(tmp_path / "out") == []
 
 
 def test_second_pull_fetches_nothing(hub, repo, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from loopback import GOOD_TOKEN, Fault
 
 from langsamp.hub.remote import digest_file
-from langsamp.hub.sync import ConflictError, HubError, push
+from langsamp.hub.sync import ConflictError, HubError, pull, push
 from langsamp.manifest import MANIFEST_NAME, RECORD_NAME, read_manifest, write_manifest
 
 
@@ -142,6 +142,30 @@ def test_moved_branch_since_the_last_push_is_a_conflict(hub, checkpoint):
     assert hub.repos["user/x"].resolve("main") == moved
     push(checkpoint, "user/x", parent_commit=moved)
     assert hub.repos["user/x"].files()["NEWS.md"] == b"moved\n"
+
+
+@pytest.mark.parametrize("how", ["commit", "tag"])
+def test_pulling_an_old_commit_and_pushing_to_the_moved_branch_is_a_conflict(hub, checkpoint, tmp_path, how):
+    first = push(checkpoint, "user/x", tag="v1").commit
+    hub.move_branches()
+    pull("user/x", tmp_path / "out", revision={"commit": first, "tag": "v1"}[how])
+    (tmp_path / "out" / "results.jsonl").write_text("{}\n")
+    with pytest.raises(ConflictError, match="has moved"):
+        push(tmp_path / "out", "user/x")
+
+
+def test_folder_in_step_with_another_branch_may_go_to_main(hub, checkpoint):
+    push(checkpoint, "user/x", revision="checkpoints")
+    hub.repos["user/x"].commit("main", {"NEWS.md": b"news"})
+    push(checkpoint, "user/x")
+    assert set(hub.repos["user/x"].files()) > {"NEWS.md", "model.safetensors"}
+
+
+def test_card_that_the_hub_refuses(hub, checkpoint):
+    hub.card_errors = ['"license" is not allowed to be empty']
+    with pytest.raises(HubError, match='"license" is not allowed to be empty'):
+        push(checkpoint, "user/x")
+    assert list(hub.repos["user/x"].files()) == [".gitattributes"]
 
 
 def test_record_of_a_repository_that_was_made_again_is_forgotten(hub, checkpoint):
