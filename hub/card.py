@@ -24,7 +24,7 @@ from langsamp.eval.records import read as read_records
 from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT
 from langsamp.runtime import atomic_write
 
-from .card_metadata import hub_language, metadata
+from .card_metadata import hub_language, metadata, task_of
 from .card_tables import PAPER_LAYER, TASKS, by_language, language_rows, scores
 from .eval_results import write_eval_results
 
@@ -103,6 +103,7 @@ def write_card(
     head, slots = read_written(before.replace("\r\n", "\n"), str(path))
     facts = checkpoint.training
     meta = metadata(
+        task=task_of(checkpoint.config.get("architectures")),
         languages=_languages(checkpoint),
         scripts=checkpoint.names("scripts"),
         mask=checkpoint.mask,

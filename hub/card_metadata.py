@@ -38,6 +38,7 @@ EXAMPLES = {
 }
 _SAME_SCRIPT = {"Hans": "Hani", "Hant": "Hani", "Kore": "Hang", "Hrkt": "Jpan"}
 WIDGETS = 6
+_TASKS = {"ForSequenceClassification": "text-classification", "ForTokenClassification": "token-classification"}
 
 
 def hub_language(code: str) -> str | None:
@@ -81,8 +82,16 @@ def widget(scripts: Iterable[str], mask: str) -> list[dict[str, str]]:
     return [{"text": sentence.format(mask), "example_title": title} for title, sentence in examples]
 
 
+def task_of(architectures: Iterable[str] | None) -> str:
+    """The Hub's name for what a checkpoint does, from the class in its config."""
+    return next(
+        (task for kind, task in _TASKS.items() for name in architectures or () if name.endswith(kind)), "fill-mask"
+    )
+
+
 def metadata(
     *,
+    task: str,
     languages: Iterable[str],
     scripts: Iterable[str],
     mask: str,
@@ -102,12 +111,12 @@ def metadata(
         "language": codes or _list(written.get("language")),
         "license": license_name or written.get("license") or "unknown",
         "library_name": "transformers",
-        "pipeline_tag": "fill-mask",
-        "mask_token": mask,
+        "pipeline_tag": task,
+        "mask_token": mask if task == "fill-mask" else None,
         "base_model": base,
         "datasets": list(dict.fromkeys(sets)),
         "tags": list(dict.fromkeys([*_TAGS, *_list(written.get("tags"))])),
-        "widget": widget(scripts, mask),
+        "widget": widget(scripts, mask) if task == "fill-mask" else None,
     }
     kept = {key: value for key, value in written.items() if key not in ours}
     return {key: value for key, value in {**ours, **kept}.items() if value not in (None, [])}

@@ -251,6 +251,17 @@ def test_a_bare_folder_still_gets_a_valid_card(tmp_path):
     assert not (tmp_path / ".eval_results").exists()
 
 
+def test_a_classifier_gets_the_card_of_a_classifier(tmp_path):
+    config = {"architectures": ["XLMRobertaForTokenClassification"], "languages": [], "num_hidden_layers": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    text = write_card(tmp_path, repo="jane/tagger").read_text()
+    meta = ModelCard(text).data.to_dict()
+    assert meta["pipeline_tag"] == "token-classification"
+    assert not {"widget", "mask_token"} & set(meta)
+    assert 'pipeline("token-classification", model="jane/tagger")' in text
+    assert "<mask>" not in text
+
+
 def test_errors_name_the_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint folder"):
         write_card(tmp_path / "missing")
