@@ -7,7 +7,14 @@ import pytest
 
 pytestmark = pytest.mark.slow  # importing mteb alone takes seconds
 
-FRENCH = ["Bonjour le monde.", "Le chat dort.", "Il pleut beaucoup.", "Nous mangeons du pain.", "Elle lit un livre.", "Merci"]
+FRENCH = [
+    "Bonjour le monde.",
+    "Le chat dort.",
+    "Il pleut beaucoup.",
+    "Nous mangeons du pain.",
+    "Elle lit un livre.",
+    "Merci",
+]
 ENGLISH = ["Hello world.", "The cat sleeps.", "It rains a lot.", "We eat bread.", "She reads a book.", "Thanks"]
 
 
