@@ -154,15 +154,16 @@ def add_report_arguments(parser: ArgumentParser) -> None:
 def run_report(arguments: Namespace) -> int:
     """Run `langsamp report`: prints the verdict and where the page is."""
     from langsamp.eval import rundir
-    from langsamp.eval.plots import write_plots
-    from langsamp.eval.report import verdict, write_report
+    from langsamp.eval.report import Page, render, verdict
+    from langsamp.runtime import atomic_write
 
-    path = write_report(arguments.runs, arguments.output, title=arguments.title, baseline=arguments.baseline)
-    for sentence in verdict(rundir.load(arguments.runs), arguments.baseline):
-        print(sentence)
-    print(f"report: {path}")
+    page = Page.of(rundir.load(arguments.runs), arguments.baseline)
+    path = atomic_write(arguments.output, render(page, arguments.title))
+    print(*verdict(page), f"report: {path}", sep="\n")
     if arguments.plots:
-        for plot in write_plots(arguments.runs, arguments.plots, baseline=arguments.baseline):
+        from langsamp.eval.plots import draw
+
+        for plot in draw(page, arguments.plots):
             print(f"plot: {plot}")
     return 0
 

@@ -37,7 +37,11 @@ def write_plots(
     `losses.png` (masked-LM loss with right, missing and wrong ids), `neutrality.png` (heat map), `map.png` (rows).
     Raises like `rundir.load` and `Page.of`.
     """
-    page = Page.of(rundir.load(run_dir), baseline)
+    return draw(Page.of(rundir.load(run_dir), baseline), output)
+
+
+def draw(page: Page, output: str | Path) -> list[Path]:
+    """`write_plots` of records that are gathered already."""
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     drawn = {

@@ -18,9 +18,11 @@ from markupsafe import Markup
 from langsamp.eval import rundir
 from langsamp.eval.report.extras import coverage_section, donor_sections, map_sections, training_section
 from langsamp.eval.report.page import Page
-from langsamp.eval.report.summary import summary
+from langsamp.eval.report.summary import summary, verdict
 from langsamp.eval.report.tasks import task_sections
 from langsamp.runtime import atomic_write
+
+__all__ = ["Page", "render", "verdict", "write_report"]
 
 TEMPLATE = "report.html.jinja"
 
@@ -42,12 +44,11 @@ def write_report(
 
     Raises FileNotFoundError without records, ValueError for malformed files or an unknown baseline.
     """
-    return atomic_write(Path(output), render(rundir.load(run_dir), title=title, baseline=baseline))
+    return atomic_write(Path(output), render(Page.of(rundir.load(run_dir), baseline), title))
 
 
-def render(run: rundir.Run, *, title: str | None = None, baseline: str | None = None) -> str:
-    """The page's text. Raises ValueError if the run has no record or no such baseline."""
-    page = Page.of(run, baseline)
+def render(page: Page, title: str | None = None) -> str:
+    """The text of the HTML page."""
     parts = (task_sections, donor_sections, map_sections, training_section, coverage_section)
     sections = [section for part in parts for section in part(page)]
     environment = Environment(
@@ -65,12 +66,6 @@ def render(run: rundir.Run, *, title: str | None = None, baseline: str | None = 
         style=Markup(_asset(environment, "report.css")),
         script=Markup(_asset(environment, "report.js")),
     )
-
-
-def verdict(run: rundir.Run, baseline: str | None = None) -> list[str]:
-    """The sentences at the top of the page: the verdict, then one for each task; computed from the intervals."""
-    found = summary(Page.of(run, baseline))
-    return [*found["lead"], *(sentence for sentence, _ in found["sentences"])]
 
 
 def _asset(environment: Environment, name: str) -> str:

@@ -18,15 +18,32 @@ from langsamp.eval.report.tables import means_table
 
 def summary(page: Page) -> dict[str, Any]:
     """Sentences computed from the intervals, the forest plot of differences, and the table of means."""
-    headlines = [entry for found in page.comparisons for entry in found if entry.headline]
-    headlines.sort(key=lambda entry: page.tasks.index(entry.cell.task))
+    headlines = _headlines(page)
     return {
-        "lead": [_lead(page, [entry for entry in headlines if entry.b == page.label(system)], system)
-                 for system in page.systems[1:]] or [_single(page)],
+        "lead": _leads(page, headlines),
         "sentences": [(entry.sentence, _mood(entry.verdict)) for entry in headlines],
         "forests": _forests(headlines, len(page.systems) > 2),
         "table": means_table(page),
-    }  # fmt: skip
+    }
+
+
+def verdict(page: Page) -> list[str]:
+    """The sentences at the top of the page: the verdict on each model, then one sentence for each task."""
+    headlines = _headlines(page)
+    return [*_leads(page, headlines), *(entry.sentence for entry in headlines)]
+
+
+def _headlines(page: Page) -> list[Comparison]:
+    found = [entry for pair in page.comparisons for entry in pair if entry.headline]
+    return sorted(found, key=lambda entry: page.tasks.index(entry.cell.task))
+
+
+def _leads(page: Page, headlines: Sequence[Comparison]) -> list[str]:
+    found = [
+        _lead(page, [entry for entry in headlines if entry.b == page.label(system)], system)
+        for system in page.systems[1:]
+    ]
+    return found or [_single(page)]
 
 
 def _single(page: Page) -> str:

@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from langsamp.eval import rundir
+from langsamp.eval import report, rundir
 from langsamp.eval.records import Record, append, split_code, with_interval
-from langsamp.eval.report import render, verdict, write_report
+from langsamp.eval.report import write_report
 from langsamp.eval.report.page import Page
 from langsamp.eval.report.tables import language_table, means_table
 
@@ -35,6 +35,14 @@ def two_models(gain=0.02, codes=CODES):
         for model in ("base", "ours")
         for i, code in enumerate(codes)
     ]
+
+
+def verdict(run, baseline=None):
+    return report.verdict(Page.of(run, baseline))
+
+
+def render(run, title=None):
+    return report.render(Page.of(run), title)
 
 
 def page_of(records, **sides):
