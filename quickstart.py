@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from tqdm.auto import tqdm
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from langsamp.eval.compare import Comparison, comparison, write_comparison
+from langsamp.eval.compare import Comparison, comparison
+from langsamp.eval.compare_runs import write_comparison
 from langsamp.eval.data import EvalData
 from langsamp.eval.plots import write_plots
 from langsamp.eval.records import read
@@ -57,9 +56,9 @@ class Size:
     vocabulary: int = 12_000
     hidden: int = 128
     layers: int = 4
-    block: int = 64  # tokens
+    block: int = 32  # tokens
     batch: int = 64  # blocks a step
-    steps: int = 500
+    steps: int = 400
     learning_rate: float = 2e-3
     table_learning_rate: float = 2e-2  # a row is touched by its own language only: it needs larger steps
     seed: int = 42
@@ -92,10 +91,8 @@ def quickstart(
     with stages("tokenizer: a Unigram vocabulary"):
         _make_start(folder, size, languages)
     with stages("store: blocks of tokens"):
-        store = prepare(
-            cldr.corpus(languages), load_tokenizer(folder / "start"), folder / "store", block_size=size.block, num_proc=1,
-            progress=False,
-        )  # fmt: skip
+        tokenizer = load_tokenizer(folder / "start")
+        store = prepare(cldr.corpus(languages), tokenizer, folder / "store", size.block, num_proc=1, progress=False)
     for name, tables in MODELS.items():
         with stages(f"training {name}: {size.steps} steps"):
             _train(folder, name, tables, store, size, progress)
@@ -201,7 +198,7 @@ def _train(folder: Path, name: str, tables: bool, store: BlockStore, size: Size,
             "lr_scheduler_type": "linear",
             "save_steps": max(1, size.steps // 2),
             "save_total_limit": 1,
-            "logging_steps": 10,
+            "logging_steps": max(1, size.steps // 20),
             "seed": size.seed,
             "disable_tqdm": not progress,
         },
@@ -284,16 +281,10 @@ def _masked_phrases() -> list[tuple[str, str, str]]:
     """(language, phrase with one word masked, the word) from the held-out dates of six languages in six scripts."""
     found = []
     for language in EXAMPLES:
-        text = next(
-            text
-            for key, text in cldr.texts(language).items()
-            if key.startswith("date/") and cldr.split_of(key) == "test"
-        )
-        words = text.split()
-        place = max(range(len(words)), key=lambda i, words=words: (words[i].isalpha(), len(words[i])))
-        found.append(
-            (language, " ".join(["<mask>" if i == place else word for i, word in enumerate(words)]), words[place])
-        )
+        texts = cldr.texts(language)
+        date = next(key for key in texts if key.startswith("date/") and cldr.split_of(key) == "test")
+        word = max(texts[date].split(), key=lambda word: (word.isalpha(), len(word)))
+        found.append((language, texts[date].replace(word, "<mask>", 1), word))
     return found
 
 

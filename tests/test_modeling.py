@@ -309,3 +309,27 @@ def test_the_official_initialisation_is_an_option(tiny_config):
     assert 0.01 < table.std().item() < 0.03
     tiny_config.table_initializer_range = 0.0
     assert not LangSAMPForMaskedLM(tiny_config).lang_embeddings.weight.any()
+
+
+def test_trainer_loss_is_the_same_whatever_the_accumulation(tiny_model_dir, tiny_tokenizer, texts, tmp_path):
+    """Trainer trusts a forward with **kwargs with num_items_in_batch; a mean loss would come out multiplied."""
+    from transformers import Trainer, TrainingArguments
+
+    rows = [dict(tiny_tokenizer(line, lang=tag)) for tag, lines in texts.items() for line in lines][:8]
+    length = max(len(row["input_ids"]) for row in rows)
+    batch = tiny_tokenizer.pad(rows, padding="max_length", max_length=length, return_tensors="pt")
+    data = [{**{k: v[i] for k, v in batch.items()}, "labels": _labels(batch)[i]} for i in range(8)]
+    losses = []
+    for size, accumulation in ((8, 1), (2, 4)):
+        arguments = TrainingArguments(
+            str(tmp_path / str(size)), per_device_train_batch_size=size, gradient_accumulation_steps=accumulation,
+            max_steps=1, logging_steps=1, report_to="none", use_cpu=True, disable_tqdm=True, save_strategy="no",
+        )  # fmt: skip
+        model = LangSAMPForMaskedLM.from_pretrained(tiny_model_dir, hidden_dropout_prob=0.0,
+                                                    attention_probs_dropout_prob=0.0)  # fmt: skip
+        trainer = Trainer(model, arguments, train_dataset=data, eval_dataset=data)
+        evaluated = trainer.evaluate()["eval_loss"]
+        trainer.train()
+        losses.append((evaluated, next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)))
+    assert losses[0][1] == pytest.approx(losses[1][1], rel=1e-4)
+    assert losses[0][1] == pytest.approx(losses[0][0], rel=1e-4)
