@@ -91,12 +91,16 @@ def add_convert(parser: ArgumentParser) -> None:
         help='the code of every row, if not the official 610 and 30: {"languages": [..], "scripts": [..]}',
     )
 
+    parser.add_argument(
+        "--unknown", choices=("zero", "mean"), default="zero", help="what an unknown language adds (default: nothing)"
+    )
+
 
 def run_convert(args: Namespace) -> int:
     """Convert a checkpoint."""
     from langsamp.hub.convert import convert
 
-    done = convert(args.checkpoint, args.output, ids=args.ids, tokenizer=args.tokenizer)
+    done = convert(args.checkpoint, args.output, ids=args.ids, tokenizer=args.tokenizer, unknown=args.unknown)
     print(f"{done.path}: {done.kind}, {done.languages} language rows, {done.scripts} script rows, all tensors in place")
     if done.dropped:
         print(f"left out, for they have no use there: {', '.join(done.dropped)}")

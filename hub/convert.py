@@ -13,6 +13,7 @@ import string
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from huggingface_hub import snapshot_download
@@ -61,7 +62,12 @@ class Conversion:
 
 
 def convert(
-    source: str, output: str | Path, *, ids: str | Path | None = None, tokenizer: str | Path | None = None
+    source: str,
+    output: str | Path,
+    *,
+    ids: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    unknown: Literal["zero", "mean"] = "zero",
 ) -> Conversion:
     """Convert a checkpoint folder or Hub id and write it, with code, card and manifest, to a new folder.
 
@@ -70,6 +76,9 @@ def convert(
         output: a folder that does not exist yet.
         ids: the code of every row, where the tables are not the official 610 and 30: see ``read_id_lists``.
         tokenizer: folder or Hub id of the tokenizer, where the checkpoint has none beside it.
+        unknown: what row 0 adds, which the official code does not have: nothing, or the mean of the rows, folded into
+            the head so that stock classes have it too. The mean is nearer to what the head saw in training; the known
+            languages compute the same either way (to rounding).
 
     Raises:
         FileNotFoundError: no checkpoint, weights, id lists or tokenizer there.
@@ -85,6 +94,9 @@ def convert(
         **official.backbone, languages=languages, scripts=scripts, table_initializer_range=OFFICIAL_INIT
     )
     model, dropped = _load(official, config)
+    if unknown == "mean" and isinstance(model, LangSAMPForMaskedLM):
+        model.set_unknown("mean")
+        model.fold_unknown()
     known = _tokenizer(tokenizer or origin.path, config, required=tokenizer is not None)
     with new_folder(output) as folder:
         model.save_pretrained(folder)

@@ -178,6 +178,17 @@ def test_decoder_in_the_file_and_buffers_are_no_leftovers(tmp_path):
     assert loaded.lm_head.decoder.weight is loaded.roberta.embeddings.word_embeddings.weight
 
 
+def test_unknown_as_the_mean_of_the_rows(tmp_path):
+    """Known languages compute the same, and stock XLM-R then predicts for a mean language."""
+    model, lang, script = official(tmp_path / "in")
+    convert(str(tmp_path / "in"), tmp_path / "out", unknown="mean")
+    torch.testing.assert_close(ours(tmp_path / "out")[1], expected(model, lang, script), atol=1e-4, rtol=0)
+    stock = XLMRobertaForMaskedLM.from_pretrained(tmp_path / "out").eval()
+    mean = [table.mean(0, keepdim=True) for table in (lang, script)]
+    with torch.no_grad():
+        torch.testing.assert_close(stock(IDS, attention_mask=MASK).logits, expected(model, *mean), atol=1e-4, rtol=0)
+
+
 def test_stock_classes_compute_the_same_encoder(tmp_path):
     """The zero token types are back; without them stock XLM-R would add a random vector to every token."""
     model, *_ = official(tmp_path / "in")
