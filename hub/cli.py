@@ -90,7 +90,6 @@ def add_convert(parser: ArgumentParser) -> None:
         metavar="FILE",
         help='the code of every row, if not the official 610 and 30: {"languages": [..], "scripts": [..]}',
     )
-
     parser.add_argument(
         "--unknown", choices=("zero", "mean"), default="zero", help="what an unknown language adds (default: nothing)"
     )

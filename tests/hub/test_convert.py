@@ -446,3 +446,16 @@ def test_parity_with_the_official_code(shared, tmp_path, part):
         assert mine is not None, key
         bound = 1e-6 if "key.bias" in key else 1e-5 * reference.abs().max().item()
         assert (mine - reference).abs().max().item() <= bound, key
+
+
+def test_from_the_hub_with_torch_weights_only(hub, tmp_path):
+    """The usual form of research checkpoints; fetched at the commit, and the origin is named."""
+    from huggingface_hub import HfApi
+
+    model, lang, script = official(tmp_path / "in", fmt="bin")
+    api = HfApi(endpoint=hub.url)
+    api.create_repo("jane/official")
+    api.upload_folder(repo_id="jane/official", folder_path=tmp_path / "in")
+    convert("jane/official", tmp_path / "out")
+    torch.testing.assert_close(ours(tmp_path / "out")[1], expected(model, lang, script), atol=2e-5, rtol=0)
+    assert "base_model: jane/official" in (tmp_path / "out" / "README.md").read_text()
