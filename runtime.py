@@ -75,12 +75,12 @@ def resolve_model(spec: str | os.PathLike[str]) -> ModelSource:
 def _snapshot(repo: str, revision: str | None) -> ModelSource:
     """Download a Hub model at one commit into the cache; what arrives or lies there damaged is fetched once more."""
     folder = _download(repo, revision)
-    for name in damaged(folder):
-        with suppress(OSError):
-            (folder / name).resolve().unlink()
-            (folder / name).unlink()
     problems = damaged(folder)
     if problems:
+        for name in problems:
+            with suppress(OSError):
+                (folder / name).resolve().unlink()
+                (folder / name).unlink()
         folder = _download(repo, revision)
         problems = damaged(folder)
     if problems:

@@ -13,7 +13,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from langsamp.hub.remote import Digest, RemoteTree, fetch, read_tree, token_of
-from langsamp.hub.retry import ConflictError, HubError, attempt, status_of
+from langsamp.hub.retry import ConflictError, HubError, TagTakenError, attempt, status_of
 from langsamp.hub.staging import WEIGHTS
 from langsamp.manifest import MANIFEST_NAME, read_manifest
 
@@ -189,7 +189,7 @@ def check_tag(target: Target, tag: str, commit: str | None) -> None:
     """Refuse a tag that names another commit, before anything is uploaded (`commit` None: one not made yet)."""
     found = _tags(target).get(tag)
     if found is not None and found != commit:
-        raise ConflictError(f"the tag {tag!r} of {target.repo} already names {found[:8]}; choose another tag.")
+        raise TagTakenError(f"the tag {tag!r} of {target.repo} already names {found[:8]}; choose another tag.")
 
 
 def tag(target: Target, name: str, commit: str) -> None:

@@ -42,6 +42,10 @@ class ConflictError(HubError):
     """The branch is not where this push expects it; nothing was written."""
 
 
+class TagTakenError(ConflictError):
+    """The tag names another commit already; nothing was written."""
+
+
 class IncompletePushError(HubError):
     """What is on the Hub does not agree with its manifest: a push that was not finished, or files changed by hand."""
 

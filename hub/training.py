@@ -15,6 +15,7 @@ from huggingface_hub import constants
 
 from langsamp.hub.pull import pull
 from langsamp.hub.push import push
+from langsamp.hub.retry import TagTakenError
 
 logger = logging.getLogger(__name__)
 BRANCH = "checkpoints"
@@ -33,10 +34,18 @@ def publisher(
     """
 
     def publish(checkpoint: Path, step: int) -> None:
-        push(
-            checkpoint, repo, private=private, revision=BRANCH, tag=f"step-{step}", with_trainer_state=True,
-            message=f"Training, step {step}", token=token, endpoint=endpoint,
-        )  # fmt: skip
+        tag, number = f"step-{step}", 1
+        while True:
+            try:
+                push(
+                    checkpoint, repo, private=private, revision=BRANCH, tag=tag, with_trainer_state=True,
+                    message=f"Training, step {step}", token=token, endpoint=endpoint,
+                )  # fmt: skip
+                return
+            except TagTakenError as error:  # an earlier run of the same name; its checkpoints keep their tags
+                number += 1
+                tag = f"step-{step}-{number}"
+                logger.warning("%s Using %s.", error, tag)
 
     return publish
 

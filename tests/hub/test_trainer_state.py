@@ -94,6 +94,13 @@ def test_next_save_follows_on_the_branch(hub, save, tmp_path):
     assert (one / "model.safetensors").read_bytes() != (two / "model.safetensors").read_bytes()
 
 
+def test_second_run_into_the_same_repository_keeps_the_tags_of_the_first(hub, save):
+    publisher("user/x")(save("first", 1), 7)
+    publisher("user/x")(save("second", 2), 7)
+    repo = hub.repos["user/x"]
+    assert repo.files("step-7") != repo.files("step-7-2") == repo.files(BRANCH)
+
+
 def test_run_folder_carries_its_newest_whole_checkpoint(hub, checkpoint, save, states, tmp_path):
     for step, damage in ((7, False), (9, False), (11, True)):
         folder = save(f"save-{step}", step).rename(checkpoint / f"checkpoint-{step}")
