@@ -70,7 +70,7 @@ def _scatter(page: Page, cell: Cell) -> Figure:
     )
     kinds = [("head", "head: seen by XLM-R"), ("tail", "tail: not seen")]
     legend = [(kind, text) for kind, text in kinds if any(point.kind == kind for point in points)]
-    note = f"A point a language, n = {entry.n}. Above the line {entry.b} is {higher}."
+    note = f"A point a language, n = {entry.n}. Points above the line: {higher} with {entry.b}."
     return Figure("Language by language", chart, note, legend)
 
 
