@@ -50,6 +50,7 @@ def accelerate(model: Any, *, checkpoint_layers: bool = False) -> Iterator[tuple
         return
     on = []
     with ExitStack() as stack:
+        stack.enter_context(runtime.threads())
         if stack.enter_context(runtime.fast_matmul()):
             on.append("matmul")
         if not checkpoint_layers and runtime.keep_heap():
