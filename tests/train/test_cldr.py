@@ -97,6 +97,7 @@ def test_lists_are_joined_as_the_language_does():
     assert cldr_text.join(["a", "b", "c", "d"], english) == "a, b, c, and d"
 
 
+@pytest.mark.slow
 def test_text_is_the_same_in_every_process(run_fresh):
     code = "from langsamp.train import cldr; import zlib; print(zlib.crc32(repr(cldr.documents('amh_Ethi')).encode()))"
     assert int(run_fresh(code)) == zlib.crc32(repr(cldr.documents("amh_Ethi")).encode())
