@@ -34,9 +34,8 @@ LOGITS_AT_ONCE = 2**26  # elements of the one logits buffer of the loss: 256 MiB
 class LinearCrossEntropy(torch.autograd.Function):
     """Summed cross entropy of ``features @ weight.T + bias``, a slice of rows at a time.
 
-    The logits of all masked tokens at a large vocabulary need gigabytes, several times over; here one slice exists at
-    once and turns in place from logits into probabilities into their gradient. The gradients are made in the forward
-    pass (they are linear in the incoming one), so nothing is computed twice.
+    All logits at a large vocabulary need gigabytes, several times over; here one slice exists at once and turns in place
+    from logits into probabilities into their gradient. Gradients are made in the forward pass: nothing is done twice.
     """
 
     @staticmethod
@@ -75,8 +74,7 @@ def _slices(features, weight, bias, targets, rows, with_grad):
         norm = logits.exp_().sum(dim=1, keepdim=True)
         total += (norm.log() - at_target).sum()
         if with_grad:
-            probabilities = logits.div_(norm)
-            d_logits = probabilities.scatter_add_(1, y[:, None], torch.full_like(at_target, -1.0))
+            d_logits = logits.div_(norm).scatter_add_(1, y[:, None], torch.full_like(at_target, -1.0))
             d_bias += d_logits.sum(dim=0)
             d_logits = d_logits.to(x.dtype)
             torch.mm(d_logits, weight, out=d_features[start : start + rows])
@@ -270,17 +268,15 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
         """
         dense = self.lm_head.dense
         for table in filter(None, (self.lang_embeddings, self.script_embeddings)):
-            unknown = table.weight[0].clone()
-            dense.bias += dense.weight @ unknown
-            table.weight -= unknown
+            dense.bias += dense.weight @ table.weight[0]
+            table.weight -= table.weight[0].clone()
 
     @torch.no_grad()
     def set_unknown(self, policy: "str | Mapping[str, float]") -> None:
         """Decide what "unknown" adds: nothing, or the mean of the known rows.
 
         Args:
-            policy: ``"zero"``; ``"mean"`` of all rows; or weights like ``{"deu_Latn": 1200, ...}`` (tokens or blocks of
-                a language): the mean of the rows weighted by them.
+            policy: ``"zero"``; ``"mean"`` of all rows; or the mean weighted by tokens, ``{"deu_Latn": 1200, ...}``.
 
         Raises:
             ValueError: another policy, a language without a row, or weights that do not sum to a positive number.
