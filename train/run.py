@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,7 @@ class Run:
 
     # -- before -----------------------------------------------------------------------------------------------------
 
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must share with this run for a resume to be exact."""
         settings, config = self.settings, self.model.config
@@ -141,7 +143,7 @@ class Run:
                 "another --output, or go on from it with --resume auto."
             )
         if found is not None:
-            checkpoints.differences(found, self.identity(), self.settings.allow_changed)
+            checkpoints.differences(found, self.identity, self.settings.allow_changed)
             log.info("going on from %s", found)
         return found
 
@@ -175,7 +177,7 @@ class Run:
             eval_dataset=stream if args.eval_strategy != "no" else None,
             data_collator=self._collator(args.seed, settings.lang_dropout),
             processing_class=self.tokenizer,
-            identity=self.identity(),
+            identity=self.identity,
             table_lr=settings.table_lr,
             keep=keep,
             protected=self.publisher.waiting if self.publisher else set,
@@ -228,7 +230,7 @@ class Run:
         if not path.is_file() or not (self.folder / MANIFEST_NAME).is_file():
             return False
         facts = json.loads(path.read_text(encoding="utf-8"))
-        if facts.get("identity") != self.identity() or facts.get("steps") != self.args.max_steps:
+        if facts.get("identity") != self.identity or facts.get("steps") != self.args.max_steps:
             return False
         now = json.loads(json.dumps(run_settings(self.settings, self.args), default=str))
         changed = [name for name, value in facts["settings"].items() if value != now.get(name, value)]
@@ -262,7 +264,7 @@ class Run:
             parameters=sum(p.numel() for p in self.model.parameters()),
             started=started,
         )
-        facts |= {"identity": self.identity(), "sampling": self._sampling()}
+        facts |= {"identity": self.identity, "sampling": self._sampling()}
         trainer.accelerator.wait_for_everyone()
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             model = self._gathered(trainer)

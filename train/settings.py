@@ -5,6 +5,7 @@ Read by :mod:`langsamp.train.pretrain`; the command line is one more way to fill
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Mapping
@@ -157,6 +158,7 @@ def training_arguments(
         ValueError: an unknown name; the nearest one is named.
     """
     if isinstance(given, TrainingArguments):
+        given = copy.copy(given)  # a run changes some of them; the caller may use the object again
         for name, value in FIXED.items():
             setattr(given, name, value)
         given.output_dir = os.fspath(output)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, set_seed
 
-from langsamp.language_codes import parse_tag
+from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT, parse_tag
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
 from langsamp.runtime import resolve_model
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
@@ -58,8 +58,9 @@ def start(
     """
     folder = resolve_model(base).path
     pairs = [parse_tag(language) for language in languages]
-    codes = sorted({code for code, _ in pairs}) if lang else []
-    scripts = sorted({code for _, code in pairs if code}) if script else []
+    # text of unknown language or script trains the unknown rows, which every table has
+    codes = sorted({code for code, _ in pairs} - {UNKNOWN_LANGUAGE}) if lang else []
+    scripts = sorted({code for _, code in pairs if code} - {UNKNOWN_SCRIPT}) if script else []
     own = load_tokenizer(folder)
     new = own if tokenizer is None else _tokenizer(tokenizer)
     set_seed(seed)

@@ -324,6 +324,25 @@ def test_python_settings_errors(tmp_path):
     assert rule.schedule == ((40, 0.5), (80, 0.3))
 
 
+def test_training_arguments_can_be_an_object_and_stay_the_callers(tmp_path, small_store, tiny_xlmr_dir):
+    from transformers import TrainingArguments
+
+    args = TrainingArguments(output_dir=str(tmp_path / "elsewhere"), report_to="none", save_total_limit=1, **QUICK)
+    for name in ("a", "b"):
+        result = pretrain(
+            PretrainSettings(output=str(tmp_path / name), base=str(tiny_xlmr_dir)), args, store=small_store
+        )
+        assert [path.name for path in checkpoints.checkpoints(result.folder)] == ["checkpoint-4"]
+    assert args.save_total_limit == 1
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_steps_follow_from_epochs(go, small_store):
+    total = sum(small_store.counts.values())
+    result = go(training={"max_steps": -1, "num_train_epochs": 0.5, "per_device_train_batch_size": 8})
+    assert result.facts["steps"] == -(-total // 16)
+
+
 def test_command_line_over_recipe(tmp_path):
     import argparse
 

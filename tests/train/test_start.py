@@ -40,6 +40,12 @@ def test_ablations_have_one_table(tiny_xlmr_dir):
     assert start(tiny_xlmr_dir, LANGUAGES, script=False)[0].script_embeddings is None
 
 
+def test_text_of_unknown_language_has_the_unknown_row(tiny_xlmr_dir):
+    model, _ = start(tiny_xlmr_dir, ["und_Latn", "deu_Latn", "deu_Zyyy"])
+    assert model.config.languages == ["und", "deu"]
+    assert model.config.scripts == ["Zyyy", "Latn"]
+
+
 def test_random_start_is_seeded(tiny_xlmr_dir):
     a, b, c = (start(tiny_xlmr_dir, LANGUAGES, table_init=0.02, seed=s)[0].lang_embeddings.weight for s in (1, 1, 2))
     assert torch.equal(a, b)
