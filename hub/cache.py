@@ -10,7 +10,7 @@ from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
 from langsamp.hub.remote import RemoteFile, RemoteTree, digest_file
-from langsamp.hub.retry import HubError
+from langsamp.retry import HubError
 from langsamp.runtime import COMMIT, atomic_write
 
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")

@@ -10,6 +10,7 @@ from pathlib import Path
 from langsamp.eval.records import RESULTS
 from langsamp.hub.card import write_card
 from langsamp.hub.outputs import HANDLER, add_handler
+from langsamp.manifest import MANIFEST_NAME, damaged, read_manifest, write_manifest
 
 _TAKEN = (RESULTS, "report.html", "plots/*.png", "plots/*.svg")
 
@@ -33,11 +34,20 @@ def complete(folder: str | os.PathLike[str], repo: str, results: str | os.PathLi
     if results is not None:
         written += _take(Path(results), root)
     config = root / "config.json"
-    if not config.is_file() or "languages" not in json.loads(config.read_text(encoding="utf-8")):
-        return written
-    if not (root / HANDLER).is_file():
-        written.append(add_handler(root).name)
-    return [*written, write_card(root, repo=repo).name]
+    if config.is_file() and "languages" in json.loads(config.read_text(encoding="utf-8")):
+        if not (root / HANDLER).is_file():
+            written.append(add_handler(root).name)
+        written.append(write_card(root, repo=repo).name)
+        written += [path.relative_to(root).as_posix() for path in sorted(root.glob(".eval_results/*.yaml"))]
+    _seal(root, written)
+    return written
+
+
+def _seal(root: Path, written: list[str]) -> None:
+    """Bring a folder's manifest up to date with its new documents; one that shows damage stays as it is."""
+    if (root / MANIFEST_NAME).is_file() and not damaged(root):
+        names = {name for name in read_manifest(root) if (root / name).is_file()}
+        write_manifest(root, names | set(written))
 
 
 def _take(results: Path, root: Path) -> list[str]:

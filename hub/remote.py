@@ -12,8 +12,8 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from langsamp.hub.retry import HubError, attempt
 from langsamp.manifest import RECORD_NAME
+from langsamp.retry import HubError, attempt
 from langsamp.runtime import atomic_write
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from langsamp.hub.remote import RemoteTree
-from langsamp.hub.retry import HubError, IncompletePushError
 from langsamp.manifest import MANIFEST_NAME, RECORD_NAME, FileEntry, bad_name, is_loaded, read_manifest
+from langsamp.retry import HubError, IncompletePushError
 from langsamp.runtime import UNSAFE_WEIGHTS
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from langsamp.hub.pull import PullResult, pull
 from langsamp.hub.push import PushResult, push
-from langsamp.hub.retry import ConflictError, HubError, IncompletePushError, UnreachableError
+from langsamp.retry import ConflictError, HubError, IncompletePushError, UnreachableError
 
 __all__ = [
     "ConflictError",

@@ -15,7 +15,7 @@ from huggingface_hub import constants
 
 from langsamp.hub.pull import pull
 from langsamp.hub.push import push
-from langsamp.hub.retry import TagTakenError
+from langsamp.retry import TagTakenError
 
 logger = logging.getLogger(__name__)
 BRANCH = "checkpoints"

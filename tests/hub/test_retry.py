@@ -8,7 +8,7 @@ from email.utils import formatdate
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
-from langsamp.hub.retry import HubError, UnreachableError, attempt, is_transient, redact
+from langsamp.retry import HubError, UnreachableError, attempt, is_transient, redact
 
 
 class Response:

@@ -1,7 +1,7 @@
 """What to do when the Hub does not answer as it should: try again, say what is wrong, and never show a token.
 
-Push and pull send every request through `attempt`; the clients themselves retry some requests and not others, and
-which ones differs between huggingface_hub 0.36 and 2.x.
+Loading by name, push and pull send every request through `attempt`; the clients themselves retry some requests and not
+others, and which ones differs between huggingface_hub 0.36 and 2.x.
 """
 
 from __future__ import annotations
