@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .. import runtime
+from langsamp import kernels
+
 from .fast_head import LOGITS_KEPT, HeadLoss, Owner, WordLookup
 from .fast_layer import PARAMETERS, Dropout, FastLayer, Plan
 
@@ -50,10 +51,10 @@ def accelerate(model: Any, *, checkpoint_layers: bool = False) -> Iterator[tuple
         return
     on = []
     with ExitStack() as stack:
-        stack.enter_context(runtime.threads())
-        if stack.enter_context(runtime.fast_matmul()):
+        stack.enter_context(kernels.threads())
+        if stack.enter_context(kernels.fast_matmul()):
             on.append("matmul")
-        if not checkpoint_layers and runtime.keep_heap():
+        if not checkpoint_layers and kernels.keep_heap():
             on.append("heap")
         if _install_layers(model, checkpoint_layers, stack):
             on.append("layers")
@@ -65,8 +66,7 @@ def accelerate(model: Any, *, checkpoint_layers: bool = False) -> Iterator[tuple
 
 def _one_process() -> bool:
     """Whether nobody else reduces our gradients (DDP and FSDP watch the autograd engine, not ``weight.grad``)."""
-    distributed = torch.distributed
-    return not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1)
+    return not (torch.distributed.is_available() and torch.distributed.is_initialized())
 
 
 def _patch(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
