@@ -14,7 +14,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from langsamp.runtime import atomic_write, usable_cpus
+from langsamp.kernels import usable_cpus
+from langsamp.runtime import atomic_write
 
 from .corpus import Corpus
 from .ledger import Ledger
