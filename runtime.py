@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from langsamp.kernels import fast_matmul as fast_matmul  # where eval and train look for them
-from langsamp.kernels import threads as threads
+from langsamp.cpu_kernels import fast_matmul as fast_matmul  # where eval and train look for them
+from langsamp.cpu_kernels import threads as threads
 from langsamp.manifest import MANIFEST_NAME, damaged
 
 log = logging.getLogger(__name__)

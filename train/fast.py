@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from langsamp import kernels
+from langsamp import cpu_kernels
 
 from .fast_head import LOGITS_KEPT, HeadLoss, Owner, WordLookup
 from .fast_layer import PARAMETERS, Dropout, FastLayer, Plan
@@ -51,10 +51,10 @@ def accelerate(model: Any, *, checkpoint_layers: bool = False) -> Iterator[tuple
         return
     on = []
     with ExitStack() as stack:
-        stack.enter_context(kernels.threads())
-        if stack.enter_context(kernels.fast_matmul()):
+        stack.enter_context(cpu_kernels.threads())
+        if stack.enter_context(cpu_kernels.fast_matmul()):
             on.append("matmul")
-        if not checkpoint_layers and kernels.keep_heap():
+        if not checkpoint_layers and cpu_kernels.keep_heap():
             on.append("heap")
         if _install_layers(model, checkpoint_layers, stack):
             on.append("layers")
