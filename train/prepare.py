@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from langsamp.kernels import usable_cpus
+from langsamp.cpu_kernels import usable_cpus
 from langsamp.runtime import atomic_write
 
 from .corpus import Corpus
