@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -18,17 +20,18 @@ from huggingface_hub import constants, file_download
 from safetensors.numpy import save_file
 
 
-def _load_loopback() -> ModuleType:
-    """Import loopback.py by its path: pytest's importlib mode puts no test folder on sys.path."""
-    spec = importlib.util.spec_from_file_location("loopback", Path(__file__).with_name("loopback.py"))
+def _load(name: str) -> ModuleType:
+    """Import a helper of this folder by its path: pytest's importlib mode puts no test folder on sys.path."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
-    module = sys.modules["loopback"] = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-loopback = sys.modules.get("loopback") or _load_loopback()
+loopback = sys.modules.get("loopback") or _load("loopback")
+sys.modules.get("fault_helpers") or _load("fault_helpers")
 
 
 @pytest.fixture
@@ -119,6 +122,26 @@ def pushed_names() -> set[str]:
 def another_checkpoint(tmp_path):
     """Make further checkpoint folders: call with a name and a seed."""
     return lambda name, seed: make_checkpoint(tmp_path / name, seed)
+
+
+@pytest.fixture
+def pushed(hub, checkpoint):
+    """A repository that `checkpoint` was pushed to, and an empty cache."""
+    from langsamp.hub.sync import push
+
+    push(checkpoint, "user/x")
+    hub.log.clear()
+    shutil.rmtree(constants.HF_HUB_CACHE, ignore_errors=True)
+    return hub.repos["user/x"]
+
+
+@pytest.fixture
+def no_token_in_any_output(capfd, caplog):
+    """After the test, nothing that was printed or logged may hold the token; the loopback Hub even echoes it."""
+    caplog.set_level(logging.DEBUG)
+    yield
+    printed = "".join(capfd.readouterr())
+    assert loopback.GOOD_TOKEN not in printed + caplog.text
 
 
 # ---------------------------------------------------------------- the table fault x operation x outcome
