@@ -308,8 +308,9 @@ def summary(
         "Held-out dates with a word masked, and what the model puts there:",
         *(f"  {tag}: {text}  ({answer}) -> {', '.join(top)}" for tag, text, answer, top in doors["rows"]),
         "",
-        "What this does not show: one seed and a very small encoder on short phrases. The intervals tell how far the",
-        "result holds for other languages, not for other seeds, sizes or text; see the report.",
+        "What this does not show: one seed and a very small encoder on short phrases, both models far from converged and",
+        "the baseline never told which language it reads. The intervals tell how far the result holds for other",
+        "languages, not for other seeds, sizes, text or longer training.",
         "",
         "Next: train on your own text with `langsamp prepare` and `langsamp train` (README, section Train).",
         *(
