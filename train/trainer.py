@@ -169,6 +169,18 @@ class LangSAMPTrainer(Trainer):
             self.state.best_model_checkpoint = os.fspath(run / Path(best).name)
             self.state.save_to_json(os.fspath(run / checkpoints.STAGING / f"checkpoint-{step}" / "trainer_state.json"))
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As in Trainer, whose 4.57 fails with several processes on CPUs: it asks torch for a device "cpu:0"."""
+        args = self.args
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if checkpoint is None or sharded or args.device.type != "cpu" or args.world_size == 1:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        for name, target in (("optimizer.pt", self.optimizer), ("scheduler.pt", self.lr_scheduler)):
+            state: Any = torch.load(Path(checkpoint, name), map_location="cpu", weights_only=True)
+            loaded: Any = target
+            loaded.load_state_dict(state)
+
     # -- held-out loss ----------------------------------------------------------------------------------------------
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
