@@ -28,7 +28,7 @@ def worker(way: str, tokens: int, bf16: bool) -> None:
     from langsamp.train.fast_head import LOGITS_KEPT, HeadLoss, Owner
 
     torch.manual_seed(0)
-    weight = torch.nn.Parameter(torch.randn(VOCAB, 768) * 0.02)
+    weight = torch.nn.Parameter(torch.empty(VOCAB, 768).normal_(std=0.02))
     bias = torch.zeros(VOCAB, requires_grad=True)
     features = torch.randn(tokens, 768, requires_grad=True)
     targets = torch.randint(0, VOCAB, (tokens,))
