@@ -75,10 +75,7 @@ def push(
         ConflictError: the branch has moved; nothing was written.
         HubError: the Hub refused, or did not answer after several tries.
     """
-    if tag and create_pr:
-        raise ValueError("a pull request cannot be tagged; tag after it is merged.")
-    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
-        raise ValueError(f"revision {revision!r} is a commit; push to a branch.")
+    _check_options(revision, create_pr, tag)
     with tempfile.TemporaryDirectory() as scratch:
         staged = stage(folder)
         if with_trainer_state:
@@ -89,6 +86,13 @@ def push(
             return PushResult(repo, None, f"{api.endpoint}/{repo}", _sizes(digests))
         target = Target(api, repo, revision or "main", create_pr, message)
         return _push(Path(folder), target, digests, sources, private=private, parent=parent_commit, tag=tag)
+
+
+def _check_options(revision: str | None, create_pr: bool, tag: str | None) -> None:
+    if tag and create_pr:
+        raise ValueError("a pull request cannot be tagged; tag after it is merged.")
+    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise ValueError(f"revision {revision!r} is a commit; push to a branch.")
 
 
 def _push(
