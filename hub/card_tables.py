@@ -30,6 +30,7 @@ TASKS = {
     "donors": "Choice of the source language",
 }
 
+DRAWN = ("pca_x", "pca_y", "row_norm")  # what the map of the languages is drawn from: no scores, so no mean of them
 HEADLINES = ("acc@10", "macro_f1", "f1", "loss")  # shown first in the table of all languages
 
 Group = tuple[str, str, str, int, str, str]  # task, metric, direction, layer, source, model
@@ -71,6 +72,8 @@ def scores(records: Iterable[Record]) -> tuple[list[Score], int]:
     groups: dict[Group, list[Record]] = defaultdict(list)
     for record in records:
         metric, _ = base_metric(record.metric)
+        if metric in DRAWN or "_pca_variance_" in metric:
+            continue
         groups[_group(record, metric)].append(record)
     kept = _one_layer(sorted(groups, key=_order))
     return [_score(group, _common(group, groups)) for group in kept], len(groups) - len(kept)
@@ -80,7 +83,7 @@ def by_language(records: Iterable[Record], limit: int = 8) -> tuple[list[str], d
     """Every language's value in up to ``limit`` columns: (column titles, language -> cells)."""
     values: dict[str, dict[Group, list[float]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        if record.code and base_metric(record.metric)[1] is None:
+        if record.code and base_metric(record.metric)[1] is None and record.metric not in DRAWN:
             values[record.code][_group(record, record.metric)].append(record.value)
     columns = _one_layer(sorted({group for row in values.values() for group in row}, key=_order))
     columns = sorted(columns, key=lambda group: group[1] not in HEADLINES)[:limit]

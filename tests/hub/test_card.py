@@ -143,6 +143,13 @@ def test_models_are_compared_on_the_languages_that_all_have():
     assert (second.model, second.languages) == ("b", 2)
 
 
+def test_coordinates_are_no_scores():
+    common = {"task": "embedding-map", "language": "deu", "value": 1.0, "model": "m"}
+    table, hidden = scores([Record(metric=name, **common) for name in ("pca_x", "row_norm", "purity_script@5")])
+    assert [score.metric for score in table] == ["purity_script@5"]
+    assert hidden == 0
+
+
 def test_measures_come_in_the_order_of_their_numbers():
     records = [Record(task="t", language="deu", metric=f"acc@{k}", value=0.5, model="m") for k in (10, 1, 5)]
     assert [score.metric for score in scores(records)[0]] == ["acc@1", "acc@5", "acc@10"]
