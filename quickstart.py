@@ -228,10 +228,11 @@ def _publish(folder: Path, repo: str | None) -> list[Comparison]:
     write_comparison(found, folder / "comparison")
     write_report(results, folder / "report.html", title="LangSAMP quickstart", baseline="baseline")
     model = folder / "langsamp"
-    shutil.copy(results / "langsamp" / "results.jsonl", model)
+    both = (results / name / "results.jsonl" for name in MODELS)  # the card shows the baseline beside it
+    atomic_write(model / "results.jsonl", "".join(path.read_text(encoding="utf-8") for path in both))
     write_plots(results, model / "plots", baseline="baseline")
     add_handler(model)
-    write_card(model, repo=repo, license="apache-2.0")
+    write_card(model, repo=repo, license="apache-2.0", model="langsamp")
     write_manifest(model, [str(path.relative_to(model)) for path in _checkpoint_files(model)])
     return found
 
@@ -308,8 +309,8 @@ def summary(
         "Held-out dates with a word masked, and what the model puts there:",
         *(f"  {tag}: {text}  ({answer}) -> {', '.join(top)}" for tag, text, answer, top in doors["rows"]),
         "",
-        "What this does not show: one seed and a very small encoder on short phrases, both models far from converged and",
-        "the baseline never told which language it reads. The intervals tell how far the result holds for other",
+        "What this does not show: one seed and a very small encoder on short phrases, both models far from converged",
+        "and the baseline never told which language it reads. The intervals tell how far the result holds for other",
         "languages, not for other seeds, sizes, text or longer training.",
         "",
         "Next: train on your own text with `langsamp prepare` and `langsamp train` (README, section Train).",
