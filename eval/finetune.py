@@ -170,6 +170,7 @@ def _new_model(job: Job) -> PreTrainedModel:
     set_seed(job.seed)
     names = dict(enumerate(job.labels))
     settings = {"id2label": names, "label2id": {name: number for number, name in names.items()}}
+    settings["dtype"] = torch.float32  # whatever the file holds: the optimizer works in fp32, bfloat16 is autocast
     model, info = load_quietly(MODELS[job.kind], job.source.path, num_labels=len(names), **settings)
     lacking = sorted(
         key for key in info["missing_keys"] if not key.startswith("classifier.") and "position_ids" not in key

@@ -26,7 +26,11 @@ from langsamp.eval.predict import pad_batch, predict
 from langsamp.eval.probe import fit_probe
 from langsamp.eval.run import run
 from langsamp.eval.task import Context
-from langsamp.modeling_langsamp import LangSAMPForSequenceClassification, LangSAMPForTokenClassification
+from langsamp.modeling_langsamp import (
+    LangSAMPForMaskedLM,
+    LangSAMPForSequenceClassification,
+    LangSAMPForTokenClassification,
+)
 from langsamp.runtime import resolve_model
 
 WORDS = {"house": "house river stands", "time": "January days short", "bird": "birds book reads"}
@@ -157,6 +161,19 @@ def test_fine_tuning_learns(tiny_xlmr_dir, tmp_path, dtype):
     right = np.mean([guess == feature["labels"] for guess, feature in zip(predicted, parts[1])])
     assert right == pytest.approx(score, abs=0.1 if dtype == "bfloat16" else 1e-9)
     assert {path.name for path in (tmp_path / "finetuned").iterdir()} == {job.folder(tmp_path).name}  # no rest
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_checkpoint_in_bfloat16_is_trained_in_float32(tiny_xlmr_dir, tmp_path, dtype):
+    """transformers 5 loads in the dtype of the file unless told otherwise."""
+    half = LangSAMPForMaskedLM.from_pretrained(tiny_xlmr_dir).to(torch.bfloat16)
+    half.save_pretrained(tmp_path / "half")
+    features = [{"input_ids": [0, 5 + i, 2], "labels": i % 2} for i in range(8)]
+    recipe = Recipe(1e-3, epochs=1, batch_size=4, accumulation=1, max_length=20)
+    job = Job(resolve_model(tmp_path / "half"), "sequence", "t", "eng_Latn", 1, ("a", "b"), recipe, dtype)
+    folder, _ = finetune(job, features, features, lambda p, t: float((p == t).mean()), tmp_path, False)
+    weight = LangSAMPForSequenceClassification.from_pretrained(folder).roberta.encoder.layer[0].output.dense.weight
+    assert weight.dtype == torch.float32
 
 
 def test_one_run_directory_one_recipe(tiny_model_dir, data, tmp_path):
