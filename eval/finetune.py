@@ -35,7 +35,7 @@ from transformers import (
 )
 
 from langsamp.eval.encoder import load_quietly
-from langsamp.eval.predict import Feature, pad_batch, predict
+from langsamp.eval.predict import IGNORED, Feature, pad_batch, predict
 from langsamp.modeling_langsamp import LangSAMPForSequenceClassification, LangSAMPForTokenClassification
 from langsamp.runtime import ModelSource, atomic_write, fast_matmul, pick_device
 
@@ -106,15 +106,33 @@ def task_name(name: str, recipe: Recipe) -> str:
 
 
 class _Trainer(Trainer):
-    """The Trainer with the fast matrix products around computation only."""
+    """The Trainer with the fast matrix products around computation only, and the fast prediction for the dev set."""
+
+    dev_score: Callable[[np.ndarray, np.ndarray], float]
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         with fast_matmul(self.args.device.type == "cpu"):
             return super().training_step(*args, **kwargs)
 
-    def prediction_step(self, *args: Any, **kwargs: Any) -> Any:
-        with fast_matmul(self.args.device.type == "cpu"):
-            return super().prediction_step(*args, **kwargs)
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The dev score, by the same prediction that the test sets get."""
+        dev: Any = self.eval_dataset
+        logits = predict(self.model, [feature["input_ids"] for feature in dev])
+        score = self.dev_score(*_aligned([row.argmax(-1) for row in logits], [feature["labels"] for feature in dev]))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, {"eval_score": score})
+        return {"eval_score": score}
+
+
+def _aligned(predicted: list[np.ndarray], labels: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and labels as arrays: (n,), or (n, longest) with -100 where nothing is predicted."""
+    if isinstance(labels[0], int):
+        return np.array(predicted), np.array(labels)
+    shape = (len(labels), max(map(len, labels)))
+    both = np.zeros(shape, dtype=int), np.full(shape, IGNORED)
+    for array, rows in zip(both, (predicted, labels)):
+        for index, row in enumerate(rows):
+            array[index, : len(row)] = row
+    return both
 
 
 class _EvaluateAtTheEnd(TrainerCallback):
@@ -133,7 +151,6 @@ def _arguments(job: Job, folder: Path, progress: bool) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=32,
         gradient_accumulation_steps=recipe.accumulation,
         learning_rate=recipe.learning_rate,
         num_train_epochs=recipe.epochs,
@@ -207,25 +224,24 @@ def finetune(
         model=model,
         args=_arguments(job, work, progress),
         train_dataset=list(train),
-        eval_dataset=sorted(dev, key=lambda feature: len(feature["input_ids"])),
+        eval_dataset=list(dev),
         data_collator=lambda features: pad_batch(features, model.config.pad_token_id),
-        compute_metrics=lambda found: {"score": score(np.asarray(found.predictions), np.asarray(found.label_ids))},
-        preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
         callbacks=[_EvaluateAtTheEnd()] + ([EarlyStoppingCallback(job.recipe.patience)] if job.recipe.patience else []),
     )
+    trainer.dev_score = score
     trainer.remove_callback(PrinterCallback)  # with the progress bar off it would print every evaluation
     trainer.train()
     best = trainer.state.best_metric
     if best is None:
         raise RuntimeError(f"{job.task}: fine-tuning on {job.language} with seed {job.seed} gave no dev score")
-    _keep(trainer, work, folder, {**job.settings(), "score": float(best), "steps": trainer.state.global_step})
+    _keep(model, work, folder, {**job.settings(), "score": float(best), "steps": trainer.state.global_step})
     return folder, float(best)
 
 
-def _keep(trainer: Trainer, work: Path, folder: Path, facts: dict[str, Any]) -> None:
+def _keep(model: PreTrainedModel, work: Path, folder: Path, facts: dict[str, Any]) -> None:
     """Put the best model in its place in one move; what the training left behind goes."""
     best = work / "best"
-    trainer.save_model(str(best))
+    model.save_pretrained(best)  # not the Trainer's save_model, which adds a pickle
     atomic_write(best / SETTINGS, json.dumps(facts, indent=1) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(best, folder)

@@ -157,6 +157,7 @@ def test_fine_tuning_learns(tiny_xlmr_dir, tmp_path, dtype):
     tuned = Tuned(job, lambda: parts, lambda p, t: float((p == t).mean()), tmp_path, progress=False)
     score = tuned.trained[1]
     assert score > 0.9
+    assert not list(tmp_path.rglob("*.bin"))  # no pickles
     predicted = [int(logits.argmax()) for logits in tuned.predict([feature["input_ids"] for feature in parts[1]])]
     right = np.mean([guess == feature["labels"] for guess, feature in zip(predicted, parts[1])])
     assert right == pytest.approx(score, abs=0.1 if dtype == "bfloat16" else 1e-9)
