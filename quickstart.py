@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 MODELS = {"baseline": False, "langsamp": True}  # name -> with the two tables
 TASKS = ("sr-cldr", "lm", "neutrality")
+SENTENCES = 50  # phrases a language for the loss and for neutrality, whose cost grows with the square
 EXAMPLES = ("eng_Latn", "rus_Cyrl", "hin_Deva", "ell_Grek", "kor_Hang", "hye_Armn")  # fill-mask in six scripts
 
 
@@ -213,7 +214,7 @@ def _evaluate(folder: Path, name: str) -> None:
         data=EvalData(folder / "data"),
         output=folder / "results" / name,
         progress=False,
-        options={"parallel": "cldr", "text": "cldr"},
+        options={"parallel": "cldr", "text": "cldr", "sentences": SENTENCES},
     )
     run(context, TASKS)
     if MODELS[name]:

@@ -15,7 +15,8 @@ def add_eval_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--tasks",
         required=True,
-        help="comma-separated: sr-bible, sr-tatoeba, taxi1500, sib200, ner, pos, lm, neutrality, donors, embedding-map",
+        help="comma-separated: sr-bible, sr-tatoeba, sr-cldr, taxi1500, sib200, ner, pos, lm, neutrality, donors, "
+        "embedding-map",
     )
     parser.add_argument("--output", required=True, help="run directory; a second run there computes what is missing")
     parser.add_argument("--data", help="folder with a sub-folder a task, or 'hub' (default: the Hub data sets)")

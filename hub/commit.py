@@ -142,7 +142,7 @@ def _addition(name: str, source: Path | bytes, digest: Digest) -> CommitOperatio
     content = io.BytesIO(source) if isinstance(source, bytes) else str(source)
     addition = CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
     if addition.upload_info.sha256.hex() != digest.sha256:
-        raise ValueError(f"{source} changed while it was being pushed; push again when nothing writes to the folder.")
+        raise ValueError(f"{name} changed while it was being pushed; push again when nothing writes to the folder.")
     return addition
 
 

@@ -100,7 +100,7 @@ def fetch(api: HfApi, tree: RemoteTree, name: str, cache_dir: str | os.PathLike[
                     tree.repo,
                     name,
                     revision=tree.commit,
-                    cache_dir=cache_dir,
+                    cache_dir=None if cache_dir is None else str(cache_dir),
                     force_download=number > 0,  # noqa: B023
                 ),
                 f"downloading {name} of {tree.repo}",
