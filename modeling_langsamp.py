@@ -35,7 +35,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     """Summed cross entropy of ``features @ weight.T + bias``, a slice of rows at a time.
 
     All logits at a large vocabulary need gigabytes, several times over; here one slice exists at once and turns in
-    place from logits into probabilities into their gradient. Gradients are made in the forward pass: nothing is done twice.
+    place from logits into probabilities into their gradient. Gradients are made in the forward pass, nothing twice.
     """
 
     @staticmethod
