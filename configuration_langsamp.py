@@ -71,8 +71,8 @@ class LangSAMPConfig(XLMRobertaConfig):
         table_initializer_range: float = 0.0,
         **kwargs: Any,
     ):
-        self.languages = languages
-        self.scripts = scripts
+        self.languages: list[str] = languages or []  # __setattr__ adds row 0
+        self.scripts: list[str] = scripts or []
         self.table_initializer_range = table_initializer_range
         kwargs["auto_map"] = {**(kwargs.get("auto_map") or {}), **AUTO_MAP}
         super().__init__(**kwargs)

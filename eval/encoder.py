@@ -162,7 +162,8 @@ class Encoder:
         self.layers = parse_layers(layers, config.num_hidden_layers)
         self.max_length = min(max_length, config.max_position_embeddings - int(config.pad_token_id or 0) - 1)
         self.tokenizer = load_tokenizer(self.source.path, self.max_length)
-        self.model = load_backbone(self.source.path, max(self.layers), DTYPES[dtype]).to(pick_device(device))
+        self.model = load_backbone(self.source.path, max(self.layers), DTYPES[dtype])
+        torch.nn.Module.to(self.model, pick_device(device))
         self.pooling, self.special_tokens, self.prefix = pooling, special_tokens, prefix
         self.max_tokens, self.progress = max_tokens, progress
         self.hidden_size: int = config.hidden_size

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -117,7 +117,7 @@ class _Trainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The dev score, by the same prediction that the test sets get."""
         dev: Any = self.eval_dataset
-        logits = predict(self.model, [feature["input_ids"] for feature in dev])
+        logits = predict(cast(PreTrainedModel, self.model), [feature["input_ids"] for feature in dev])
         score = self.dev_score(*_aligned([row.argmax(-1) for row in logits], [feature["labels"] for feature in dev]))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, {"eval_score": score})
         return {"eval_score": score}

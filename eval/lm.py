@@ -59,7 +59,7 @@ class MaskedLM:
                 known = any(rows_of(tag, *names))
                 metrics = ("loss", "loss_missing", "loss_wrong") if known else ("loss",)
                 expected = [context.record(self.name, tag, metric, seed=seed) for metric in metrics]
-                yield Unit(tag, expected, lambda tag=tag, seed=seed, to=expected: scorer().records(tag, seed, to))
+                yield Unit(tag, expected, lambda tag=tag, seed=seed, to=expected: scorer().records(tag, seed, to))  # type: ignore[misc]
 
 
 def rows_of(tag: str, languages: Sequence[str], scripts: Sequence[str]) -> Rows:

@@ -207,7 +207,7 @@ def layers(page: Page) -> Figure | None:
     for axis, (name, cells) in zip(axes, wanted.items()):
         metric = catalog.metric(name.metric)
         for number, system in enumerate(page.systems):
-            means = [(c.layer, overall(page.series[system, c])[1]) for c in cells if (system, c) in page.series]
+            means = [(c.layer or 0, overall(page.series[system, c])[1]) for c in cells if (system, c) in page.series]
             if means:
                 colour = COLOURS[min(number, 5)]
                 at = [layer for layer, _ in means]
@@ -239,7 +239,7 @@ def losses(page: Page) -> Figure | None:
     for cell, system, entry in rows:
         n, mean = overall(entry)
         y, colour = -len(names), COLOURS[min(page.systems.index(system), 5)]
-        if mean.low is not None:
+        if mean.low is not None and mean.high is not None:
             axis.plot([mean.low, mean.high], [y, y], color=colour, linewidth=2)
         axis.plot([mean.value], [y], "o", color=colour, markersize=6.5)
         names.append(f"{_plain(page.label(system))}: {_ids(cell.metric)} (n = {n})")

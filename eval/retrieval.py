@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import product
 
 import numpy as np
@@ -90,7 +90,7 @@ class Retrieval:
                 context.record(self.name, tag, metric, layer=layer, direction=direction)
                 for layer, direction, metric in product(layers, DIRECTIONS, _metrics(context))
             ]
-            yield Unit(tag, expected, lambda tag=tag, expected=expected: self._unit(context, tag, english, expected))
+            yield Unit(tag, expected, partial(self._unit, context, tag, english, expected))
 
     def pairs(self, data: EvalData, tag: str) -> Pairs:
         """Aligned sentences of a language and English. Raises DataError if there are no two different pairs."""
@@ -126,7 +126,7 @@ class Retrieval:
             own, other = both[:, : len(texts)], both[:, len(texts) :]
         else:
             own, other = encoder.encode(texts), pool().vectors(english)
-        values = {
+        values: dict[tuple[int | None, str | None, str], float] = {
             (layer, direction, metric): value
             for layer, x, en in zip(encoder.layers, own, other)
             for (direction, metric), value in score(x, en, texts, english, bool(context.options.get("csls"))).items()

@@ -128,7 +128,7 @@ class Tagging:
         folders = context.data.folders(self.name)
         for seed in context.seeds or self.seeds:
             tagger = Tagger(context, self, recipe, seed)
-            shared = {"source": context.train_language, "seed": seed}
+            shared: dict[str, Any] = {"source": context.train_language, "seed": seed}
             dev = context.record(task_name(self.name, recipe), context.train_language, "dev_f1", **shared)
             yield Unit(None, [dev], lambda tagger=tagger, dev=dev: [tagger.dev_record(dev)])  # type: ignore[misc]
             for folder in folders:

@@ -170,7 +170,8 @@ def fit_row(
     tokens = _some(blocks, model.config.vocab_size, fit)
     held = max(1, int(HELD_OUT * len(tokens)))
     test, train = tokens[:held], tokens[held:]
-    model = model.to(device).requires_grad_(False).eval()
+    torch.nn.Module.to(model, device)
+    model.requires_grad_(False).eval()
     test_batches = [_mask(test[i : i + fit.batch_size], tokenizer, generator) for i in range(0, held, fit.batch_size)]
     table = model.lang_embeddings.weight
     start = table[row].detach().clone()
@@ -193,7 +194,8 @@ def fit_row(
         )
         table[row] = start
         after = before
-    model.to("cpu").requires_grad_(True)
+    torch.nn.Module.to(model, "cpu")
+    model.requires_grad_(True)
     return unknown, before, after
 
 
@@ -241,7 +243,7 @@ def _head_loss(model: LangSAMPForMaskedLM, vector: Tensor, script: int, inputs: 
     device = model.device
     inputs, labels = inputs.to(device), labels.to(device)
     with torch.no_grad():
-        mask = inputs != model.config.pad_token_id
+        mask = torch.ne(inputs, int(model.config.pad_token_id or 0))
         hidden = model.roberta(input_ids=inputs, attention_mask=mask.long()).last_hidden_state
         if model.script_embeddings is not None:
             hidden = hidden + model.script_embeddings.weight[script]

@@ -291,7 +291,7 @@ class Run:
     def _gathered(self, trainer: LangSAMPTrainer) -> LangSAMPForMaskedLM:
         """A whole copy of a model that was trained in shards."""
         state = trainer.accelerator.get_state_dict(trainer.model)
-        model = LangSAMPForMaskedLM(self.model.config)
+        model = LangSAMPForMaskedLM(self.model.config)  # type: ignore[arg-type]
         if self.args.should_save:
             model.load_state_dict({name.removeprefix("module."): value.float() for name, value in state.items()})
             model.tie_weights()

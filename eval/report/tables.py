@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from markupsafe import Markup
@@ -174,7 +174,7 @@ def _track_axis(values: list[float], percent: bool) -> Scale:
 
 
 def _language_row(
-    page: Page, found: list[tuple[object, Series]], code: str, metric: catalog.Metric, axis: Scale, paired: bool
+    page: Page, found: Sequence[tuple[object, Series]], code: str, metric: catalog.Metric, axis: Scale, paired: bool
 ) -> list[Data]:
     """The cells of one language; a model without it shows a dash."""
     name, script = catalog.language_name(code), code.partition("_")[2]

@@ -148,7 +148,7 @@ def _by_layer(page: Page, cell: Cell, legend: list[tuple[str, str]], every: bool
             means = [(c.layer or 0, overall(page.series[system, c])[1]) for c in cells if (system, c) in page.series]
             points = [(float(layer), shown(metric, [mean.value])[0]) for layer, mean in means]
             band = [
-                (float(layer), *shown(metric, (m.low, m.high)))
+                (float(layer), shown(metric, [m.low])[0], shown(metric, [m.high])[0])
                 for layer, m in means
                 if m.low is not None and m.high is not None
             ]
