@@ -325,9 +325,17 @@ def summary(
 
 
 def _shown(found: list[Comparison]) -> list[Comparison]:
-    """The headline of each task, and retrieval at 1."""
+    """The headline of each task, and beside it what could contradict it: retrieval at 1, the control, the probe."""
+    beside = {("sr-cldr", "acc@1"), *(("neutrality", name) for name in ("cosine", "cosine_control", "language_probe"))}
+    layers = {entry.cell.task: entry.cell.layer for entry in found if entry.headline}
     return [
-        entry for entry in found if entry.headline or (entry.cell.metric == "acc@1" and entry.cell.direction == "en->x")
+        entry
+        for entry in found
+        if entry.headline
+        or (
+            ((entry.cell.task, entry.cell.metric) in beside and entry.cell.direction in (None, "en->x"))
+            and entry.cell.layer == layers[entry.cell.task]
+        )
     ]
 
 
