@@ -104,9 +104,11 @@ def test_expired_token(hub, checkpoint, tmp_path, outcome, operation):
 
 
 def test_token_without_write_access(hub, checkpoint, outcome):
-    hub.add_repo("user/x")
+    repo = hub.add_repo("user/x")
+    before = repo.resolve("main")
     hub.faults = [Fault("/preupload/", 403, times=9)]
     refused(HubError, "write access", lambda: push(checkpoint, "user/x"))
+    assert repo.resolve("main") == before
     outcome("token without write access", "push", "says so; nothing written")
 
 

@@ -146,6 +146,7 @@ def test_push_killed_between_weights_and_manifest_by_another_tool(hub, pushed, t
     refused(RuntimeError, "not a finished push", lambda: resolve_model("user/x"))
     pull("user/x", tmp_path / "out", last_good=True)
     resolve_model(tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == bytes(reversed(weights))
     outcome(
         "SIGKILL between weights and manifest",
         "several commits by another tool",
