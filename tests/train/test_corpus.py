@@ -123,7 +123,7 @@ def test_fingerprint_follows_content_not_time_or_place(tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("deu_Latn.txt.gz", gzip.compress(b"hello\n" * 1000)[:-20], "damaged or truncated"),
+        ("deu_Latn.txt.gz", gzip.compress(b"hello\n" * 1000, mtime=0)[:-20], "damaged or truncated"),
         ("deu_Latn.txt.gz", b"not gzip", "damaged or truncated"),
         ("deu_Latn.txt.zst", b"not zstd at all", "damaged or truncated"),
         ("deu_Latn.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
@@ -131,6 +131,7 @@ def test_fingerprint_follows_content_not_time_or_place(tmp_path):
         ("deu_Latn.jsonl", b'{"text": 3}\n', "is a int, not a string"),
         ("deu_Latn.parquet", b"PAR1 nonsense", "not a Parquet file"),
     ],
+    ids=["cut gz", "no gz", "no zst", "bad json", "no field", "no string", "no parquet"],
 )
 def test_damaged_files_are_named(tmp_path, name, data, message):
     _write(tmp_path / name, data)
