@@ -1,0 +1,1 @@
+"""The small replication on real text; see run.py and docs/replication.md."""

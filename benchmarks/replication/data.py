@@ -1,0 +1,88 @@
+"""The text and the test sets of the replication, cut out of a data folder once; every choice is fixed by the files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .plan import Languages, Sizes
+
+ENGLISH = "eng_Latn"
+
+
+def cut(source: Path, languages: Languages, sizes: Sizes, output: Path) -> None:
+    """Write `output/corpus` (training text) and `output/test` (evaluation data in the usual format).
+
+    The last rows of a language's text are held out for the masked-LM loss; languages that are not trained on give their
+    first rows. Retrieval keeps the first verses and pairs; SIB-200 keeps English whole and the test part of the others.
+
+    Raises:
+        FileNotFoundError: the folder lacks text of a language to train on.
+    """
+    if (output / "test").is_dir():
+        return
+    scratch = output / "cutting"
+    shutil.rmtree(scratch, ignore_errors=True)
+    for tag in languages.measured:
+        text = _read(source, "mlm", tag)
+        if text is None and tag in languages.trained:
+            raise FileNotFoundError(f"{source / 'mlm'} has no {tag}.parquet, which the recipe trains on.")
+        if text is not None:
+            _text(text.select(["text"]), tag, tag in languages.trained, sizes, scratch, output)
+        _test(source, tag, sizes, scratch)
+    _test(source, ENGLISH, sizes, scratch)
+    scratch.rename(output / "test")
+
+
+def _text(table: pa.Table, tag: str, trained: bool, sizes: Sizes, scratch: Path, output: Path) -> None:
+    """Split one language's text into what is trained on and what is held out."""
+    rows = min(sizes.heldout_rows, len(table) // 10)
+    if not trained:
+        _write(table.slice(0, rows), scratch / "lm" / f"{tag}.parquet")
+        return
+    _write(table.slice(len(table) - rows), scratch / "lm" / f"{tag}.parquet")
+    kept, total = 0, 0
+    for value in table.column("text").to_pylist()[: len(table) - rows]:
+        total += len(value.encode())
+        if total > sizes.max_bytes:
+            break
+        kept += 1
+    _write(table.slice(0, kept), output / "corpus" / f"{tag}.parquet")
+
+
+def _test(source: Path, tag: str, sizes: Sizes, scratch: Path) -> None:
+    """The first sentences of each test set."""
+    verses, pairs = _read(source, "bible_retrieval", tag), _read(source, "tatoeba", tag)
+    if verses is not None:
+        count = len(verses) if tag == ENGLISH else sizes.verses  # others may lack some of its first verses
+        _write(verses.sort_by("id").slice(0, count), scratch / "bible_retrieval" / f"{tag}.parquet")
+    if pairs is not None:
+        _write(pairs.slice(0, sizes.pairs), scratch / "tatoeba" / f"{tag}.parquet")
+    topics = _read(source, "sib200", tag)
+    if topics is not None:
+        keep = [tag == ENGLISH or split == "test" for split in topics.column("split").to_pylist()]
+        _write(topics.filter(pa.array(keep)), scratch / "sib200" / f"{tag}.parquet")
+
+
+def texts_of(folder: Path, columns: Sequence[str] = ("text", "english")) -> list[str]:
+    """All texts of a folder of Parquet files, in the order of their names."""
+    found = []
+    for path in sorted(folder.glob("*.parquet")):
+        table = pq.read_table(path)
+        for name in columns:
+            found += table.column(name).to_pylist() if name in table.column_names else []
+    return found
+
+
+def _read(source: Path, folder: str, tag: str) -> pa.Table | None:
+    path = source / folder / f"{tag}.parquet"
+    return pq.read_table(path) if path.exists() else None
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path)

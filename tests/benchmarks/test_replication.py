@@ -1,0 +1,227 @@
+"""The replication: its controls change only what they say, and its tables say only what the records hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+
+from benchmarks.replication import archive, findings
+from benchmarks.replication import run as replication
+from benchmarks.replication.plan import Languages, read_plan
+from benchmarks.replication.variants import VARIANTS
+from langsamp import LangSAMPForMaskedLM
+from langsamp.eval.records import Record, append, read
+from langsamp.train.start import start
+
+RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "replication.yaml"
+WHO = Languages(trained=("deu_Latn", "tsn_Latn"), untrained=("spa_Latn",), dev=("deu_Latn",))
+
+
+@pytest.fixture
+def batch():
+    ids = torch.tensor([[0, 11, 12, 13, 14, 2], [0, 21, 22, 23, 24, 2]])
+    labels = torch.full_like(ids, -100)
+    labels[:, 2] = ids[:, 2]
+    mask = torch.ones_like(ids)
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "labels": labels,
+        "lang_ids": torch.tensor([1, 2]),
+        "script_ids": torch.tensor([1, 1]),
+    }
+
+
+@pytest.fixture
+def make(tiny_xlmr_dir):
+    """A variant with tables that are not zero."""
+
+    def model(name: str) -> LangSAMPForMaskedLM:
+        variant = VARIANTS[name]
+        made, _ = start(tiny_xlmr_dir, ["deu_Latn", "eng_Latn"], lang=variant.lang, script=variant.script, seed=1,
+                        table_init=0.5)  # fmt: skip
+        return variant.prepare(made)
+
+    return model
+
+
+def test_bias_only_never_reads_the_ids(make, batch):
+    model, other = make("bias").eval(), {**batch, "lang_ids": torch.tensor([2, 1])}
+    loss = model(**batch).loss
+    assert loss == model(**other).loss
+    loss.backward()
+    moved = model.lang_embeddings.weight.grad.abs().sum(1)
+    assert moved[0] > 0
+    assert not moved[1:].any()
+
+
+def test_shuffled_ids_are_random_in_training_and_right_in_evaluation(make, batch):
+    model, plain = make("shuffled"), make("both")
+    assert model.eval()(**batch).loss == plain.eval()(**batch).loss
+    for module in model.train().modules():
+        module.p = 0.0  # no dropout: the ids alone are random
+    torch.manual_seed(0)
+    assert len({model(**batch).loss.item() for _ in range(12)}) > 1
+
+
+def test_frozen_rows_are_random_and_stay(make, batch):
+    model = make("frozen")
+    before = model.lang_embeddings.weight.clone()
+    model(**batch).loss.backward()
+    assert before.std() > 0.1
+    assert model.lang_embeddings.weight.grad is None
+    assert model.roberta.embeddings.word_embeddings.weight.grad is not None
+
+
+def test_rows_at_the_input_reach_the_encoder_and_fold_into_the_plain_one(make, batch):
+    model = make("input").eval()
+    given = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        unknown = model(**given).logits
+        assert not torch.equal(unknown, model(**batch | {"labels": None}).logits)
+        model.fold_unknown()
+        stock = model.lm_head(model.roberta(**given).last_hidden_state)
+    torch.testing.assert_close(stock, unknown, rtol=0, atol=1e-5)
+
+
+def test_rows_at_the_input_train_on_labelled_positions_like_the_whole(make, batch):
+    model = make("input").eval()
+    with torch.no_grad():
+        loss = model(**batch).loss
+        logits = model(**{**batch, "labels": None}).logits
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
+    torch.testing.assert_close(loss, expected)
+
+
+def test_the_recipe_is_valid_and_what_it_says():
+    plan = read_plan(RECIPE)
+    who = plan.languages
+    assert len(who.trained) == len(set(who.trained)) == 40
+    assert len({tag[-4:] for tag in who.trained}) >= 10
+    assert not set(who.trained) & set(who.untrained)
+    assert set(who.dev) <= set(who.measured)
+    assert all(len(experiment.seeds) >= 3 for experiment in plan.experiments.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"variants": ["both", "bothh"]}, "no variant 'bothh'"),
+        ({"stepps": 3}, "no setting 'stepps'; nearest: steps"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_by_name(tmp_path, change, message):
+    given = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    given["experiments"]["e5"] |= change
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_plan(tmp_path / "recipe.yaml")
+
+
+def _record(model: str, code: str, value: float, metric: str = "acc@10", task: str = "sr-bible") -> Record:
+    language, script = code.split("_")
+    direction = "en->x" if task == "sr-bible" else None
+    return Record(task=task, language=language, script=script, metric=metric, value=value, layer=8, n=100,
+                  direction=direction, model=model)  # fmt: skip
+
+
+def _measured(folder: Path, name: str, records: list[Record]) -> None:
+    append(folder / name, records)
+    (folder / name / archive.FINISHED).touch()
+
+
+def test_packing_keeps_the_records_and_is_repeatable(tmp_path):
+    found = [_record("both-1", "deu_Latn", 0.123456789), _record("both-1", "tsn_Latn", 0.5)]
+    _measured(tmp_path / "a", "both-1", found)
+    append(tmp_path / "a" / "both-2", [_record("both-2", "deu_Latn", 0.9)])  # not finished: left out
+    archive.pack(tmp_path / "a", tmp_path / "first.gz")
+    archive.unpack(tmp_path / "first.gz", tmp_path / "b")
+    archive.pack(tmp_path / "b", tmp_path / "second.gz")
+    assert (tmp_path / "first.gz").read_bytes() == (tmp_path / "second.gz").read_bytes()
+    back = read(tmp_path / "b" / "both-1")
+    assert [r.value for r in back] == [0.123457, 0.5]
+    assert [run.name for run in archive.finished(tmp_path / "b")] == ["both-1"]
+
+
+def test_tables_hold_means_over_seeds_and_only_the_languages_named(tmp_path):
+    plan = read_plan(RECIPE)
+    for name, gain in (("start", 0.0), ("baseline-1", 0.1), ("baseline-2", 0.1), ("both-1", 0.3), ("both-2", 0.4)):
+        records = [_record(name, code, gain + 0.001 * i) for i, code in enumerate(("deu_Latn", "tsn_Latn", "spa_Latn"))]
+        records += [
+            _record(name, "tsn_Latn", v, m, "neutrality") for m, v in (("cosine", 0.8), ("cosine_control", 0.5))
+        ]
+        _measured(tmp_path, name, records)
+    runs = findings.gather(tmp_path, plan.experiments["e5"])
+    assert list(runs) == ["start", "baseline", "both"]
+    text = findings.page(runs, WHO, plan.experiments["e5"])
+    trained = text.partition("### Languages the tail")[0]
+    assert "| both: both tables (LangSAMP) | 35.1 |" in trained  # tsn only: the mean of .301 and .401
+    assert "| 0.300 |" in trained  # the cosine that the control leaves over
+    assert "| both − baseline | SR-Bible Acc@10 | 1 | +25.0 |" in trained
+
+
+def test_differences_are_paired_by_seed(tmp_path):
+    """Seeds that move both models alike say nothing about the difference."""
+    plan = read_plan(RECIPE)
+    codes = ("tsn_Latn", "ewe_Latn", "que_Latn", "glv_Latn", "sna_Latn", "isn_Latn", "ceb_Latn")
+    for seed, luck in ((1, 0.0), (2, 0.3), (3, 0.6)):
+        for name, gain in (("baseline", 0.0), ("both", 0.05)):
+            records = [_record(f"{name}-{seed}", code, luck + gain + 0.001 * i) for i, code in enumerate(codes)]
+            _measured(tmp_path, f"{name}-{seed}", records)
+    runs = findings.gather(tmp_path, plan.experiments["e5"])
+    (entry,) = findings.compared(runs)
+    assert entry.difference.value == pytest.approx(0.05)
+    assert entry.difference.low == pytest.approx(0.05)
+    assert entry.difference.high == pytest.approx(0.05)
+
+
+@pytest.mark.slow
+def test_the_whole_replication_runs_once_and_goes_on(tmp_path, texts, capsys):
+    rows = [text for lines in texts.values() for text in lines]
+    for number, code in enumerate(("eng_Latn", "deu_Latn", "fin_Latn", "spa_Latn")):
+        own = [f"{text} {number}" for text in rows[:12]]
+        _table(tmp_path / "data/mlm" / f"{code}.parquet", text=own * 5)
+        _table(tmp_path / "data/bible_retrieval" / f"{code}.parquet", id=list(range(len(own))), text=own)
+        labels = {
+            "label": (["a"] * 4 + ["b"] * 4) * (len(own) // 4),
+            "split": ["train", "dev", "test", "test"] * (len(own) // 2),
+        }
+        _table(tmp_path / "data/sib200" / f"{code}.parquet", text=own * 2, **labels)
+        _table(tmp_path / "data/tatoeba" / f"{code}.parquet", text=own, english=rows[:12])
+    recipe = {
+        "languages": {"trained": ["eng_Latn", "deu_Latn", "fin_Latn"], "untrained": ["spa_Latn"], "dev": ["fin_Latn"]},
+        "sizes": {"block": 16, "verses": 12, "pairs": 12},
+        "experiments": {
+            "scratch": {
+                "variants": ["baseline", "both"], "seeds": [1], "steps": 2, "batch": 2, "learning_rate": 1e-3,
+                "table_learning_rate": 1e-2, "head_steps": 1, "head_learning_rate": 1e-3,
+                "shape": {"hidden": 32, "layers": 2, "vocabulary": 200},
+            }
+        },
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    given = [str(tmp_path / "recipe.yaml"), "--data", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
+    replication.main([*given, "--variants", "baseline"])
+    first = (tmp_path / "out/records/scratch/baseline-1/results.jsonl").stat().st_mtime_ns
+    replication.main(given)
+    runs = tmp_path / "out/records/scratch"
+    assert {run.name for run in archive.finished(runs)} == {"start", "baseline-1", "both-1"}
+    assert (runs / "baseline-1/results.jsonl").stat().st_mtime_ns == first
+    assert not (tmp_path / "out/scratch/both-1").exists()  # measured models go
+    tasks = {record.task for record in read(runs / "both-1")}
+    assert tasks == {"sr-bible", "sr-tatoeba", "sib200-probe", "neutrality", "lm"}
+    facts = json.loads((runs / "both-1/training.json").read_text(encoding="utf-8"))
+    assert facts["steps"] == 2
+    assert "both − baseline" in (tmp_path / "out/findings/scratch.md").read_text(encoding="utf-8")
+    assert (tmp_path / "out/findings/scratch-layers.png").stat().st_size > 10_000
+
+
+def _table(path: Path, **columns: list) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
