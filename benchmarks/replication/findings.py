@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from matplotlib.ticker import MaxNLocator
+
 from langsamp.eval import catalog, compare, plots, stats
 from langsamp.eval.aggregate import Cell, is_head
 from langsamp.eval.compare import ALPHA, Comparison, comparison, show_p
@@ -19,7 +21,7 @@ from langsamp.runtime import atomic_write
 
 from .archive import finished, pack, unpack
 from .plan import Experiment, Languages, Replication, read_plan
-from .variants import VARIANTS
+from .variants import VARIANTS, ZERO
 
 Runs = dict[str, list[Record]]  # variant -> the records of all its seeds
 GAP = "cosine_gap"  # cosine of translations minus cosine of sentences that are none: what the control leaves over
@@ -38,10 +40,11 @@ CELLS: dict[Cell, str] = {
     Cell("neutrality", "margin", 8): "margin",
     Cell("neutrality", "language_probe", 8): "language guessed",
 }
+ABOUT = {"start": "what all start from", ZERO: "both, unknown rows zero instead of the mean"}
 CONTRASTS = (
     ("baseline", "both"), ("baseline", "lang"), ("baseline", "script"), ("baseline", "dropout"),
     ("bias", "both"), ("shuffled", "both"), ("frozen", "both"), ("input", "both"),
-    ("start", "baseline"), ("start", "both"),
+    ("start", "baseline"), ("start", "both"), ("both", ZERO), ("both", "dropout"),
 )  # fmt: skip
 
 
@@ -78,7 +81,7 @@ def write_findings(plan: Replication, records: Path, output: Path) -> None:
 def gather(folder: Path, experiment: Experiment) -> Runs:
     """Records by variant, `start` first; only models that were measured whole."""
     found: Runs = {}
-    for name in ("start", *experiment.variants):
+    for name in ("start", *experiment.variants, ZERO):
         runs = [run for run in finished(folder) if run.name.rpartition("-")[0] == name or run.name == name]
         if runs:
             found[name] = [record for run in runs for record in with_gap(read(run))]
@@ -109,7 +112,7 @@ def page(runs: Runs, who: Languages, experiment: Experiment) -> str:
 def within(runs: Runs, group: Group, who: Languages) -> Runs:
     """The records of a group's languages; empty if there are none."""
     kept = {name: [r for r in found if r.code and group.has(r.code, who)] for name, found in runs.items()}
-    return kept if all(kept.values()) else {}
+    return kept if all(kept.values()) and len(kept) > 1 else {}
 
 
 def layer(runs: Runs) -> int:
@@ -130,7 +133,7 @@ def means(runs: Runs, at: int) -> list[str]:
     head = [f"{name} (n={n})" for name, n in zip(shown.values(), counts)]
     rows = ["| model | " + " | ".join(head) + " |", "|---|" + "--:|" * len(shown)]
     for name, found in runs.items():
-        about = VARIANTS[name].about if name in VARIANTS else "what all start from"
+        about = VARIANTS[name].about if name in VARIANTS else ABOUT[name]
         values = [_mean(_values(found, cell)) for cell in shown]
         show = ["" if v is None else catalog.metric(cell.metric).show(v) for cell, v in zip(shown, values)]
         rows.append(f"| {name}: {about} | " + " | ".join(show) + " |")
@@ -205,9 +208,10 @@ def draw(runs: Runs, who: Languages, stem: Path) -> None:
             part = [r for r in found if (r.task, r.metric, r.direction) == (task, "acc@10", "en->x")]
             at = sorted({r.layer for r in part if r.layer})
             heights = [100 * (_mean([r for r in part if r.layer == k]) or 0.0) for k in at]
-            style = "--" if name == "start" else "-"
+            style = ("--" if name == "start" else "-") if number < len(plots.COLOURS) else ":"
             axis.plot(at, heights, style, color=plots.COLOURS[number % 6], linewidth=1.6, label=name)
         axis.set_xlabel("layer", color=plots.SOFT, fontsize=9)
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.grid(color=plots.GRID, linewidth=0.8)
         plots._title(axis, f"{catalog.task(task).title}, Acc@10 (%)")
     handles, names = axes[0].get_legend_handles_labels()

@@ -16,11 +16,13 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
 from langsamp.eval.data import EvalData
 from langsamp.eval.encoder import read_config
 from langsamp.eval.run import run
 from langsamp.eval.task import Context
 from langsamp.runtime import resolve_model
+from langsamp.train import checkpoints
 from langsamp.train.pretrain import pretrain
 from langsamp.train.settings import PretrainSettings
 from langsamp.train.start import start
@@ -31,7 +33,7 @@ from .data import cut
 from .findings import write_findings
 from .plan import Experiment, Replication, read_plan
 from .start import make_start, training_arguments
-from .variants import VARIANTS, AtInput
+from .variants import VARIANTS, ZERO, AtInput
 
 NEUTRAL_LAYERS = (4, 8, 12)
 
@@ -89,6 +91,8 @@ class Work:
         for variant, seed in tqdm(todo, desc=self.name, unit="model"):
             model = self.train(variant, seed, store)
             self.measure(_name(variant, seed), model, lm=VARIANTS[variant].kind is not AtInput)
+            if variant == "both":
+                self.measure_zero(model, seed)
             if not self.keep:
                 shutil.rmtree(model)
 
@@ -111,17 +115,25 @@ class Work:
         pretrain(settings, given, model=variant.prepare(model), tokenizer=tokenizer, store=store)
         return folder
 
-    def measure(self, name: str, model: Path, lm: bool) -> None:
-        """All records of a model; a second call computes what is missing."""
+    def measure_zero(self, model: Path, seed: int) -> None:
+        """The loss of the same model with unknown rows of zero, as they were before they became the rows' mean."""
+        folder = self.folder / _name(ZERO, seed)
+        zero = LangSAMPForMaskedLM.from_pretrained(checkpoints.last_good(model))
+        zero.save_pretrained(folder)
+        LangSAMPTokenizer.from_pretrained(model).save_pretrained(folder)
+        self.measure(folder.name, folder, frozen=False)
+        shutil.rmtree(folder)
+
+    def measure(self, name: str, model: Path, lm: bool = True, frozen: bool = True) -> None:
+        """All records of a model (`frozen`: those of the encoder); a second call computes what is missing."""
         if (self.records / name / FINISHED).exists():
             return
         languages = self.plan.languages.measured
         source = resolve_model(model)
         blocks = int(read_config(source.path).num_hidden_layers)
         some = ",".join(str(k) for k in NEUTRAL_LAYERS if k <= blocks) or "last"
-        for tasks, layers in (("sr-bible,sr-tatoeba,sib200", "all"), ("neutrality", some), ("lm", None)):
-            if tasks == "lm" and not lm:
-                continue
+        encoder = [("sr-bible,sr-tatoeba,sib200", "all"), ("neutrality", some)] if frozen else []
+        for tasks, layers in [*encoder, *([("lm", None)] if lm else [])]:
             context = Context(
                 source=source,
                 data=EvalData(self.output / "data" / "test"),

@@ -95,6 +95,7 @@ class Variant:
         return model
 
 
+ZERO = "zero"  # not trained: the loss of "both" with unknown rows of zero instead of the rows' mean
 VARIANTS: dict[str, Variant] = {
     "baseline": Variant("no tables", lang=False, script=False),
     "lang": Variant("language table", script=False),

@@ -211,11 +211,12 @@ def test_the_whole_replication_runs_once_and_goes_on(tmp_path, texts, capsys):
     first = (tmp_path / "out/records/scratch/baseline-1/results.jsonl").stat().st_mtime_ns
     replication.main(given)
     runs = tmp_path / "out/records/scratch"
-    assert {run.name for run in archive.finished(runs)} == {"start", "baseline-1", "both-1"}
+    assert {run.name for run in archive.finished(runs)} == {"start", "baseline-1", "both-1", "zero-1"}
     assert (runs / "baseline-1/results.jsonl").stat().st_mtime_ns == first
     assert not (tmp_path / "out/scratch/both-1").exists()  # measured models go
     tasks = {record.task for record in read(runs / "both-1")}
     assert tasks == {"sr-bible", "sr-tatoeba", "sib200-probe", "neutrality", "lm"}
+    assert {record.task for record in read(runs / "zero-1")} == {"lm"}
     facts = json.loads((runs / "both-1/training.json").read_text(encoding="utf-8"))
     assert facts["steps"] == 2
     assert "both − baseline" in (tmp_path / "out/findings/scratch.md").read_text(encoding="utf-8")
