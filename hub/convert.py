@@ -12,6 +12,7 @@ import math
 import string
 import tempfile
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
 
 from langsamp.configuration_langsamp import LangSAMPConfig
+from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT
 from langsamp.modeling_langsamp import (
     LangSAMPForMaskedLM,
     LangSAMPForSequenceClassification,
@@ -145,7 +147,8 @@ def _load(official: Official, config: LangSAMPConfig) -> tuple[PreTrainedModel, 
             model = LangSAMPModel(config, add_pooling_layer=True)
         state = {key.removeprefix("roberta."): value for key, value in state.items()}
     _check_state(model, state)
-    nn.Module.to(model, dtype=next(iter(state.values())).dtype)
+    widest = reduce(torch.promote_types, (tensor.dtype for tensor in state.values()))  # a model has one dtype
+    nn.Module.to(model, dtype=widest)
     model.load_state_dict(state, strict=False)
     model.tie_weights()
     return model.eval(), dropped
@@ -184,6 +187,11 @@ def _row_names(official: Official, folder: Path, ids: str | Path | None) -> tupl
             codes = private_codes(kind, rows)
         if rows and rows != len(codes):
             raise ValueError(f"the table {key} has {rows} rows, but {where} lists {len(codes)} {kind}.")
+        if rows and (unknown := {UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT} & set(codes)):
+            raise ValueError(
+                f"{where} lists {unknown.pop()!r} among the {kind}, but that is row 0, which is added; name the "
+                f"official row otherwise, for example {'qaa' if kind == 'languages' else 'Qaaa'!r}."
+            )
         names.append(codes if rows else [])
     return names[0], names[1]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -21,6 +22,8 @@ _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 # Not parameters: buffers that some versions of transformers and of the official code have saved.
 _BUFFERS = ("position_ids", "token_type_ids", "token_lang_ids", "token_script_ids")
+_WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel and torch.compile, in either order
+_LFS_POINTER = b"version https://git-lfs"
 _OFFICIAL_KEYS = (
     "lang_size",
     "script_size",
@@ -54,17 +57,19 @@ def read_official(folder: Path) -> Official:
 
     Raises:
         FileNotFoundError: config.json or the weights are missing.
-        ValueError: not XLM-R, a variant that cannot be represented, or weights that only a pickle could give.
+        ValueError: not XLM-R, a variant that cannot be represented, a damaged file, or weights that only a pickle could
+            give.
     """
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no config.json, so it is not a checkpoint folder.")
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = _read_json(path)
     _check_config(config, folder)
     state = {_name(key): tensor for key, tensor in read_state(folder).items()}
     state = {key: tensor for key, tensor in state.items() if key.rpartition(".")[2] not in _BUFFERS}
-    _check_tables(config, state, folder)
-    return Official(config, state, _kind(config, state, folder))
+    kind = _kind(config, state, folder)
+    _check_tables(config, state, folder, kind)
+    return Official(config, state, kind)
 
 
 def read_state(folder: Path) -> dict[str, Tensor]:
@@ -72,15 +77,17 @@ def read_state(folder: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: no weights, or a shard that the index names is missing.
-        ValueError: a pickle of whole Python objects, or an index that names files elsewhere.
+        ValueError: a pickle of whole Python objects, a damaged file, or an index that names files elsewhere.
     """
     for whole, index in zip(_WHOLE, _INDEXES):
         if (folder / whole).is_file():
             return _load(folder / whole)
         if (folder / index).is_file():
-            names = sorted(set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()))
+            shards = _read_json(folder / index).get("weight_map")
+            if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+                raise ValueError(f"{folder / index} has no weight_map, so it is not an index of shards; save it again.")
             state: dict[str, Tensor] = {}
-            for name in names:
+            for name in sorted(set(shards.values())):
                 if Path(name).name != name:
                     raise ValueError(f"{folder / index} names {name!r}, which is not a file beside it.")
                 if not (folder / name).is_file():
@@ -91,30 +98,50 @@ def read_state(folder: Path) -> dict[str, Tensor]:
 
 
 def _load(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return load_file(path)
+    with path.open("rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise ValueError(f"{path} is a Git LFS pointer, not the weights; fetch them with `git lfs pull`.")
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
-            f"{path} is a pickle of whole Python objects, which could run code; save its state_dict() with the code "
-            "that made it, or as safetensors."
+            f"{path} is a pickle of whole Python objects, which could run code, or it is damaged; save its "
+            "state_dict() with the code that made it, or as safetensors."
         ) from None
+    except (SafetensorError, RuntimeError, EOFError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0] or "it is empty"
+        raise ValueError(f"{path} is damaged ({reason}); download or save it again.") from None
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} is not a state dict of tensors.")
-    return {key.removeprefix("module.").removeprefix("_orig_mod."): value for key, value in state.items()}
+    return state
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable JSON ({error}); download or save it again.") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold a JSON object, not a {type(found).__name__}; download or save it again.")
+    return found
 
 
 def _name(key: str) -> str:
-    """The encoder saved on its own has no prefix."""
+    """The key of the bare model; the encoder saved on its own has no prefix and gets it."""
+    while key.startswith(_WRAPPERS):
+        key = key.partition(".")[2]
     return f"roberta.{key}" if key.startswith(("embeddings.", "encoder.", "pooler.")) else key
 
 
 def _check_config(config: dict[str, Any], folder: Path) -> None:
     if config.get("model_type") != "xlm-roberta":
         raise ValueError(f"{folder} is a {config.get('model_type')!r} model; only XLM-R and LangSAMP can be converted.")
-    uses = [config.get(f"use_{name}_embedding") for name in ("lang", "script")]
+    if "languages" in config:
+        raise ValueError(f"{folder} is a checkpoint of this package already; it is used as it is.")
+    uses = [config.get(f"use_{name}_embedding", True) for name in ("lang", "script")]  # True: the official default
     if config.get("decouple_at_input_embeddings") and any(uses):
         raise ValueError(
             f"{folder} has decouple_at_input_embeddings=true: its language and script vectors enter below the encoder "
@@ -127,13 +154,18 @@ def _check_config(config: dict[str, Any], folder: Path) -> None:
         )
 
 
-def _check_tables(config: dict[str, Any], state: dict[str, Tensor], folder: Path) -> None:
-    """The tables are those that the flags announce, as the official code would load them; unused ones are taken out."""
+def _check_tables(config: dict[str, Any], state: dict[str, Tensor], folder: Path, kind: str) -> None:
+    """The tables are those that the flags announce, as the official code would load them; unused ones are taken out.
+
+    Only the masked LM needs them: in the other classes they change nothing, so that they may have been left out.
+    """
     for name, key in (("lang", LANG_TABLE), ("script", SCRIPT_TABLE)):
         used = config.get(f"use_{name}_embedding", key in state)
         if not used:
             state.pop(key, None)
         elif key not in state:
+            if kind != "masked-lm":
+                continue
             raise ValueError(f"{folder} has use_{name}_embedding=true, but its weights lack {key}.")
         elif config.get(f"{name}_size", len(state[key])) != len(state[key]):
             raise ValueError(

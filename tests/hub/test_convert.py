@@ -64,6 +64,7 @@ def official(folder: Path, *, model_class=XLMRobertaForMaskedLM, lang=610, scrip
     for key in changes.pop("without", ()):
         del state[key]
     save(folder, state, fmt)
+    drop = changes.pop("drop", ())
     given = {
         **json.loads(config.to_json_string(use_diff=False)),
         "architectures": [model_class.__name__.replace("XLMRoberta", "XLMRobertaDecoupled")],
@@ -71,7 +72,7 @@ def official(folder: Path, *, model_class=XLMRobertaForMaskedLM, lang=610, scrip
         "use_script_embedding": bool(script), "decouple_at_input_embeddings": False, "transformers_version": "4.42.4",
         **changes,
     }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(given))
+    (folder / "config.json").write_text(json.dumps({key: value for key, value in given.items() if key not in drop}))
     return model, *tables
 
 
@@ -158,6 +159,30 @@ def test_other_sizes_and_settings(tmp_path, config):
         assert getattr(loaded.config, key) == value
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("model_class", [XLMRobertaForMaskedLM, XLMRobertaModel])
+def test_wrappers_of_the_model_leave_no_trace_in_any_format(tmp_path, prefix, model_class):
+    official(tmp_path / "in", model_class=model_class)
+    state = load_file(tmp_path / "in" / "model.safetensors")
+    convert(str(tmp_path / "in"), tmp_path / "bare")
+    save_file({prefix + key: value for key, value in state.items()}, tmp_path / "in" / "model.safetensors")
+    convert(str(tmp_path / "in"), tmp_path / "out")
+    bare, wrapped = (load_file(tmp_path / name / "model.safetensors") for name in ("bare", "out"))
+    assert wrapped.keys() == bare.keys()
+    assert all(torch.equal(wrapped[key], bare[key]) for key in bare)
+
+
+def test_mixed_precision_keeps_the_widest(tmp_path):
+    _, lang, _ = official(tmp_path / "in")
+    state = load_file(tmp_path / "in" / "model.safetensors")
+    (tmp_path / "in" / "model.safetensors").unlink()
+    head_first = sorted(state.items())  # a state dict keeps its order; safetensors put the widest tensors first
+    mixed = {key: value.half() if key.startswith("lm_head") else value for key, value in head_first}
+    torch.save(mixed, tmp_path / "in" / "pytorch_model.bin")
+    convert(str(tmp_path / "in"), tmp_path / "out")
+    assert torch.equal(load_file(tmp_path / "out" / "model.safetensors")["lang_embeddings.weight"][1:], lang)
+
+
 def test_half_precision_stays_half(tmp_path):
     _, lang, _ = official(tmp_path / "in", dtype=torch.float16)
     convert(str(tmp_path / "in"), tmp_path / "out")
@@ -197,6 +222,16 @@ def test_stock_classes_compute_the_same_encoder(tmp_path):
     with torch.no_grad():
         hidden = stock(IDS, attention_mask=MASK).last_hidden_state
         assert torch.equal(hidden, model.roberta(IDS, attention_mask=MASK).last_hidden_state)
+
+
+def test_classifier_whose_unused_tables_were_left_out(tmp_path):
+    """The official classes announce them in the config even though nothing downstream looks at them."""
+    flags = {"use_lang_embedding": True, "use_script_embedding": True}
+    model, *_ = official(tmp_path / "in", model_class=XLMRobertaForSequenceClassification, lang=0, script=0, **flags)
+    assert convert(str(tmp_path / "in"), tmp_path / "out").dropped == []
+    stock = XLMRobertaForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    with torch.no_grad():
+        assert torch.equal(stock(IDS, attention_mask=MASK).logits, model(IDS, attention_mask=MASK).logits)
 
 
 @pytest.mark.parametrize("model_class", [XLMRobertaForSequenceClassification, XLMRobertaForTokenClassification])
@@ -267,6 +302,9 @@ def test_other_tables_with_their_lists(tmp_path):
     torch.testing.assert_close(logits, expected(model, lang, script), atol=2e-5, rtol=0)
     lists.write_text(json.dumps({"languages": ["zul", "aak"], "scripts": ["Latn", "Cyrl"]}))
     with pytest.raises(ValueError, match=r"3 rows, but .* lists 2 languages"):
+        convert(str(tmp_path / "in"), tmp_path / "out2", ids=lists)
+    lists.write_text(json.dumps({"languages": ["und", "aak", "deu"], "scripts": ["Latn", "Cyrl"]}))
+    with pytest.raises(ValueError, match="lists 'und' among the languages, but that is row 0, which is added"):
         convert(str(tmp_path / "in"), tmp_path / "out2", ids=lists)
 
 
@@ -349,6 +387,7 @@ def test_official_lists_agree_with_the_shared_table(shared):
     ("changes", "message"),
     [
         ({"decouple_at_input_embeddings": True}, "below the encoder"),
+        ({"decouple_at_input_embeddings": True, "drop": ("use_lang_embedding", "use_script_embedding")}, "below the"),
         ({"model_type": "bert"}, "'bert' model"),
         ({"position_embedding_type": "relative_key"}, "relative_key"),
         ({"lang_size": 600}, "610 rows, but .* says 600"),
@@ -386,6 +425,39 @@ def test_pickled_modules_are_refused(tmp_path):
     (tmp_path / "in" / "pytorch_model.bin").unlink()
     with pytest.raises(FileNotFoundError, match="holds no weights"):
         convert(str(tmp_path / "in"), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "fmt", "content", "message"),
+    [
+        ("config.json", "safetensors", b"{", "config.json is not readable JSON"),
+        ("config.json", "safetensors", b"[]", "config.json must hold a JSON object, not a list"),
+        ("model.safetensors.index.json", "sharded", b"{", "index.json is not readable JSON"),
+        ("model.safetensors.index.json", "sharded", b"{}", "index.json has no weight_map"),
+        ("model.safetensors", "safetensors", b"", "model.safetensors is damaged"),
+        ("model.safetensors", "safetensors", None, "model.safetensors is damaged"),
+        ("pytorch_model.bin", "bin", b"", "pytorch_model.bin is damaged"),
+        ("pytorch_model.bin", "bin", None, "pytorch_model.bin is damaged"),
+        ("model.safetensors", "safetensors", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        ("pytorch_model.bin", "bin", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, name, fmt, content, message):
+    official(tmp_path / "in", fmt=fmt)
+    path = tmp_path / "in" / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(ValueError, match=message) as error:
+        convert(str(tmp_path / "in"), tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_what_was_converted_is_not_converted_again(tmp_path):
+    official(tmp_path / "in")
+    convert(str(tmp_path / "in"), tmp_path / "out")
+    with pytest.raises(ValueError, match="is a checkpoint of this package already"):
+        convert(str(tmp_path / "out"), tmp_path / "again")
 
 
 def test_index_must_name_files_beside_it(tmp_path):
