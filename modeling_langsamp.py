@@ -178,10 +178,8 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
         self.post_init()
 
     def _init_weights(self, module):
-        if module is not None and module in (
-            getattr(self, "lang_embeddings", None),
-            getattr(self, "script_embeddings", None),
-        ):
+        tables = [getattr(self, name, None) for name in ("lang_embeddings", "script_embeddings")]
+        if module is not None and module in tables:
             nn.init.normal_(module.weight, std=self.config.table_initializer_range)  # torch.nn.init: see transformers 5
         else:
             super()._init_weights(module)
@@ -258,7 +256,7 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
         total = self.summed_loss(features, head.decoder.weight, head.decoder.bias, labels[where])
         if num_items is None:
             return total / max(1, len(features))
-        return total / torch.as_tensor(num_items, device=total.device).reshape(-1)[0]
+        return total / torch.as_tensor(num_items, device=total.device).reshape(-1)[0].clamp(min=1)
 
     @torch.no_grad()
     def fold_unknown(self) -> None:
@@ -284,15 +282,17 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
         if isinstance(policy, str) and policy not in ("zero", "mean"):
             raise ValueError(f"the unknown rows can be 'zero', 'mean' or weights by language, not {policy!r}.")
         pairs = [] if isinstance(policy, str) else [(parse_tag(tag), float(w)) for tag, w in policy.items()]
+        rows = []
         for part, table, names in self._tables():
-            weights = torch.zeros(len(names), device=table.weight.device, dtype=table.weight.dtype)
-            if policy == "mean":
-                weights[1:] = 1
+            weights = torch.zeros(len(names), device=table.weight.device)  # fp32: token counts overflow fp16
+            weights[1:] = float(policy == "mean")
             for pair, weight in pairs:
                 weights[_row(pair[part], names)] += weight
-            if pairs and not weights.sum() > 0:
+            if not isinstance(policy, str) and not weights.sum() > 0:
                 raise ValueError("the weights of the unknown rows must sum to a positive number.")
-            table.weight[0] = (weights @ table.weight) / weights.sum().clamp(min=1e-12)
+            rows.append(weights @ table.weight.float() / weights.sum().clamp(min=1e-12))
+        for (_, table, _), row in zip(self._tables(), rows):  # only now: an error leaves both tables as they were
+            table.weight[0] = row
 
     @torch.no_grad()
     def specialize(self, language: str, script: "str | None" = None) -> XLMRobertaForMaskedLM:
@@ -367,11 +367,10 @@ def _row(name, names):
 
 def _grown(table, source):
     """A copy of the table with one more row, itself a copy of row ``source``."""
-    grown = nn.Embedding(
-        len(table.weight) + 1, table.embedding_dim, device=table.weight.device, dtype=table.weight.dtype
-    )
-    grown.weight.copy_(torch.cat([table.weight, table.weight[source : source + 1]]))
-    grown.weight.requires_grad_(table.weight.requires_grad)
+    old = table.weight
+    grown = nn.Embedding(len(old) + 1, table.embedding_dim, device=old.device, dtype=old.dtype)
+    grown.weight.copy_(torch.cat([old, old[source : source + 1]]))
+    grown.weight.requires_grad_(old.requires_grad)
     return grown
 
 

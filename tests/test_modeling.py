@@ -115,6 +115,14 @@ def test_a_batch_without_a_masked_token_is_a_zero_loss_with_gradients(model, bat
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+def test_a_step_without_a_masked_token_on_any_rank_is_a_zero_loss_too(model, batch):
+    """Trainer then gives a count of zero; 0 / 0 would make every weight NaN."""
+    loss = model(**batch, labels=torch.full_like(batch["input_ids"], -100), num_items_in_batch=torch.tensor(0)).loss
+    assert loss.item() == 0
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
 def test_num_items_in_batch_makes_accumulation_exact(model, batch):
     labels = _labels(batch)
     total = int((labels != -100).sum())
@@ -213,8 +221,21 @@ def test_set_unknown(model):
         model.set_unknown("max")
     with pytest.raises(ValueError, match="'fra' has no row in this model; nearest"):
         model.set_unknown({"fra_Latn": 1})
-    with pytest.raises(ValueError, match="positive"):
-        model.set_unknown({"deu_Latn": 0})
+    for weights in ({"deu_Latn": 0}, {}):
+        with pytest.raises(ValueError, match="positive"):
+            model.set_unknown(weights)
+    with pytest.raises(ValueError, match="'Thai' has no row"):
+        model.set_unknown({"deu_Thai": 1})
+    assert not lang[0].any(), "an error in the second table leaves the first as it was"
+
+
+def test_set_unknown_in_half_precision(model):
+    """Counts of tokens are larger than the largest fp16."""
+    counts = {"deu_Latn": 3_000_000, "rus_Cyrl": 1_000_000}
+    model.set_unknown(counts)
+    expected = model.lang_embeddings.weight[0].clone()
+    model.half().set_unknown(counts)
+    torch.testing.assert_close(model.lang_embeddings.weight[0].float(), expected, rtol=1e-2, atol=1e-3)
 
 
 def test_specialize_is_a_stock_model_that_predicts_for_one_language(model, batch):
