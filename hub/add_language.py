@@ -94,7 +94,8 @@ def add_language(
         _set_mean(network, new, script_mean)
     losses: tuple[float | None, ...] = (None, None, None)
     if blocks is not None:
-        losses = fit_row(network, tokenizer, new, network.config.scripts.index(script) if script else 0, blocks, fit)
+        rows = network.config.scripts  # empty in a model of languages only: then the id is ignored
+        losses = fit_row(network, tokenizer, new, rows.index(script) if script in rows else 0, blocks, fit)
     tokenizer.languages, tokenizer.scripts = network.config.languages, network.config.scripts
     with new_folder(output) as folder:
         network.save_pretrained(folder)

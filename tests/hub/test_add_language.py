@@ -146,6 +146,17 @@ def test_fitted_row(telling_model_dir, tmp_path):
     assert torch.equal(load(tmp_path / "again")[0].lang_embeddings.weight, after.lang_embeddings.weight)
 
 
+def test_fitted_row_without_a_script_table(tiny_model_dir, texts, tmp_path):
+    model, tokenizer = load(tiny_model_dir)
+    blocks = blocks_of(tokenizer, texts["hin_Deva"])
+    model.config.scripts, model.script_embeddings, tokenizer.scripts = [], None, []
+    model.save_pretrained(tmp_path / "in")
+    tokenizer.save_pretrained(tmp_path / "in")
+    done = add_language(str(tmp_path / "in"), tmp_path / "out", "mar_Deva", blocks=blocks, fit=Fit(steps=2))
+    assert done.loss_fitted is not None
+    assert load(tmp_path / "out")[0].config.scripts == []
+
+
 def test_a_fit_that_hurts_is_not_kept(tiny_model_dir, texts, tmp_path, monkeypatch, caplog):
     blocks = blocks_of(load(tiny_model_dir)[1], texts["hin_Deva"])
     held_out = iter([3.0, 1.0, 2.0])  # as unknown, at the start, fitted
