@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import BatchEncoding
 
 from .configuration_langsamp import table_rows
-from .language_codes import match_script, nearest, parse_tag
+from .language_codes import SCRIPT_PATTERN, UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT, match_script, nearest, parse_tag
 from .unicode_scripts import script_of
 
 MODEL_MAX_LENGTH = 512
@@ -43,6 +43,7 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
         languages: "list[str] | None" = None,
         scripts: "list[str] | None" = None,
         lang: "str | None" = None,
+        unknown_lang: "str | None" = None,
         **kwargs: Any,
     ) -> "LangSAMPTokenizer":
         """Load a LangSAMP tokenizer, or make one from any XLM-R tokenizer by giving the tables.
@@ -52,7 +53,8 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
             languages: ISO 639-3 codes of the language table, without row 0; None keeps what was saved.
             scripts: ISO 15924 codes of the script table, without row 0; None keeps what was saved.
             lang: the default language of ``tok.lang``.
-            kwargs: as in transformers; ``unknown_lang="ignore"`` maps languages without a row to "unknown".
+            unknown_lang: ``"ignore"`` maps languages without a row to "unknown", see ``tok.unknown_lang``.
+            kwargs: as in transformers.
         """
         with _quiet_about_the_class():
             tokenizer = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -60,6 +62,8 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
             tokenizer.languages = languages
         if scripts is not None:
             tokenizer.scripts = scripts
+        if unknown_lang is not None:
+            tokenizer.unknown_lang = unknown_lang
         if lang is not None:
             tokenizer.lang = lang
         if tokenizer.model_max_length > 10**6:  # nothing was saved: without a limit nothing would be truncated
@@ -69,7 +73,7 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
     @property
     def languages(self) -> "list[str]":
         """ISO 639-3 codes, index = ``lang_ids``; row 0 is ``und``. Empty: the model has no language table."""
-        return self.init_kwargs.get("languages") or []
+        return self._rows("languages", UNKNOWN_LANGUAGE)
 
     @languages.setter
     def languages(self, codes: "list[str]") -> None:
@@ -78,11 +82,18 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
     @property
     def scripts(self) -> "list[str]":
         """ISO 15924 codes, index = ``script_ids``; row 0 is ``Zyyy``. Empty: the model has no script table."""
-        return self.init_kwargs.get("scripts") or []
+        return self._rows("scripts", UNKNOWN_SCRIPT)
 
     @scripts.setter
     def scripts(self, codes: "list[str]") -> None:
         self.init_kwargs["scripts"] = table_rows(codes, "scripts")
+
+    def _rows(self, kind, unknown):
+        """A table; row 0 is added to one that was given to the constructor or written into the file by hand."""
+        codes = self.init_kwargs.get(kind) or []
+        if codes and codes[0] != unknown:
+            codes = self.init_kwargs[kind] = table_rows(codes, kind)
+        return codes
 
     @property
     def lang(self) -> "str | None":
@@ -139,10 +150,9 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
                 raise
             text, text_pair = clean
             encoding = super().__call__(text, text_pair, *args, return_tensors=None, **kwargs)
-        single = isinstance(text, str) or (
-            bool(kwargs.get("is_split_into_words")) and len(text) > 0 and isinstance(text[0], str)
-        )
-        pairs = self._ids_of_texts([text] if single else list(text), lang, script)
+        split = bool(kwargs.get("is_split_into_words"))
+        single = isinstance(text, str) or (split and len(text) > 0 and isinstance(text[0], str))
+        pairs = self._ids_of_texts([text] if single else list(text), split, lang, script)
         flat = single and not (len(encoding["input_ids"]) and isinstance(encoding["input_ids"][0], list))
         if flat:
             encoding["lang_ids"], encoding["script_ids"] = pairs[0]
@@ -160,12 +170,14 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
             n_sequences=encoding.n_sequences,
         )
 
-    def _ids_of_texts(self, texts, lang, script):
-        """One (lang_id, script_id) pair a text."""
+    def _ids_of_texts(self, texts, split, lang, script):
+        """One (lang_id, script_id) pair a text; of a pair of texts the first counts."""
         langs, scripts = (
             self._one_each(value, len(texts), name) for value, name in ((lang, "lang"), (script, "script"))
         )
-        firsts = [text[0] if isinstance(text, tuple) else text for text in texts]
+        kind = list | tuple if split else str  # what a text is; a tuple of words is one, a tuple of those a pair
+        firsts = [text[0] if len(text) and isinstance(text[0], kind) and not isinstance(text, str) else text
+                  for text in texts]  # fmt: skip
         return [self._ids(text, *tags) for text, *tags in zip(firsts, langs, scripts)]
 
     @staticmethod
@@ -173,6 +185,8 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
         """A tag for each of n texts."""
         if value is None or isinstance(value, str):
             return [value] * n
+        if not hasattr(value, "__len__"):
+            raise ValueError(f"{name} must be a tag or a list with one for each text, not {value!r}.")
         if len(value) != n:
             raise ValueError(f"{name} has {len(value)} entries for {n} texts; give one for all, or one for each.")
         return list(value)
@@ -181,7 +195,7 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
         """The ids of one text (a string, or its words)."""
         lang = self.lang if lang is None else lang
         language, tag_script = parse_tag(lang) if lang is not None else ("und", None)
-        script = parse_tag(f"und_{script}")[1] if script is not None else tag_script
+        script = _script(script) if script is not None else tag_script
         named = script is not None
         if script is None and self.scripts:
             script = script_of(text if isinstance(text, str) else " ".join(text))
@@ -214,6 +228,14 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
         if push_to_hub:
             self.push_to_hub(repo_id)
         return files
+
+
+def _script(name):
+    """The ISO 15924 code that was typed, ``latn`` -> ``Latn``."""
+    code = name.strip().title() if isinstance(name, str) else ""
+    if not SCRIPT_PATTERN.fullmatch(code):
+        raise ValueError(f"{name!r} is not a script; write ISO 15924 like 'Latn'.")
+    return code
 
 
 @contextmanager

@@ -58,6 +58,24 @@ def test_an_unknown_language_names_the_three_nearest_unless_ignored(tok):
         tok.unknown_lang = "whatever"
 
 
+def test_the_policy_for_unknown_languages_is_checked_on_loading_too(tiny_model_dir, tmp_path):
+    loaded = LangSAMPTokenizer.from_pretrained(tiny_model_dir, unknown_lang="ignore", lang="dex")
+    loaded.save_pretrained(tmp_path)
+    assert LangSAMPTokenizer.from_pretrained(tmp_path)("x")["lang_ids"] == 0
+    with pytest.raises(ValueError, match="'error' or 'ignore'"):
+        LangSAMPTokenizer.from_pretrained(tiny_model_dir, unknown_lang="ignroe")
+
+
+def test_tables_given_to_the_constructor_have_row_zero_too(tiny_tokenizer_dir, tmp_path):
+    file = str(tiny_tokenizer_dir / "tokenizer.json")
+    made = LangSAMPTokenizer(tokenizer_file=file, languages=["deu", "rus"], scripts=["Latn"])
+    assert made("x", lang="rus_Latn")["lang_ids"] == 2
+    made.save_pretrained(tmp_path)
+    assert LangSAMPTokenizer.from_pretrained(tmp_path).languages == made.languages == ["und", "deu", "rus"]
+    with pytest.raises(ValueError, match="malformed: 'de'"):
+        LangSAMPTokenizer(tokenizer_file=file, languages=["de"])("x", lang="de")
+
+
 def test_one_language_for_each_text_or_an_error(tok):
     assert tok(["a", "b"], lang=["deu", "rus"])["lang_ids"] == [DEU, RUS]
     with pytest.raises(ValueError, match="lang has 1 entries for 2 texts"):
@@ -66,6 +84,12 @@ def test_one_language_for_each_text_or_an_error(tok):
         tok("a", script=["Latn"] * 3)
     with pytest.raises(ValueError, match="not a language tag"):
         tok("a", lang="german")
+    for other in (1, iter(["deu"])):
+        with pytest.raises(ValueError, match="lang must be a tag or a list"):
+            tok("a", lang=other)
+    for other in ("Latin", "deu_Latn", [3]):
+        with pytest.raises(ValueError, match="is not a script; write ISO 15924"):
+            tok("a", script=other)
 
 
 def test_tensors_and_shapes(tok):
@@ -86,6 +110,9 @@ def test_pairs_words_and_overflow(tok):
     assert (words["lang_ids"], words["script_ids"]) == (RUS, CYRL)
     assert words.word_ids()[1] == 0
     assert tok([["Дом"], ["Haus", "x"]], is_split_into_words=True)["script_ids"] == [CYRL, LATN]
+    assert tok([("1945", "Дом"), ()], is_split_into_words=True)["script_ids"] == [CYRL, 0]
+    assert tok([(["Дом"], ["Haus", "x"])], is_split_into_words=True)["script_ids"] == [CYRL]
+    assert tok([["Дом", "the pair is longer"]])["script_ids"] == [CYRL]
     long = tok(["Das Haus steht am Fluss.", "Дом"], lang=["deu", "rus"], max_length=8, stride=2, truncation=True,
                return_overflowing_tokens=True)  # fmt: skip
     pieces = long["overflow_to_sample_mapping"]
