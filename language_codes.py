@@ -12,7 +12,7 @@ UNKNOWN_SCRIPT = "Zyyy"  # ISO 15924 "undetermined": row 0 of the script table
 
 LANGUAGE_PATTERN = re.compile(r"[a-z]{3}")
 SCRIPT_PATTERN = re.compile(r"[A-Z][a-z]{3}")
-_TAG = re.compile(r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{4}))?(?:[-_](?:[A-Za-z]{2}|\d{3}))?")
+_TAG = re.compile(r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{4}))?(?:[-_]([A-Za-z]{2}|\d{3}))?")
 
 # ISO 639-1 -> 639-3 (with the retired two-letter codes), and ISO 639-2/B -> 639-3. Source: the code tables of the
 # package langcodes; a test compares them.
@@ -66,6 +66,8 @@ def parse_tag(tag: str) -> "tuple[str, str | None]":
 def normalize_tag(tag: str) -> str:
     """The full name of a language, ``de`` -> ``deu_Latn``; a script that is not given is the likely one of CLDR.
 
+    A region counts for that and is dropped then: ``zh-TW`` -> ``zho_Hant``.
+
     Raises:
         ValueError: malformed, or not a code of ISO 639-3 / ISO 15924 (the nearest ones are named), or a language whose
             usual script CLDR does not know.
@@ -84,7 +86,9 @@ def normalize_tag(tag: str) -> str:
         known = known if known.language in LIKELY_SUBTAGS else known.prefer_macrolanguage()  # cmn -> zho, arb -> ara
         if known.language not in LIKELY_SUBTAGS:
             raise ValueError(f"{tag!r} names no script and CLDR knows none for it; write it out as lang_Script.")
-        script = known.maximize().script
+        match = _TAG.fullmatch(tag.strip())
+        region = match[3].upper() if match and match[3] else None
+        script = langcodes.Language.make(language=known.language, territory=region).maximize().script
     elif not langcodes.Language.make(script=script).is_valid():
         raise ValueError(
             f"{script!r} in {tag!r} is no ISO 15924 code; nearest: {', '.join(nearest(script, _all_scripts()))}."

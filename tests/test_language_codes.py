@@ -40,6 +40,15 @@ def test_an_unknown_two_letter_code_names_the_nearest():
 
 @pytest.mark.parametrize(
     ("tag", "expected"),
+    [("zh-TW", "zho_Hant"), ("zh_hk", "zho_Hant"), ("cmn-TW", "cmn_Hant"), ("sr-ME", "srp_Latn"), ("pa-PK", "pan_Arab"),
+     ("zh-Hans-TW", "zho_Hans"), ("de-CH", "deu_Latn"), ("es-419", "spa_Latn"), ("de-XX", "deu_Latn")],
+)  # fmt: skip
+def test_the_likely_script_is_that_of_the_region(tag, expected):
+    assert normalize_tag(tag) == expected
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"),
     [("de", "deu_Latn"), ("zh-Hans", "zho_Hans"), ("ru", "rus_Cyrl"), ("cmn", "cmn_Hans"), ("abk", "abk_Cyrl")],
 )
 def test_normalize_tag_adds_the_likely_script(tag, expected):
