@@ -80,7 +80,7 @@ def apply(folder: Path, tree: RemoteTree, plan: Plan, get: Callable[[str], Path]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         staging = folder / STAGING
-        shutil.rmtree(staging, ignore_errors=True)
+        staging.unlink() if staging.is_symlink() else shutil.rmtree(staging, ignore_errors=True)
         _check_space(folder, sum(tree.files[name].size for name in plan.fetch))
         fetched = {name: _gather(get(name), staging / name, tree, name) for name in plan.fetch}
         if plan.fetch or plan.remove:

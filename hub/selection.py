@@ -6,8 +6,9 @@ import logging
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from langsamp.hub.apply import STAGING
 from langsamp.hub.remote import RemoteTree
 from langsamp.manifest import MANIFEST_NAME, RECORD_NAME, FileEntry, bad_name, is_loaded, read_manifest
 from langsamp.retry import HubError, IncompletePushError
@@ -15,6 +16,7 @@ from langsamp.runtime import UNSAFE_WEIGHTS
 
 logger = logging.getLogger(__name__)
 RUN_FILES = ("trainer_state.json", "langsamp_run.json")
+_RESERVED = {".git", STAGING}  # files there would change a repository round the folder, or other files of the pull
 CHECKPOINT_FILE = re.compile(r"^checkpoint-\d+/")
 
 
@@ -30,12 +32,15 @@ def select(tree: RemoteTree) -> Selection:
     """Sort the files of a repository into wanted and refused.
 
     Raises:
-        HubError: a name leaves the folder, or the only weights are in a format that can run code.
+        HubError: a name leaves the folder or lies where none belongs, or the only weights are in a format that can run
+            code.
     """
     for name in tree.files:
         problem = bad_name(name)
         if problem:
             raise HubError(f"{tree.repo}@{tree.commit[:8]} is refused: {problem}.")
+        if _RESERVED & set(PurePosixPath(name.lower()).parts):
+            raise HubError(f"{tree.repo}@{tree.commit[:8]} is refused: the entry {name!r} is not part of a model.")
     refused = [name for name in tree.files if _is_unsafe(name)]
     wanted = [name for name in tree.files if not _is_unsafe(name) and name != RECORD_NAME]
     if refused and not any(name.endswith(".safetensors") for name in wanted):

@@ -182,6 +182,25 @@ def test_names_that_leave_the_folder_are_refused(hub, repo, tmp_path, name):
     assert not (tmp_path / "evil.py").exists()
 
 
+@pytest.mark.parametrize("name", [".git/hooks/post-checkout", "a/.GIT/config", ".langsamp_pull/config.json"])
+def test_names_that_would_change_a_git_repository_or_this_pull_are_refused(hub, repo, tmp_path, name):
+    repo.commit("main", {name: b"evil"})
+    with pytest.raises(HubError, match=r"is refused: .* is not part of a model"):
+        pull("user/x", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_gathered_through_a_link(hub, repo, checkpoint, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "config.json").write_text("mine")
+    (tmp_path / "out").mkdir()
+    os.symlink(tmp_path / "elsewhere", tmp_path / "out" / ".langsamp_pull")
+    pull("user/x", tmp_path / "out")
+    assert (tmp_path / "out" / "config.json").read_bytes() == (checkpoint / "config.json").read_bytes()
+    assert (tmp_path / "elsewhere" / "config.json").read_text() == "mine"
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 1
+
+
 def test_manifest_that_names_a_path_outside_is_refused(hub, repo, tmp_path):
     manifest = repo.files()[MANIFEST_NAME].replace(b'"README.md"', b'"../README.md"')
     repo.commit("main", {MANIFEST_NAME: manifest})
