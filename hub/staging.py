@@ -74,12 +74,12 @@ def stage(folder: str | os.PathLike[str]) -> list[Staged]:
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root} to push.")
     names = [name for name in _files(root) if any(matches(name, pattern) for pattern in (*MODEL, *DOCUMENTS))]
-    names += [name for name in _code(root) if name not in names]
+    names += [name for name in code_files(root) if name not in names]
     _check_unfinished(root)
     _check_weights(root, names)
     staged = [Staged(name, root / name) for name in sorted(names)]
     for file in staged:
-        _check_secrets(file)
+        check_secrets(file)
     return staged
 
 
@@ -99,7 +99,7 @@ def matches(name: str, pattern: str) -> bool:
     return name.count("/") == pattern.count("/") and fnmatch(name, pattern)
 
 
-def _code(root: Path) -> list[str]:
+def code_files(root: Path) -> list[str]:
     """The code files that ``trust_remote_code=True`` runs: those of the auto_map and what they import beside them."""
     found: list[str] = []
     wanted = ["handler"] if (root / "handler.py").is_file() else []
@@ -169,7 +169,7 @@ def _check_unfinished(root: Path) -> None:
         )
 
 
-def _check_secrets(file: Staged) -> None:
+def check_secrets(file: Staged) -> None:
     """Refuse to publish an access token that found its way into a text file."""
     if not file.name.endswith(_TEXT) or file.name == "tokenizer.json":
         return

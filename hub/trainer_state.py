@@ -19,13 +19,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from langsamp.hub.staging import MODEL, Staged, matches
+from langsamp.hub.staging import MODEL, Staged, check_secrets, code_files, matches
 from langsamp.manifest import MANIFEST_NAME, verify_manifest, write_manifest
 
 CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 PACKED = re.compile(r"^(?:checkpoint-\d+/)?(optimizer\.pt|scheduler\.pt|scaler\.pt|rng_state\w*\.pth)\.safetensors$")
 _PICKLED = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
-_KEPT = (*MODEL, "trainer_state.json", "langsamp_run.json", "*.py")
+_KEPT = (*MODEL, "trainer_state.json", "langsamp_run.json")
 _STRUCTURE = "structure"
 
 
@@ -37,11 +37,13 @@ def pack(folder: str | os.PathLike[str], scratch: str | os.PathLike[str]) -> lis
         scratch: where converted files are written.
 
     Raises:
-        FileNotFoundError: the folder has no checkpoint, or none that is whole.
-        ValueError: a state file holds something other than tensors, numbers, text and containers of them.
+        FileNotFoundError: the folder has no checkpoint, none that is whole, or one without its code.
+        ValueError: a state file holds something other than tensors, numbers, text and containers of them, or a text
+            file holds an access token.
     """
     root = Path(folder)
     checkpoint = root if (root / "trainer_state.json").is_file() else _newest(root)
+    code = code_files(checkpoint) if (checkpoint / "config.json").is_file() else []
     staged = []
     for path in sorted(checkpoint.iterdir()):
         name = path.relative_to(root).as_posix()
@@ -49,8 +51,9 @@ def pack(folder: str | os.PathLike[str], scratch: str | os.PathLike[str]) -> lis
             target = Path(scratch) / f"{path.name}.safetensors"
             _to_safetensors(path, target)
             staged.append(Staged(f"{name}.safetensors", target))
-        elif path.is_file() and any(matches(path.name, pattern) for pattern in _KEPT):
+        elif path.is_file() and (path.name in code or any(matches(path.name, pattern) for pattern in _KEPT)):
             staged.append(Staged(name, path))
+            check_secrets(staged[-1])
     return staged
 
 

@@ -74,6 +74,26 @@ def test_states_arrive_equal_and_no_pickle_goes_up(hub, save, states, tmp_path):
     assert verify_manifest(folder) == []
 
 
+def test_only_the_code_of_the_model_goes_with_a_checkpoint(hub, checkpoint, save):
+    """A file of somebody's own beside it stays, here as in a push without trainer state."""
+    inner = save().rename(checkpoint / "checkpoint-7")
+    (inner / "private_notes.py").write_text("# mine\n")
+    push(checkpoint, "user/x", with_trainer_state=True)
+    push(inner, "user/y", with_trainer_state=True)
+    for names in (hub.repos["user/x"].files(), hub.repos["user/y"].files()):
+        assert [name for name in names if name.endswith("modeling_x.py")]
+        assert not [name for name in names if "private_notes" in name or "test_x" in name]
+
+
+def test_token_in_the_state_of_a_run_is_refused(hub, save):
+    folder = save()
+    (folder / "trainer_state.json").write_text('{"note": "hf_' + "a" * 34 + '"}')
+    (folder / MANIFEST_NAME).unlink()
+    with pytest.raises(ValueError, match=r"trainer_state.json contains a Hugging Face access token"):
+        push(folder, "user/x", with_trainer_state=True)
+    assert not hub.log
+
+
 def test_publishing_again_makes_no_second_commit(hub, save):
     folder = save()
     publisher("user/x")(folder, 7)
