@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import logging
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import zstandard
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from .corpus import Corpus, Part, clean, sort_by_language
 
@@ -75,7 +76,7 @@ class FolderCorpus(Corpus):
         """The file's documents.
 
         Raises:
-            ValueError: a damaged archive, a line that is not JSON, or no such column; the file (and line) is named.
+            ValueError: a damaged file, a line that is not JSON, or no such column; the file (and line) is named.
         """
         path = Path(part.detail)
         kind = _format(path)
@@ -83,10 +84,12 @@ class FolderCorpus(Corpus):
             if kind == ".txt":
                 yield from self._lines(path, part.language)
             else:
-                rows = self._json(path) if kind == ".jsonl" else self._parquet(path)
+                rows = (self._json if kind == ".jsonl" else self._parquet)(path, part.language)
                 yield from clean(rows, self.counts, part.language, self._on_invalid, str(path))
-        except (EOFError, gzip.BadGzipFile, zstandard.ZstdError) as error:
-            raise ValueError(f"{path} is a damaged or truncated archive ({error}); copy it again.") from error
+        except (EOFError, OSError, zlib.error) as error:
+            if getattr(error, "errno", None):  # the disk's or the system's trouble, not the content's
+                raise
+            raise ValueError(f"{path} is damaged or truncated ({error}); copy it again.") from error
 
     def _lines(self, path: Path, language: str) -> Iterator[str]:
         """Lines of a text file, decoded a block at a time; only a block with bad bytes is gone through line by line."""
@@ -100,9 +103,11 @@ class FolderCorpus(Corpus):
                 if text and not text.isspace():
                     yield text
 
-    def _repair(self, lines: list[bytes], language: str) -> Iterator[str]:
+    def _repair(self, lines: Iterable[bytes | None], language: str) -> Iterator[str]:
         """Decode lines one by one, replacing or leaving out those that are not UTF-8, and count them."""
         for line in lines:
+            if line is None:
+                continue
             try:
                 yield line.decode("utf-8")
             except UnicodeDecodeError:
@@ -110,7 +115,7 @@ class FolderCorpus(Corpus):
                 if self._on_invalid == "replace":
                     yield line.decode("utf-8", "replace")
 
-    def _json(self, path: Path) -> Iterator[Any]:
+    def _json(self, path: Path, language: str) -> Iterator[Any]:
         """The text field of each JSON line."""
         number = 0
         for block in _blocks(path):
@@ -118,20 +123,20 @@ class FolderCorpus(Corpus):
                 number += 1
                 if not line.strip():
                     continue
+                text = next(self._repair([line], language), None)
+                if text is None:  # not UTF-8, and such lines are to be skipped
+                    continue
                 try:
-                    row = json.loads(line.decode("utf-8", "replace"))
-                except json.JSONDecodeError as error:
+                    row = json.loads(text)
+                except (ValueError, RecursionError) as error:
                     raise ValueError(f"{path}, line {number} is not JSON ({error}).") from error
                 if not isinstance(row, dict) or self._column not in row:
                     fields = ", ".join(row) if isinstance(row, dict) else "no fields"
                     raise ValueError(f"{path}, line {number} has no field {self._column!r}; it has {fields}.")
                 yield row[self._column]
 
-    def _parquet(self, path: Path) -> Iterator[Any]:
+    def _parquet(self, path: Path, language: str) -> Iterator[Any]:
         """The text column of a Parquet file, a few thousand rows in memory at a time."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         try:
             file = pq.ParquetFile(path)
         except pa.ArrowInvalid as error:
@@ -139,7 +144,12 @@ class FolderCorpus(Corpus):
         if self._column not in file.schema_arrow.names:
             raise ValueError(f"{path} has no column {self._column!r}; it has {', '.join(file.schema_arrow.names)}.")
         for batch in file.iter_batches(batch_size=4096, columns=[self._column]):
-            yield from batch.column(0).to_pylist()
+            column = batch.column(0)
+            try:
+                rows = column.to_pylist()
+            except UnicodeDecodeError:  # Arrow does not look at what is called a string
+                rows = list(self._repair(column.cast(pa.large_string()).cast(pa.large_binary()).to_pylist(), language))
+            yield from rows
 
 
 def _format(path: Path) -> str | None:
@@ -161,9 +171,8 @@ def _open(path: Path) -> BinaryIO:
     if path.suffix == ".gz":
         return cast(BinaryIO, gzip.open(path, "rb"))
     if path.suffix == ".zst":
-        packed = open(path, "rb")  # noqa: SIM115 (closed with the reader around it)
-        reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True, closefd=True)
-        return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, reader), _CHUNK))
+        # zstandard's reader takes a file that was cut off for a shorter one; Arrow's refuses it
+        return cast(BinaryIO, pa.input_stream(str(path), compression="zstd"))
     return open(path, "rb")
 
 

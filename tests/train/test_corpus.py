@@ -10,7 +10,6 @@ import zlib
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 
 from langsamp.train import corpus_hub
 from langsamp.train.corpus import open_corpus
@@ -20,6 +19,10 @@ LINES = ["Erste Zeile.", "Zweite, mit Ümlaut.", "Dritte  ", " vierte"]
 
 def _texts(corpus, language):
     return [text for part in corpus.parts[language] for text in corpus.documents(part)]
+
+
+def _zstd(data):
+    return pa.compress(data, codec="zstd", asbytes=True)
 
 
 def _write(path, data):
@@ -35,7 +38,7 @@ def test_text_formats(tmp_path, kind, pack):
     name = f"deu_Latn.{kind}"
     if pack:
         name += f".{pack}"
-        data = gzip.compress(data) if pack == "gz" else zstandard.compress(data)
+        data = gzip.compress(data) if pack == "gz" else _zstd(data)
     _write(tmp_path / name, data)
     corpus = open_corpus(tmp_path)
     assert corpus.languages == ["deu_Latn"]
@@ -99,11 +102,34 @@ def test_an_empty_file_is_a_language_without_text(tmp_path):
 def test_invalid_unicode_is_counted_and_replaced_or_skipped(tmp_path, on_invalid):
     _write(tmp_path / "deu_Latn.txt", b"good\nb\xffd\nend\xe2\x82\n")
     _write(tmp_path / "eng_Latn.jsonl", b'{"text": "a\\ud800b"}\n{"text": "ok"}\n')
+    _write(tmp_path / "fra_Latn.jsonl", b'{"text": "a\xffb"}\n{"text": "ok"}\n')
+    pq.write_table(pa.table({"text": _strings(b"a\xffb", None, b"ok")}), tmp_path / "hin_Deva.parquet")
     corpus = open_corpus(tmp_path, on_invalid=on_invalid)
     skips = on_invalid == "skip"
     assert _texts(corpus, "deu_Latn") == (["good"] if skips else ["good", "b\ufffdd", "end\ufffd"])
     assert _texts(corpus, "eng_Latn") == (["ok"] if skips else ["a\ufffdb", "ok"])
-    assert corpus.counts == {"deu_Latn": 2, "eng_Latn": 1}
+    assert _texts(corpus, "fra_Latn") == _texts(corpus, "hin_Deva") == (["ok"] if skips else ["a\ufffdb", "ok"])
+    assert corpus.counts == {"deu_Latn": 2, "eng_Latn": 1, "fra_Latn": 1, "hin_Deva": 1}
+
+
+def _strings(*values):
+    """An Arrow column that claims to be text, whatever the bytes."""
+    return pa.array(values, pa.binary()).view(pa.string())
+
+
+def test_a_parquet_file_with_damaged_pages_is_named(tmp_path):
+    path = tmp_path / "deu_Latn.parquet"
+    pq.write_table(pa.table({"text": [f"line {i}" for i in range(50_000)]}), path)
+    data = bytearray(path.read_bytes())
+    data[3000:6000] = b"\xff" * 3000
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"deu_Latn.parquet is damaged"):
+        _texts(open_corpus(tmp_path), "deu_Latn")
+
+
+def test_a_zst_file_of_several_frames_is_read_to_its_end(tmp_path):
+    _write(tmp_path / "deu_Latn.txt.zst", _zstd(b"one\n") + _zstd(b"two\n"))
+    assert _texts(open_corpus(tmp_path), "deu_Latn") == ["one", "two"]
 
 
 def test_lines_longer_than_a_read_and_many_reads(tmp_path):
@@ -125,13 +151,31 @@ def test_fingerprint_follows_content_not_time_or_place(tmp_path):
     [
         ("deu_Latn.txt.gz", gzip.compress(b"hello\n" * 1000, mtime=0)[:-20], "damaged or truncated"),
         ("deu_Latn.txt.gz", b"not gzip", "damaged or truncated"),
+        ("deu_Latn.txt.gz", gzip.compress(b"hello", mtime=0)[:10] + b"\xff" * 40, "damaged or truncated"),
         ("deu_Latn.txt.zst", b"not zstd at all", "damaged or truncated"),
+        ("deu_Latn.txt.zst", _zstd(b"hello\n" * 1000)[:-3], "damaged or truncated"),
+        ("deu_Latn.txt.zst", _zstd(b"hello\n") + _zstd(b"hello\n")[:-3], "damaged or truncated"),
         ("deu_Latn.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
+        ("deu_Latn.jsonl", b'{"text": "a", "n": ' + b"1" * 5000 + b"}\n", "line 1 is not JSON"),
+        ("deu_Latn.jsonl", b"[" * 100_000 + b"\n", "line 1 is not JSON"),
         ("deu_Latn.jsonl", b'{"content": "a"}\n', "no field 'text'; it has content"),
         ("deu_Latn.jsonl", b'{"text": 3}\n', "is a int, not a string"),
         ("deu_Latn.parquet", b"PAR1 nonsense", "not a Parquet file"),
     ],
-    ids=["cut gz", "no gz", "no zst", "bad json", "no field", "no string", "no parquet"],
+    ids=[
+        "cut gz",
+        "no gz",
+        "bad gz",
+        "no zst",
+        "cut zst",
+        "cut frame",
+        "bad json",
+        "big number",
+        "deep json",
+        "no field",
+        "no string",
+        "no parquet",
+    ],
 )
 def test_damaged_files_are_named(tmp_path, name, data, message):
     _write(tmp_path / name, data)
