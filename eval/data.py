@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -17,6 +18,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from langsamp.language_codes import normalize_tag
+
+logger = logging.getLogger(__name__)
 
 Rows = dict[str, list[Any]]
 
@@ -31,9 +34,12 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "upos": ("upos", "pos_tags"),
     "split": ("split",),
 }
+_EMPTY: dict[str, Any] = {"text": "", "english": "", "tokens": [], "ner_tags": [], "upos": []}  # what a null stands for
+_KINDS = {str: "texts", list: "lists of words or of tags"}
 SPLITS = {"validation": "dev", "valid": "dev", "val": "dev", "development": "dev"}
 
 _TAG_FILE = re.compile(r"([a-z]{3}_[A-Z][a-z]{3})(?:-(train|dev|test))?\.(parquet|jsonl|conllu)")
+_SUFFIXES = (".parquet", ".jsonl", ".conllu")
 _UD_FILE = re.compile(r"([a-z]{2,3})_\w+-ud-(train|dev|test)[\w-]*\.conllu")
 
 
@@ -102,6 +108,8 @@ class EvalData:
             table = _concatenate([_read(path, part) for path, part in files], where)
         rows = _rename(table, [*columns, "split"], where)
         if split is not None:
+            if None in rows["split"]:
+                raise DataError(f"{where} has rows without a split beside rows with one: name the split of every row")
             keep = [index for index, name in enumerate(rows["split"]) if SPLITS.get(name, name) == split]
             rows = {name: [values[index] for index in keep] for name, values in rows.items()}
         return {name: rows[name] for name in columns}
@@ -115,13 +123,22 @@ class EvalData:
         assert self.root is not None
         if folder not in self._listing:
             found: dict[str, list[tuple[Path, str | None]]] = {}
+            strange: list[str] = []
             for path in sorted((self.root / folder).glob("*")):
                 if match := _TAG_FILE.fullmatch(path.name):
+                    if match[2] in (split for _, split in found.get(match[1], [])):
+                        raise DataError(f"{folder} has two files for {match[1]}, one is {path.name}; move one away")
                     found.setdefault(match[1], []).append((path, match[2]))
+                elif path.suffix in _SUFFIXES and not path.name.startswith("."):
+                    strange.append(path.name)
             for path in sorted((self.root / folder).glob("UD_*/*.conllu")):
                 match = _UD_FILE.fullmatch(path.name)
                 if match and (tag := _tag_of(match[1])):
                     found.setdefault(tag, []).append((path, match[2]))
+                else:
+                    strange.append(path.name)
+            if strange:
+                logger.warning("%s: left out, the name tells no language: %s", folder, ", ".join(strange))
             self._listing[folder] = found
         return self._listing[folder]
 
@@ -191,8 +208,15 @@ def _read(path: Path, split: str | None) -> Rows:
 
 
 def _read_jsonl(path: Path) -> Rows:
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    return {name: [line.get(name) for line in lines] for name in (lines[0] if lines else {})}
+    """Columns of a file of JSON objects; a field that an object lacks is None. Raises DataError for anything else."""
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+        row = json.loads(line) if line.strip() else {}
+        if not isinstance(row, dict):
+            raise DataError(f'{path}, line {number}: a {type(row).__name__}, not an object like {{"text": ...}}')
+        found += [row] if row else []
+    names = dict.fromkeys(name for row in found for name in row)
+    return {name: [row.get(name) for row in found] for name in names}
 
 
 def _concatenate(tables: list[Rows], where: str) -> Rows:
@@ -204,14 +228,20 @@ def _concatenate(tables: list[Rows], where: str) -> Rows:
 
 
 def _rename(table: Rows, columns: Sequence[str], where: str) -> Rows:
-    """The wanted columns under our names; id and split are made up where there are none."""
+    """The wanted columns under our names; id and split are made up where there are none.
+
+    Raises DataError for a column that is missing or holds something else than texts or lists.
+    """
     size = len(next(iter(table.values()), []))
     found: Rows = {}
     for name in columns:
         source = next((other for other in COLUMNS.get(name, (name,)) if other in table), None)
         if source is not None:
-            empty = "" if name in ("text", "english") else None
+            empty = _EMPTY.get(name)
             found[name] = [empty if value is None else value for value in table[source]]
+            wrong = [type(value).__name__ for value in found[name] if name in _EMPTY and type(value) is not type(empty)]
+            if wrong:
+                raise DataError(f"{where}: column {source} must hold {_KINDS[type(empty)]}, not {wrong[0]}")
         elif name == "id":
             found[name] = list(range(size))
         elif name == "split":

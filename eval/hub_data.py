@@ -76,12 +76,15 @@ class HubSet:
     def _configs(self) -> dict[str, list[str]]:
         """Tag -> configs (several treebanks of one language are read together)."""
         found: dict[str, list[str]] = {}
+        strange: list[str] = []
         for config in sorted(self._reached(self._names)):
             tag = self._tag(config)
             if tag is None:
-                logger.info("config %s of %s names no language that is known and is left out", config, self.repo)
-                continue
-            found.setdefault(tag, []).append(config)
+                strange.append(config)
+            else:
+                found.setdefault(tag, []).append(config)
+        if strange:
+            logger.warning("%s: configs left out, the name tells no language: %s", self.repo, ", ".join(strange))
         return found
 
     def _tag(self, config: str) -> str | None:

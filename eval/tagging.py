@@ -141,7 +141,8 @@ class Tagging:
     def read(self, context: Context, folder: str, tag: str, split: str) -> list[Sentence]:
         """Sentences with at least one word; labels outside the label set become `other`, with a count in the log.
 
-        Raises DataError if words and tags differ in number.
+        Raises DataError if words and tags differ in number, or if no label at all is known (numbers, another tag set):
+        every score would be that of `other`.
         """
         rows = context.data.rows(folder, tag, ["tokens", self.column], split)
         known, strange, found = set(self.labels), Counter[str](), []
@@ -153,6 +154,8 @@ class Tagging:
                 found.append(([str(word) for word in words], [x if x in known else self.other for x in tags]))
         if strange:
             names = ", ".join(f"{label} ({count})" for label, count in strange.most_common(5))
+            if sum(strange.values()) == sum(map(len, rows[self.column])):
+                raise DataError(f"{folder}/{tag}: no {split} label is one of {', '.join(self.labels)}; found {names}")
             logger.warning("%s/%s: unknown labels count as %s: %s", folder, tag, self.other, names)
         return found
 

@@ -54,6 +54,52 @@ def test_parquet_and_jsonl_with_other_column_names(tmp_path):
     assert data.rows("sib200", "fra_Latn", ["label"], "train") == {"label": []}
 
 
+def jsonl(path, *lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+
+
+def test_every_object_of_a_jsonl_file_counts_not_only_the_first(tmp_path):
+    """A first line without a field must not hide the field: without the split all rows would count as test."""
+    jsonl(tmp_path / "sib200/deu_Latn.jsonl", {"text": "a"}, {"text": "b", "label": "x", "split": "train"})
+    jsonl(tmp_path / "sib200/fra_Latn.jsonl", {"text": "a"}, {"text": "b", "label": "x"}, '{"text": "c\u2028d\x85"}\r')
+    data = EvalData(tmp_path)
+    with pytest.raises(DataError, match=r"deu_Latn has rows without a split"):
+        data.rows("sib200", "deu_Latn", ["text"], "test")
+    rows = data.rows("sib200", "fra_Latn", ["text", "label"], "test")
+    assert rows == {"text": ["a", "b", "c\u2028d\x85"], "label": [None, "x", None]}
+
+
+def test_values_of_another_kind_are_named(tmp_path):
+    jsonl(tmp_path / "lm/deu_Latn.jsonl", {"text": "a"}, {"text": 3})
+    jsonl(tmp_path / "lm/fra_Latn.jsonl", {"text": "a"}, '["b"]')
+    jsonl(tmp_path / "ner/deu_Latn.jsonl", {"tokens": "a b", "tags": ["O", "O"]})
+    jsonl(tmp_path / "ner/fra_Latn.jsonl", {"tokens": None, "tags": None}, {"tokens": ["a"], "tags": ["O"]})
+    data = EvalData(tmp_path)
+    with pytest.raises(DataError, match=r"lm/deu_Latn: column text must hold texts, not int"):
+        data.rows("lm", "deu_Latn", ["text"])
+    with pytest.raises(DataError, match=r"fra_Latn.jsonl, line 2: a list, not an object"):
+        data.rows("lm", "fra_Latn", ["text"])
+    with pytest.raises(DataError, match=r"column tokens must hold lists .* not str"):
+        data.rows("ner", "deu_Latn", ["tokens"])
+    assert data.rows("ner", "fra_Latn", ["tokens", "ner_tags"]) == {"tokens": [[], ["a"]], "ner_tags": [[], ["O"]]}
+
+
+def test_files_that_name_no_language_are_told_and_a_language_twice_is_an_error(tmp_path, caplog):
+    for name in ("deu_Latn.jsonl", "deu_latn.jsonl", "german.parquet", ".fra_Latn.parquet", "README.md"):
+        jsonl(tmp_path / "lm" / name, {"text": "a"})
+    jsonl(tmp_path / "pos/UD_Nowhere-X/zzz_x-ud-test.conllu", "1\ta\t_\tNOUN", "")
+    data = EvalData(tmp_path)
+    assert data.languages("lm") == ["deu_Latn"]
+    assert "lm: left out, the name tells no language: deu_latn.jsonl, german.parquet" in caplog.text
+    with pytest.raises(DataError, match="no evaluation data"):
+        data.languages("pos")
+    assert "zzz_x-ud-test.conllu" in caplog.text
+    save(tmp_path / "lm/deu_Latn.parquet", text=["a"])
+    with pytest.raises(DataError, match=r"lm has two files for deu_Latn, one is deu_Latn.parquet"):
+        EvalData(tmp_path).languages("lm")
+
+
 def test_what_is_missing_is_named(tmp_path):
     save(tmp_path / "sib200/deu_Latn.parquet", text=["a"])
     (tmp_path / "sib200/fra_Latn.parquet").write_bytes(b"PAR1 broken")

@@ -166,6 +166,9 @@ def test_data_that_cannot_be_used_is_named(data, tmp_path, tiny_model_dir):
     assert "pos/ell_Grek, test sentence 0: 2 words but 1 tags" in coverage.missing["ell_Grek"]
     assert "no test sentences with words" in coverage.missing["hin_Deva"]
     assert next(r.n for r in records.read(tmp_path / "run") if r.language == "jpn" and r.metric == "accuracy") == 2
+    write(data / "pos", "tur_Latn", "upos", {"test": [(["a", "b"], [3, 1]), (["c"], [0])]})  # numbers, not names
+    with pytest.raises(DataError, match=r"pos/tur_Latn: no test label is one of ADJ, .*; found 3 \(1\)"):
+        POS.read(context(tiny_model_dir, data, tmp_path / "run"), "pos", "tur_Latn", "test")
     with pytest.raises(DataError, match="pos has no train sentences in rus_Cyrl"):
         run(context(tiny_model_dir, data, tmp_path / "other", train_language="rus_Cyrl"), ["pos"])
 
