@@ -179,9 +179,10 @@ def judged(
     rankers: Rankers,
     measured: Callable[[], dict[str, dict[str, float]]],
 ) -> Unit:
-    """NDCG@3 and regret of every ranker for one target, against the recorded transfer."""
+    """NDCG@3 and regret of every ranker for one target, against the recorded transfer (which must be complete)."""
+    gains = {source: value for source, value in measured().get(target, {}).items() if source in sources}
     names = [name for name in rankers.names if rankers.known(name, target, sources)]
-    names += ["random", "oracle"] + ["english"] * (ENGLISH in sources)
+    names += ["random", "oracle"] + ["english"] * (ENGLISH in gains)  # it may be a source that cannot be trained on
     wanted = [
         context.record("donors", target, metric, layer=rankers.layer)
         for name in names
@@ -189,7 +190,6 @@ def judged(
     ]
 
     def compute() -> list[Record]:
-        gains = {source: value for source, value in measured().get(target, {}).items() if source in sources}
         if len(gains) < 2:
             raise DataError(f"no transfer to {target} from at least two sources was measured")
         scores = references(gains)

@@ -79,7 +79,7 @@ def _run_task(task: Task, context: Context, chosen: list[str], coverage: Coverag
                 continue
             records.append(context.output, fresh)
             done.add(fresh)
-    if coverage.asked and len(coverage.missing) == len(coverage.asked):
+    if coverage.asked and not coverage.measured:
         raise DataError(coverage.line())
 
 

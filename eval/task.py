@@ -138,9 +138,14 @@ class Coverage:
     asked: list[str]
     missing: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def measured(self) -> list[str]:
+        """Those asked for that are not missing; a missing source language need not have been asked for."""
+        return [tag for tag in self.asked if tag not in self.missing]
+
     def line(self) -> str:
         """`sib200: 2 of 4 languages; missing: abc_Latn, xyz_Latn (no data)`."""
-        text = f"{self.task}: {len(self.asked) - len(self.missing)} of {len(self.asked)} languages"
+        text = f"{self.task}: {len(self.measured)} of {len(self.asked)} languages"
         reasons: dict[str, list[str]] = {}
         for tag, why in self.missing.items():
             reasons.setdefault(why, []).append(tag)

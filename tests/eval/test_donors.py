@@ -198,6 +198,20 @@ def test_the_table_tells_what_was_measured(tiny_xlmr_dir, data, tmp_path):
     assert "oracle 0.000" in text
 
 
+def test_a_source_that_cannot_be_trained_on_is_named_and_the_study_goes_on(tiny_xlmr_dir, data, tmp_path):
+    """Here it is English, which is a reference and, as its test set is there, a target as well."""
+    path = data / "sib200" / "eng_Latn.parquet"
+    table = pq.read_table(path).to_pylist()
+    pq.write_table(pa.Table.from_pylist([row for row in table if row["label"] == "time"]), path)
+    here = context(tiny_xlmr_dir, data, tmp_path / "run")
+    (coverage,) = run(here, ["donors"], ["deu", "rus", "ell"])
+    assert "donors: 1 of 3 languages; missing: eng_Latn (sib200/eng_Latn cannot be trained on" in coverage.line()
+    found = [record for record in records.read(tmp_path / "run") if record.task == "donors"]
+    assert {record.code for record in found} == {"ell_Grek"}  # the two sources of the others leave nothing to rank
+    assert {record.metric for record in found} >= {"regret_centroid", "regret_oracle", "regret_random"}
+    assert not any("english" in record.metric for record in found)
+
+
 def test_bad_input_is_named(tiny_xlmr_dir, data, tmp_path):
     with pytest.raises(FileNotFoundError, match="no table of similarities"):
         read_table(tmp_path / "none.csv")
