@@ -99,7 +99,7 @@ def run_eval(arguments: Namespace) -> int:
         progress=arguments.progress,
         options=vars(arguments),
     )
-    tasks = [name for name in arguments.tasks.split(",") if name]
+    tasks = [name.strip() for name in arguments.tasks.split(",") if name.strip()]
     for coverage in run(context, tasks, arguments.languages):
         print(coverage.line())
     if arguments.target and "donors" in tasks:

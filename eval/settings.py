@@ -23,7 +23,8 @@ _SAMPLES, _SAMPLE_BYTES = 64, 4096
 def check_settings(context: Context, tasks: Iterable[Task]) -> None:
     """Compare what would change a number with the run that the folder holds, if any, and write it down.
 
-    A task may have settings of its own: a method `settings(context)` that gives a dictionary.
+    A folder without any results yet takes new settings. A task may have settings of its own: a method
+    `settings(context)` that gives a dictionary.
     Raises ValueError naming the first setting that differs.
     """
     settings = {
@@ -39,6 +40,8 @@ def check_settings(context: Context, tasks: Iterable[Task]) -> None:
         own = task.settings(context) if hasattr(task, "settings") else {}
         settings.update({f"{task.name}: {name}": value for name, value in own.items()})
     known = read_run(context.output)
+    if {path.name for path in context.output.glob("*")} <= {SETTINGS}:
+        known = {}  # a run that failed before its first number binds nobody
     before = known.setdefault("settings", {})
     for name, value in settings.items():
         if name in before and before[name] != value:

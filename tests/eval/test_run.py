@@ -155,6 +155,15 @@ def test_one_folder_holds_one_model_and_one_set_of_settings(task, context, monke
         runner.run(context, ["count"])
 
 
+def test_a_run_that_failed_before_its_first_number_binds_nobody(task, context):
+    (context.output.parent / "wrong").mkdir()
+    with pytest.raises(DataError, match="no evaluation data"):
+        runner.run(replace(context, data=EvalData(context.output.parent / "wrong"), prefix="qeury: "), ["count"])
+    runner.run(replace(context, prefix="query: "), ["count"])
+    with pytest.raises(ValueError, match="prefix 'query: ', not ''"):
+        runner.run(context, ["count"])
+
+
 def test_a_retrained_model_in_the_same_folder_is_noticed(task, context):
     weights = context.source.path / "model.safetensors"
     weights.write_bytes(bytes(10_000))
@@ -167,6 +176,7 @@ def test_a_retrained_model_in_the_same_folder_is_noticed(task, context):
 def test_coverage_groups_the_reasons():
     coverage = Coverage("t", ["a", "b", "c", "d"], {"a": "no data", "c": "broken", "d": "no data"})
     assert coverage.line() == "t: 1 of 4 languages; missing: a, d (no data); c (broken)"
+    assert Coverage("t", ["a"], {"b": "broken"}).line() == "t: 1 of 1 languages; missing: b (broken)"
 
 
 def test_a_task_must_keep_its_promise(task, context, monkeypatch):
