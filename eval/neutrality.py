@@ -189,8 +189,11 @@ def _folder(context: Context) -> str:
 
 
 def _limit(context: Context) -> int:
-    """Most sentences of a language."""
-    return int(context.options.get("sentences") or SENTENCES)
+    """Most sentences of a language. Raises ValueError for one: it has no other sentence to be compared with."""
+    limit = int(context.options.get("sentences") or SENTENCES)
+    if limit < 2:
+        raise ValueError("neutrality compares sentences with others: give --sentences 2 or more")
+    return limit
 
 
 NEUTRALITY = Neutrality()

@@ -79,7 +79,7 @@ class Record:
         for name in ("schema", "n", "layer", "seed"):
             if getattr(self, name) is not None:
                 number = _number(self, name)
-                if number != int(number):
+                if not math.isfinite(number) or number != int(number):
                     raise ValueError(f"record field {name} must be a whole number, got {number}")
                 object.__setattr__(self, name, int(number))
         if self.n is not None and self.n < 0:
@@ -208,7 +208,7 @@ def _number(record: Record, name: str) -> float:
         if isinstance(value, (bool, str)):
             raise TypeError
         return float(value)
-    except TypeError:
+    except (TypeError, OverflowError):
         raise ValueError(f"record field {name} must be a number, got {value!r}") from None
 
 

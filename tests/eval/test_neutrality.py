@@ -156,3 +156,6 @@ def test_too_little_data(data, tmp_path, tiny_model_dir):
     assert NEUTRALITY.languages(settings) == ["deu_Latn", "eng_Latn", "fra_Latn", "srp_Cyrl"]
     limited = Context(settings.source, settings.data, settings.output, options={"sentences": 4})
     assert len(Sample.draw(limited, ["deu_Latn", "eng_Latn"]).ids) == 4
+    single = Context(settings.source, settings.data, settings.output, progress=False, options={"sentences": 1})
+    with pytest.raises(ValueError, match="give --sentences 2 or more"):
+        runner.run(single, ["neutrality"])

@@ -66,6 +66,8 @@ def test_values_that_are_not_finite_are_refused(value):
         ({"model": None}, "model must be a text"),
         ({"language": "cym_Latn", "script": None}, "must be split"),
         ({"n": -1}, "must not be negative"),
+        ({"n": float("inf")}, "n must be a whole number"),
+        ({"n": 10**400}, "n must be a number"),
         ({"layer": 1.5}, "layer must be a whole number"),
         ({"layer": "last"}, "layer must be a number|could not convert"),
     ],
@@ -121,7 +123,12 @@ def test_zeros_at_the_end_after_a_power_cut_are_repaired(tmp_path):
     assert [r.language for r in read(tmp_path)] == ["cym", "deu"]
 
 
-@pytest.mark.parametrize("line", [b"{}", b"[1]", b'{"schema": 1', b'{"schema": 2, "task": "t"}', b"NaN", b"\xff"])
+_INFINITE = b'{"task": "t", "metric": "m", "model": "x", "value": 1, "n": Infinity}'
+
+
+@pytest.mark.parametrize(
+    "line", [b"{}", b"[1]", b'{"schema": 1', b'{"schema": 2, "task": "t"}', b"NaN", b"\xff", _INFINITE]
+)
 def test_a_bad_line_elsewhere_is_an_error_with_its_number(tmp_path, line):
     append(tmp_path, [record()])
     with open(tmp_path / "results.jsonl", "ab") as file:
