@@ -163,6 +163,26 @@ def damaged(folder: str | os.PathLike[str]) -> dict[str, str]:
     return {name: problem for name, problem in found.items() if problem}
 
 
+def cut_off(folder: str | os.PathLike[str]) -> dict[str, str]:
+    """One sentence by file name on weights that are not as long as their own header says; needs no manifest."""
+    found = {path.name: _wrong_length(path) for path in sorted(Path(folder).glob("*.safetensors")) if path.is_file()}
+    return {name: problem for name, problem in found.items() if problem}
+
+
+def _wrong_length(path: Path) -> str | None:
+    """What is wrong with the length of a safetensors file: 8 bytes for the size of a JSON header, the header, data."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if length < size else b""
+    try:
+        tensors = [tensor for name, tensor in json.loads(header).items() if name != "__metadata__"]
+        expected = 8 + length + max((int(tensor["data_offsets"][1]) for tensor in tensors), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return f"{path.name}: its {size} bytes are no safetensors file"
+    return None if size == expected else f"{path.name}: expected {expected} bytes, found {size}"
+
+
 def _content(root: Path) -> list[str]:
     """Every file below a folder that is content, as relative names with ``/``."""
     if not root.is_dir():

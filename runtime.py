@@ -14,7 +14,7 @@ import torch
 
 from langsamp.cpu_kernels import fast_matmul as fast_matmul  # where eval and train look for them
 from langsamp.cpu_kernels import threads as threads
-from langsamp.manifest import MANIFEST_NAME, damaged
+from langsamp.manifest import MANIFEST_NAME, cut_off, damaged
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def resolve_model(spec: str | os.PathLike[str]) -> ModelSource:
     text = os.fspath(spec)
     path = Path(text).expanduser()
     if path.is_dir():
-        problems = damaged(path)
+        problems = damaged(path) or cut_off(path)
         if problems:
             raise RuntimeError(
                 f"{path} is not a whole checkpoint ({next(iter(problems.values()))}): saving or copying was cut off, "

@@ -30,3 +30,18 @@ def test_resolve_model_names_what_is_missing(tmp_path, monkeypatch):
         runtime.resolve_model(tmp_path / "model.bin")
     with pytest.raises(FileNotFoundError, match="no folder"):
         runtime.resolve_model(tmp_path / "absent" / "deep" / "model")
+
+
+def test_weights_that_were_cut_off_are_named_without_a_manifest(tmp_path, tiny_xlmr_dir):
+    weights = (tiny_xlmr_dir / "model.safetensors").read_bytes()
+    for name, data, problem in (
+        ("cut", weights[:-100], f"expected {len(weights)} bytes, found {len(weights) - 100}"),
+        ("header", weights[:1000], "no safetensors file"),
+        ("pointer", b"version https://git-lfs.github.com/spec/v1\n", "no safetensors file"),
+        ("empty", b"", "no safetensors file"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(data)
+        with pytest.raises(RuntimeError, match=f"model.safetensors: .*{problem}"):
+            runtime.resolve_model(tmp_path / name)
+    assert runtime.resolve_model(tiny_xlmr_dir).path == tiny_xlmr_dir
