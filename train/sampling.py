@@ -22,20 +22,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from langsamp.language_codes import normalize_tag
 from langsamp.runtime import atomic_write
+from langsamp.xlmr_languages import HEAD
 
 from .hashing import bits, permuted, uniform
 
 _ROUND = 4096  # draws in a round, on average; a multiple of it if there are very many languages
-
-# The languages of XLM-R's own training data (Conneau et al. 2020, table 6; the romanised ones left out).
-_XLMR_CODES = """
-af am ar as az be bg bn br bs ca cs cy da de el en eo es et eu fa fi fr fy ga gd gl gu ha he hi hr hu hy id is it ja jv
-ka kk km kn ko ku ky la lo lt lv mg mk ml mn mr ms my ne nl no om or pa pl ps pt ro ru sa sd si sk sl so sq sr su sv sw
-ta te th tl tr ug uk ur uz vi xh yi zh
-"""
-XLMR_LANGUAGES = tuple(_XLMR_CODES.split())
 
 
 class Draw(NamedTuple):
@@ -90,8 +82,7 @@ class Sampling:
 
 def glot500(languages: Sequence[str], **options: Any) -> Sampling:
     """Glot500's setting (paper.md section 2): p ~ n^0.3, and languages of XLM-R flat at the weight of the smallest."""
-    seen = {normalize_tag(code) for code in XLMR_LANGUAGES} | {"zho_Hani", "kor_Hang"}
-    return Sampling(alpha=0.3, flat=[language for language in languages if language in seen], **options)
+    return Sampling(alpha=0.3, flat=[language for language in languages if language in HEAD], **options)
 
 
 def shares(counts: np.ndarray, alpha: float, flat: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

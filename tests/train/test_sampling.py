@@ -124,10 +124,12 @@ def test_no_language_is_seen_more_often_than_max_epochs():
 
 def test_glot500_preset_gives_seen_languages_the_smallest_weight():
     counts = {"deu_Latn": 900_000, "eng_Latn": 5_000_000, "aak_Latn": 30_015, "bam_Latn": 60_030, "zho_Hani": 1000}
+    # codes of Glot500's data for what XLM-R calls or, no, lv, ar: the same languages
+    counts |= {"ory_Orya": 300_000, "nob_Latn": 900_000, "lvs_Latn": 400_000, "arb_Arab": 500_000, "srp_Latn": 10_000}
     rule = glot500(list(counts))
     p = Plan(counts, rule).probabilities()
     assert p["bam_Latn"] / p["aak_Latn"] == pytest.approx(2**0.3)
-    assert p["deu_Latn"] == p["eng_Latn"] == p["zho_Hani"] == p["aak_Latn"]
+    assert {p[language] for language in counts if language != "bam_Latn"} == {p["aak_Latn"]}
 
 
 def test_table_is_saved_and_printed(tmp_path):
