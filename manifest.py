@@ -9,11 +9,12 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+
+from langsamp.files import atomic_write
 
 MANIFEST_NAME = "langsamp_manifest.json"
 RECORD_NAME = ".langsamp_hub.json"  # which commit a folder equals; written by push and pull, never pushed
@@ -56,7 +57,7 @@ def write_manifest(folder: str | os.PathLike[str], files: Iterable[str] | None =
         if not (root / name).is_file():
             raise FileNotFoundError(f"{name!r} is not a file in {root}, so it cannot go into the manifest.")
         entries[name] = measure(root / name)
-    return _replace(root / MANIFEST_NAME, manifest_text(entries))
+    return atomic_write(root / MANIFEST_NAME, manifest_text(entries))
 
 
 def manifest_text(entries: dict[str, FileEntry]) -> str:
@@ -237,19 +238,3 @@ def _measure(path: Path) -> FileEntry:
             digest.update(piece)
             size += len(piece)
     return FileEntry(digest.hexdigest(), size)
-
-
-def _replace(target: Path, text: str) -> Path:
-    """Atomic write without importing torch through runtime: this module must stay importable anywhere."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return target

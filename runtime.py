@@ -1,11 +1,10 @@
-"""Where a model lives and what it runs on: names to folders, the device, atomic files; for train, eval and hub."""
+"""Where a model lives and what it runs on: names to folders, the device; for train, eval and hub."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,11 @@ import torch
 
 from langsamp.cpu_kernels import fast_matmul as fast_matmul  # where eval and train look for them
 from langsamp.cpu_kernels import threads as threads
+from langsamp.files import COMMIT, UNSAFE_WEIGHTS
+from langsamp.files import atomic_write as atomic_write
 from langsamp.manifest import MANIFEST_NAME, cut_off, damaged
 
 log = logging.getLogger(__name__)
-
-COMMIT = re.compile(r"^[0-9a-f]{40}$")
-UNSAFE_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.h5", "*.msgpack", "*.onnx")
 
 
 @dataclass(frozen=True)
@@ -116,29 +114,3 @@ def pick_device(name: str | None = None) -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
-
-
-def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
-    """Write a file whole or not at all: a temporary sibling, then a rename; a reader never sees a part."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    payload = data.encode("utf-8") if isinstance(data, str) else data
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return target
-
-
-def _umask() -> int:
-    """The process's file mode mask (mkstemp makes files private; what we write is as shareable as any other file)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -156,7 +156,7 @@ def run_report(arguments: Namespace) -> int:
     """Run `langsamp report`: prints the verdict and where the page is."""
     from langsamp.eval import rundir
     from langsamp.eval.report import Page, render, verdict
-    from langsamp.runtime import atomic_write
+    from langsamp.files import atomic_write
 
     page = Page.of(rundir.load(arguments.runs), arguments.baseline)
     path = atomic_write(arguments.output, render(page, arguments.title))

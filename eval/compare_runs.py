@@ -12,7 +12,7 @@ from pathlib import Path
 from langsamp.eval import catalog, rundir
 from langsamp.eval.aggregate import Cell, System, labels, systems
 from langsamp.eval.compare import Comparison, comparison, show_p
-from langsamp.runtime import atomic_write
+from langsamp.files import atomic_write
 
 
 def compare_runs(runs: Sequence[str], output: Path) -> list[tuple[Path, list[Comparison]]]:

@@ -39,7 +39,7 @@ from langsamp.eval.similarity import (
     probe_languages,
 )
 from langsamp.eval.task import Context, Unit
-from langsamp.runtime import atomic_write
+from langsamp.files import atomic_write
 
 FOLDERS = ("bible_retrieval", "sib200")  # parallel by id, in order of preference
 SENTENCES = 100

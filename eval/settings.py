@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from langsamp.eval.task import Context, Coverage, Task
-from langsamp.runtime import atomic_write
+from langsamp.files import atomic_write
 
 SETTINGS = "run.json"
 _SAMPLES, _SAMPLE_BYTES = 64, 4096

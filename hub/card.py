@@ -21,8 +21,8 @@ from markupsafe import Markup, escape
 
 from langsamp.eval.records import RESULTS, Record
 from langsamp.eval.records import read as read_records
+from langsamp.files import atomic_write
 from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT
-from langsamp.runtime import atomic_write
 
 from .card_metadata import hub_language, metadata, task_of
 from .card_tables import PAPER_LAYER, TASKS, by_language, language_rows, scores

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from langsamp.eval.records import Record
-from langsamp.runtime import atomic_write
+from langsamp.files import atomic_write
 
 from .card_tables import Score, scores
 

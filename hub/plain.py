@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, XLMRobertaConfig
 
-from langsamp.runtime import atomic_write
+from langsamp.files import atomic_write
 from langsamp.tokenization_langsamp import MODEL_MAX_LENGTH
 
 CONFIG_KEYS = ("auto_map", "languages", "scripts", "table_initializer_range", "architectures", "transformers_version")

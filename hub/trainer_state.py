@@ -12,15 +12,16 @@ import re
 from collections.abc import Container
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from langsamp.hub.staging import MODEL, Staged, check_secrets, code_files, matches
 from langsamp.manifest import MANIFEST_NAME, verify_manifest, write_manifest
+
+if TYPE_CHECKING:  # else where it is needed: most pushes and pulls have no trainer state and need not wait for it
+    import torch
 
 CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 PACKED = re.compile(r"^(?:checkpoint-\d+/)?(optimizer\.pt|scheduler\.pt|scaler\.pt|rng_state\w*\.pth)\.safetensors$")
@@ -71,7 +72,7 @@ def unpack(folder: str | os.PathLike[str], fetched: Container[str]) -> list[str]
         target = path.with_name(path.name.removesuffix(".safetensors"))
         if PACKED.match(name) and (name in fetched or not target.exists()):
             temporary = target.with_name(f".{target.name}.part")
-            torch.save(_from_safetensors(path), temporary)
+            _to_torch(path, temporary)
             os.replace(temporary, target)
             checkpoints |= {path.parent} - {root}  # the root's manifest came from the Hub
             written.append(name.removesuffix(".safetensors"))
@@ -93,6 +94,9 @@ def _newest(root: Path) -> Path:
 
 def _to_safetensors(source: Path, target: Path) -> None:
     """Read a state file without running any code from it, and write it as safetensors."""
+    import torch
+    from safetensors.torch import save_file
+
     allowed = [np.ndarray, np.dtype, np.dtypes.UInt32DType, _numpy_reconstruct()]
     tensors: dict[str, torch.Tensor] = {}
     try:
@@ -103,6 +107,13 @@ def _to_safetensors(source: Path, target: Path) -> None:
         reason = f"it holds {error}" if isinstance(error, TypeError) else "it is torn, or there is code in it"
         raise ValueError(f"{source} does not go to the Hub: {reason}; push without trainer state.") from None
     save_file(tensors, target, metadata={_STRUCTURE: structure})
+
+
+def _to_torch(source: Path, target: Path) -> None:
+    """The way back."""
+    import torch
+
+    torch.save(_from_safetensors(source), target)
 
 
 def _from_safetensors(source: Path) -> Any:
@@ -116,6 +127,8 @@ def _from_safetensors(source: Path) -> Any:
 
 def _encode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     """A JSON tree for a value; tensors and arrays go to `tensors` under a running number."""
+    import torch
+
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (torch.Tensor, np.ndarray)):

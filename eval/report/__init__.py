@@ -20,7 +20,7 @@ from langsamp.eval.report.extras import coverage_section, donor_sections, map_se
 from langsamp.eval.report.page import Page
 from langsamp.eval.report.summary import summary, verdict
 from langsamp.eval.report.tasks import task_sections
-from langsamp.runtime import atomic_write
+from langsamp.files import atomic_write
 
 __all__ = ["Page", "render", "verdict", "write_report"]
 
