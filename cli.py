@@ -35,18 +35,20 @@ def run_train(arguments: argparse.Namespace) -> int:
     from langsamp.hub.sync import push
     from langsamp.hub.training import fetch_checkpoint, publisher
     from langsamp.train import cli as train
+    from langsamp.train.settings import split
 
-    given, _ = train.train_values(arguments)
+    given, where = train.train_values(arguments)
     if not given.get("push_to_hub"):
         return train.run_train(arguments, fetch=fetch_checkpoint)
     repo, private = given.get("hub_model_id"), bool(given.get("hub_private_repo"))
     if not repo:
         raise ValueError("--push_to_hub needs --hub_model_id user/name.")
+    output = split(given, where)[0].output  # which may be given as --output_dir or stand in a recipe
     publish = publisher(repo, private=private, token=given.get("hub_token"))
     code = train.run_train(arguments, publish=publish, fetch=fetch_checkpoint)
     if code == 0 and int(os.environ.get("RANK", "0")) == 0:
-        complete(given["output"], repo)
-        print(f"pushed: {push(given['output'], repo, private=private, token=given.get('hub_token')).url}")
+        complete(output, repo)
+        print(f"pushed: {push(output, repo, private=private, token=given.get('hub_token')).url}")
     return code
 
 
