@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -107,7 +108,8 @@ class Publisher(TrainerCallback):
     def start(self, args: TrainingArguments, step: int) -> None:
         """Start the sender at a step of the run; first in its queue is what an earlier process could not send."""
         path = self.run / SENT
-        self.sent = set(json.loads(path.read_text(encoding="utf-8"))["steps"]) if path.exists() else set()
+        known = json.loads(path.read_text(encoding="utf-8"))["steps"] if path.exists() else []
+        self.sent = {number for number in known if number <= step}  # what comes after will be made, and sent, again
         self._saves = int(step // _save_steps(args)) if _save_steps(args) else 0
         if path.exists() or step:
             self._queue = [c for c in reversed(checkpoints.checkpoints(self.run)) if self._missing(c, args)]
@@ -116,7 +118,8 @@ class Publisher(TrainerCallback):
 
     def _missing(self, checkpoint: Path, args: TrainingArguments) -> bool:
         step = checkpoints.step_of(checkpoint)
-        number = step / _save_steps(args) if _save_steps(args) else self.every
+        # the last save of a run may come before its turn; it is a save as well
+        number = math.ceil(step / _save_steps(args)) if _save_steps(args) else self.every
         return step not in self.sent and number % self.every == 0
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -134,8 +137,11 @@ class Publisher(TrainerCallback):
         with self._wake:
             return set(self._queue)
 
-    def close(self, patience: float = 60.0) -> list[int]:
-        """Try what is left once more, for at most ``patience`` seconds, and stop.
+    def close(self, patience: float = 3600.0) -> list[int]:
+        """Send what is left, until something fails, and stop.
+
+        Args:
+            patience: seconds to wait at most; gigabytes take their time, and a Hub that is down fails much earlier.
 
         Returns:
             The steps that could not be sent; they stay on the disk.
@@ -145,6 +151,8 @@ class Publisher(TrainerCallback):
         with self._wake:
             self._closing = True
             self._wake.notify_all()
+            if self._queue:
+                log.info("waiting until %d checkpoints are pushed", len(self._queue))
         self._thread.join(patience)
         left = sorted(checkpoints.step_of(path) for path in self.waiting())
         if left:
@@ -179,6 +187,11 @@ class Publisher(TrainerCallback):
 
     def _send(self, checkpoint: Path) -> bool:
         step = checkpoints.step_of(checkpoint)
+        if not checkpoint.is_dir():  # somebody made room; those behind it need not wait for ever
+            log.warning("%s is gone and cannot be pushed any more", checkpoint)
+            with self._wake:
+                self._queue.remove(checkpoint)
+            return True
         try:
             self.publish(checkpoint, step)
         except Exception as error:  # whatever the network does must not end training

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -260,6 +263,90 @@ def test_a_hub_that_comes_back_gets_everything_once(go, monkeypatch):
     go(publish=publish)
     assert json.loads((result.folder / "published.json").read_text()) == {"steps": [2, 4]}
     assert calls.count(4) == 1
+
+
+def test_the_last_save_is_sent_although_it_comes_before_its_turn(go, monkeypatch):
+    """Five steps, a save every two: the third save is the end of the run, and 5 is no multiple of 2."""
+    from langsamp.train import callbacks
+
+    monkeypatch.setattr(callbacks.Publisher.__init__, "__defaults__", (1, 0.01, 0.02))
+
+    def refuse(folder, step):
+        raise OSError("503")
+
+    assert go(publish=refuse, training={"max_steps": 5}).unsent == [2, 4, 5]
+    arrived = []
+    assert go(publish=lambda folder, step: arrived.append(step), training={"max_steps": 5}).unsent == []
+    assert arrived == [2, 4, 5]
+
+
+def test_the_end_of_a_run_waits_for_a_slow_push(tmp_path):
+    from langsamp.train.callbacks import Publisher
+
+    for step in (2, 4):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    arrived = []
+    publisher = Publisher(lambda folder, step: time.sleep(0.3) or arrived.append(step), tmp_path)
+    args = training_arguments(tmp_path, {**QUICK, "save_steps": 2})
+    publisher.start(args, 4)
+    assert publisher.close() == []
+    assert arrived == [2, 4]
+    assert Publisher.close.__defaults__ is not None
+    assert Publisher.close.__defaults__[0] >= 3600  # gigabytes on a common line
+
+
+def test_a_deleted_checkpoint_does_not_keep_the_others_from_the_hub(tmp_path, caplog):
+    from langsamp.train.callbacks import Publisher
+
+    (tmp_path / "checkpoint-2").mkdir()
+    (tmp_path / "checkpoint-4").mkdir()
+    arrived, reached, go_on = [], threading.Event(), threading.Event()
+
+    def publish(folder, step):
+        reached.set()
+        assert go_on.wait(30)
+        if not folder.is_dir():
+            raise FileNotFoundError(folder)
+        arrived.append(step)
+
+    publisher = Publisher(publish, tmp_path, pause=0.01)
+    publisher.start(training_arguments(tmp_path, {**QUICK, "save_steps": 2}), 4)
+    assert reached.wait(30)
+    (tmp_path / "checkpoint-2").rmdir()
+    go_on.set()
+    assert publisher.close() == []
+    assert arrived == [4]
+    assert "checkpoint-2 is gone" in caplog.text
+
+
+def test_a_run_begun_anew_sends_its_own_checkpoints(go):
+    first, second = [], []
+    folder = go(publish=lambda folder, step: first.append(step)).folder
+    for path in checkpoints.checkpoints(folder):
+        shutil.rmtree(path)
+    again = go(publish=lambda folder, step: second.append(step), resume="never", training={"learning_rate": 1e-3})
+    assert (first, second, again.unsent) == ([2, 4], [2, 4], [])
+
+
+def test_pushing_knows_the_output_folder_by_either_name(monkeypatch, tmp_path):
+    """``--output_dir`` is TrainingArguments' name for ``--output``; it used to fail after the training."""
+    import langsamp.hub.documents
+    import langsamp.hub.sync
+    import langsamp.train.cli
+    from langsamp.cli import build_parser, run_train
+
+    pushed = []
+    monkeypatch.setattr(langsamp.train.cli, "run_train", lambda *args, **kwargs: 0)
+    monkeypatch.setattr(langsamp.hub.documents, "complete", lambda folder, repo: None)
+    monkeypatch.setattr(
+        langsamp.hub.sync,
+        "push",
+        lambda folder, repo, **kwargs: pushed.append((folder, repo)) or SimpleNamespace(url=""),
+    )
+    for option in ("--output", "--output_dir"):
+        line = ["train", option, str(tmp_path), "--push_to_hub", "true", "--hub_model_id", "user/x"]
+        assert run_train(build_parser().parse_args(line)) == 0
+    assert pushed == [(str(tmp_path), "user/x")] * 2
 
 
 # -- settings --
