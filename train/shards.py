@@ -15,6 +15,7 @@ from .corpus import Corpus
 from .store import INDEX, BlockStore, read_index
 
 _NAME = re.compile(r"shard-(\d+)-of-(\d+)")
+_MERGED = ".merged-"  # before the name of a shard that is in the store and may go
 
 
 def share(corpus: Corpus, i: int, n: int) -> list[str]:
@@ -53,6 +54,8 @@ def merge(output: str | os.PathLike[str]) -> BlockStore:
         ValueError: shards of different settings, or a language that is both in a shard and in the store.
     """
     target = Path(output).expanduser()
+    if not list(target.glob("shard-*")) and _remove_merged(target):  # killed while it tidied up
+        return BlockStore(target)
     shards = _complete_set(target)
     indices = [store.meta for store in shards]
     merged = _index(target, indices)
@@ -63,22 +66,32 @@ def merge(output: str | os.PathLike[str]) -> BlockStore:
     atomic_write(target / INDEX, json.dumps(merged, indent=1) + "\n")
     result = BlockStore(target)
     for store in shards:
-        shutil.rmtree(store.path)
+        os.replace(store.path, target / f"{_MERGED}{store.path.name}")
+    _remove_merged(target)
     return result
 
 
+def _remove_merged(target: Path) -> bool:
+    """Delete the shards that are in the store; a hidden name marks them. Whether there were any."""
+    found = list(target.glob(f"{_MERGED}shard-*"))
+    for path in found:
+        shutil.rmtree(path)
+    return bool(found)
+
+
 def _complete_set(target: Path) -> list[BlockStore]:
-    """All shards, opened."""
+    """All shards that are not merged yet, opened; with the merged ones they must be a whole set."""
     found = {m.groups(): path for path in target.glob("shard-*") if (m := _NAME.fullmatch(path.name))}
     totals = {n for _, n in found}
     if len(totals) != 1:
         many = "no shards" if not totals else f"shards of different runs ({', '.join(sorted(totals))} parts)"
         raise FileNotFoundError(f"there are {many} in {target}; make them with langsamp prepare --shard i/n.")
     n = int(totals.pop())
-    missing = [i for i in range(n) if (str(i), str(n)) not in found]
+    merged = {i for i in range(n) if (target / f"{_MERGED}shard-{i}-of-{n}").exists()}
+    missing = [i for i in range(n) if (str(i), str(n)) not in found and i not in merged]
     if missing:
         raise FileNotFoundError(f"{target} lacks shards {', '.join(map(str, missing))} of {n}.")
-    return [BlockStore(shard_folder(target, i, n)) for i in range(n)]
+    return [BlockStore(shard_folder(target, i, n)) for i in range(n) if (str(i), str(n)) in found]
 
 
 def _index(target: Path, indices: list[dict[str, Any]]) -> dict[str, Any]:

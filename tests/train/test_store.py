@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
+from langsamp.train import shards
 from langsamp.train.corpus import open_corpus
 from langsamp.train.prepare import as_tokenizer, load_tokenizer, prepare
 from langsamp.train.segment import Segmenter, Worker
@@ -215,6 +217,7 @@ def test_held_out_documents_are_never_trained_on(tmp_path, stock, tokenizer):
 _CHILD = """
 import json, pathlib, sys
 from langsamp.train import pipeline
+from langsamp.train import shards
 from langsamp.train.corpus import open_corpus
 from langsamp.train.prepare import Tokenizer, prepare
 pipeline._CHUNK_CHARS, pipeline._COMMIT_SECONDS = 4000, 0.0
@@ -332,6 +335,36 @@ def test_shards_merge_into_the_store_of_one_machine(tmp_path, texts, tokenizer):
         prepare(open_corpus(folder), tokenizer, out, 32, 1, shard=(3, 3), progress=False)
 
 
+@pytest.mark.parametrize("call", range(7))
+def test_a_merge_killed_at_any_point_is_finished_by_the_next(tmp_path, texts, tokenizer, monkeypatch, call):
+    """Three shards: killed before the index, between the renames, and between and inside the deletions."""
+    folder = _corpus(tmp_path / "c", texts)
+    whole = prepare(open_corpus(folder), tokenizer, tmp_path / "whole", 32, 1, progress=False)
+    out = tmp_path / "s"
+    for i in range(3):
+        prepare(open_corpus(folder), tokenizer, out, 32, 1, shard=(i, 3), progress=False)
+    calls = iter(range(100))
+
+    def dying(real):
+        def step(path, *args, **kwargs):
+            if next(calls) == call:
+                if real is rmtree:  # half of it is gone
+                    next(path.glob("*.json")).unlink()
+                raise KeyboardInterrupt
+            return real(path, *args, **kwargs)
+
+        return step
+
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(shards.shutil, "rmtree", dying(shutil.rmtree))
+    monkeypatch.setattr(shards.os, "replace", dying(os.replace))
+    with pytest.raises(KeyboardInterrupt):
+        merge(out)
+    monkeypatch.undo()
+    assert merge(out).fingerprint == whole.fingerprint
+    assert not [path for path in out.iterdir() if "shard" in path.name]
+
+
 def test_a_damaged_store_is_refused_by_name(tmp_path, texts, tokenizer):
     folder = _corpus(tmp_path / "c", texts)
     store = prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
@@ -416,6 +449,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import HfApi
 from pathlib import Path
+from langsamp.train import shards
 from langsamp.train.corpus import open_corpus
 from langsamp.train.store import BlockStore, open_store, push_store
 
