@@ -197,20 +197,22 @@ def _names(side_a: dict[Cell, Series], side_b: dict[Cell, Series]) -> tuple[str,
 
 
 def _compare(a: Series, b: Series, names: tuple[str, str], headline: bool) -> Comparison:
-    """Groups of languages are compared for headlines only."""
+    """Groups of languages are compared for headlines only; every number is over the same seeds."""
     shared = sorted(set(a.languages) & set(b.languages))
-    gains = [b.mean(code) - a.mean(code) for code in shared]
+    left, right = dict(zip(shared, a.matrix(shared))), dict(zip(shared, b.matrix(shared)))
+    values_a, values_b = ({code: sum(row) / len(row) for code, row in side.items()} for side in (left, right))
+    gains = [values_b[code] - values_a[code] for code in shared]
     return Comparison(
         cell=a.cell,
         a=names[0],
         b=names[1],
-        values_a={code: a.mean(code) for code in shared},
-        values_b={code: b.mean(code) for code in shared},
+        values_a=values_a,
+        values_b=values_b,
         only_a=tuple(sorted(set(a.languages) - set(shared))),
         only_b=tuple(sorted(set(b.languages) - set(shared))),
-        seeds=(len(a.matrix(shared)[0]), len(b.matrix(shared)[0])),
+        seeds=(len(left[shared[0]]), len(right[shared[0]])),
         groups=tuple(
-            Group(name, len(codes), stats.paired_bootstrap(a.matrix(codes), b.matrix(codes)))
+            Group(name, len(codes), stats.paired_bootstrap([left[c] for c in codes], [right[c] for c in codes]))
             for name, codes in groups(shared).items()
             if headline or name == "all"
         ),

@@ -93,14 +93,20 @@ class Sample:
     def draw(cls, context: Context, languages: list[str]) -> Sample:
         """The ids that most languages have, ties in an order that depends on the id alone.
 
-        Raises DataError if fewer than two languages have `FEWEST` of them.
+        Raises DataError if fewer than two languages have `FEWEST` of them, or if an id stands for two sentences.
         """
         limit = _limit(context)
         folder = _folder(context)
         texts = {}
         for tag in languages:
             rows = context.data.rows(folder, tag, ["id", "text"], "test")
-            texts[tag] = {str(name): text for name, text in zip(rows["id"], rows["text"]) if text.strip()}
+            own: dict[str, str] = {}
+            texts[tag] = own
+            for name, text in zip(map(str, rows["id"]), rows["text"]):
+                if text.strip() and own.setdefault(name, text) != text:
+                    raise DataError(
+                        f"{folder}/{tag}: id {name} stands for two different sentences; make the ids unique"
+                    )
         counts = Counter(name for own in texts.values() for name in own)
         shared = [name for name, count in counts.items() if count > 1]
         ids = sorted(shared, key=lambda name: (-counts[name], hashlib.sha256(name.encode()).hexdigest()))[:limit]

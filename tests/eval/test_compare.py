@@ -109,7 +109,9 @@ def test_ragged_seeds_use_those_that_all_languages_have():
     left += records({"fra_Latn": 0.7}, seed=2, task="sib200", metric="macro_f1")
     [found] = comparison(left, records(flat(0.5), "ours", task="sib200", metric="macro_f1", seed=1))
     assert found.seeds == (1, 1)
-    assert found.values_a["fra_Latn"] == pytest.approx(0.6)
+    assert found.values_a["fra_Latn"] == 0.5  # as in the difference and its test: no number mixes in seed 2
+    assert found.difference.value == pytest.approx(found.mean_b - found.mean_a) == 0
+    assert found.wilcoxon.n == 0
 
 
 def test_several_models_on_one_side_are_replicates():

@@ -156,6 +156,10 @@ def test_too_little_data(data, tmp_path, tiny_model_dir):
     assert NEUTRALITY.languages(settings) == ["deu_Latn", "eng_Latn", "fra_Latn", "srp_Cyrl"]
     limited = Context(settings.source, settings.data, settings.output, options={"sentences": 4})
     assert len(Sample.draw(limited, ["deu_Latn", "eng_Latn"]).ids) == 4
+    rows = {"id": ["1", "1"], "text": ["one", "two"], "split": ["test", "test"]}
+    pq.write_table(pa.table(rows), data / "sib200" / "fra_Latn.parquet")
+    with pytest.raises(DataError, match="fra_Latn: id 1 stands for two different sentences"):
+        Sample.draw(Context(settings.source, EvalData(data), settings.output, progress=False), ["eng_Latn", "fra_Latn"])
     single = Context(settings.source, settings.data, settings.output, progress=False, options={"sentences": 1})
     with pytest.raises(ValueError, match="give --sentences 2 or more"):
         runner.run(single, ["neutrality"])
