@@ -35,7 +35,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "split": ("split",),
 }
 _EMPTY: dict[str, Any] = {"text": "", "english": "", "tokens": [], "ner_tags": [], "upos": []}  # what a null stands for
-_KINDS = {str: "texts", list: "lists of words or of tags"}
 SPLITS = {"validation": "dev", "valid": "dev", "val": "dev", "development": "dev"}
 
 _TAG_FILE = re.compile(r"([a-z]{3}_[A-Z][a-z]{3})(?:-(train|dev|test))?\.(parquet|jsonl|conllu)")
@@ -241,7 +240,8 @@ def _rename(table: Rows, columns: Sequence[str], where: str) -> Rows:
             found[name] = [empty if value is None else value for value in table[source]]
             wrong = [type(value).__name__ for value in found[name] if name in _EMPTY and type(value) is not type(empty)]
             if wrong:
-                raise DataError(f"{where}: column {source} must hold {_KINDS[type(empty)]}, not {wrong[0]}")
+                kind = "texts" if empty == "" else "lists of words or of tags"
+                raise DataError(f"{where}: column {source} must hold {kind}, not {wrong[0]}")
         elif name == "id":
             found[name] = list(range(size))
         elif name == "split":
