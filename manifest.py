@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from langsamp.files import atomic_write
 
 MANIFEST_NAME = "langsamp_manifest.json"
+LFS_POINTER = b"version https://git-lfs"  # how a file starts that stands for one that was not downloaded
 RECORD_NAME = ".langsamp_hub.json"  # which commit a folder equals; written by push and pull, never pushed
 FORMAT = 1
 _NOT_CONTENT = {".git", ".cache", "__pycache__"}  # what git, huggingface_hub and Python leave beside the files
@@ -180,6 +181,8 @@ def _wrong_length(path: Path) -> str | None:
         tensors = [tensor for name, tensor in json.loads(header).items() if name != "__metadata__"]
         expected = 8 + length + max((int(tensor["data_offsets"][1]) for tensor in tensors), default=0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        if path.read_bytes()[: len(LFS_POINTER)] == LFS_POINTER:
+            return f"{path.name} is a Git LFS pointer, not the weights; fetch them with `git lfs pull`"
         return f"{path.name}: its {size} bytes are no safetensors file"
     return None if size == expected else f"{path.name}: expected {expected} bytes, found {size}"
 

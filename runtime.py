@@ -44,11 +44,15 @@ def resolve_model(spec: str | os.PathLike[str]) -> ModelSource:
     text = os.fspath(spec)
     path = Path(text).expanduser()
     if path.is_dir():
-        problems = damaged(path) or cut_off(path)
-        if problems:
+        if problems := damaged(path):
             raise RuntimeError(
                 f"{path} is not a whole checkpoint ({next(iter(problems.values()))}): saving or copying was cut off, "
                 f"or a file was changed; restore it or, if the change is yours, delete {path / MANIFEST_NAME}."
+            )
+        if problems := cut_off(path):
+            raise RuntimeError(
+                f"{path} is not a whole checkpoint ({next(iter(problems.values()))}): saving or copying was cut off; "
+                "download or save it again."
             )
         return ModelSource(path, path.resolve().name)
     if path.exists():

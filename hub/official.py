@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from langsamp.manifest import LFS_POINTER
+
 LANG_TABLE = "roberta.embeddings.lang_type_embeddings.weight"
 SCRIPT_TABLE = "roberta.embeddings.script_type_embeddings.weight"
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -23,7 +25,6 @@ _WHOLE = ("model.safetensors", "pytorch_model.bin")
 # Not parameters: buffers that some versions of transformers and of the official code have saved.
 _BUFFERS = ("position_ids", "token_type_ids", "token_lang_ids", "token_script_ids")
 _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel and torch.compile, in either order
-_LFS_POINTER = b"version https://git-lfs"
 _OFFICIAL_KEYS = (
     "lang_size",
     "script_size",
@@ -99,7 +100,7 @@ def read_state(folder: Path) -> dict[str, Tensor]:
 
 def _load(path: Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
-        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
             raise ValueError(f"{path} is a Git LFS pointer, not the weights; fetch them with `git lfs pull`.")
     try:
         if path.suffix == ".safetensors":
