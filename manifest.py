@@ -182,7 +182,7 @@ def _wrong_length(path: Path) -> str | None:
         expected = 8 + length + max((int(tensor["data_offsets"][1]) for tensor in tensors), default=0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         if path.read_bytes()[: len(LFS_POINTER)] == LFS_POINTER:
-            return f"{path.name} is a Git LFS pointer, not the weights; fetch them with `git lfs pull`"
+            return f"{path.name}: it is a Git LFS pointer, which `git lfs pull` turns into the weights"
         return f"{path.name}: its {size} bytes are no safetensors file"
     return None if size == expected else f"{path.name}: expected {expected} bytes, found {size}"
 

@@ -37,7 +37,7 @@ def test_weights_that_were_cut_off_are_named_without_a_manifest(tmp_path, tiny_x
     for name, data, problem in (
         ("cut", weights[:-100], f"expected {len(weights)} bytes, found {len(weights) - 100}"),
         ("header", weights[:1000], "no safetensors file"),
-        ("pointer", b"version https://git-lfs.github.com/spec/v1\n", "no safetensors file"),
+        ("pointer", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         ("empty", b"", "no safetensors file"),
     ):
         (tmp_path / name).mkdir()
