@@ -181,6 +181,13 @@ class Pipeline:
     def _end_language(self, writer: LanguageWriter, changed: bool) -> None:
         if changed or not writer.finished:
             writer.finish()
+        totals = writer.ledger.totals
+        if totals.heldout_tokens and not totals.tokens:
+            log.warning(
+                "%s: all of its %d documents are held out, none is left to train on; prepare it without --heldout",
+                writer.language,
+                totals.documents,
+            )
         self._all.update()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import random
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -187,6 +189,17 @@ def test_changed_parts_and_settings_are_refused(tmp_path, texts, tokenizer, stoc
         prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
     with pytest.raises(FileNotFoundError, match="unfinished"):
         BlockStore(tmp_path / "s")
+
+
+def test_a_language_that_is_held_out_whole_is_told(tmp_path, tokenizer, caplog):
+    lines = (f"only line {number}" for number in range(1000))
+    line = next(line for line in lines if zlib.crc32(line.encode()) < 0.1 * 2**32)  # a tenth is the most held out
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "deu_Latn.txt").write_text(line + "\n", encoding="utf-8")
+    with caplog.at_level(logging.WARNING, logger="langsamp"):
+        store = prepare(open_corpus(tmp_path / "c"), tokenizer, tmp_path / "s", 64, 1, heldout=8, progress=False)
+    assert store.counts.get("deu_Latn", 0) == 0
+    assert "deu_Latn: all of its 1 documents are held out" in caplog.text
 
 
 def test_held_out_documents_are_never_trained_on(tmp_path, stock, tokenizer):
