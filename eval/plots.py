@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,9 @@ def scores(page: Page) -> Figure | None:
     cells = [
         cell
         for cell in cells
-        if catalog.metric(cell.metric).percent and any(e.languages for _, e in page.of_cell(cell))
+        if catalog.metric(cell.metric).percent
+        and not cell.metric.startswith("dev_")  # a data set that was trained on but has no test part
+        and any(e.languages for _, e in page.of_cell(cell))
     ]
     if not cells:
         return None
@@ -136,7 +139,7 @@ def _bars(axis: Axes, page: Page, cell: Cell) -> None:
                 axis.vlines(x, low, high, color=INK, linewidth=1)
     axis.set_xticks(list(names.values()), list(names), color=SOFT)
     axis.grid(axis="y", color=GRID, linewidth=0.8)
-    _title(axis, f"{catalog.task(cell.task).title}, {metric.label} (%)")
+    _title(axis, fill(f"{catalog.task(cell.task).title}, {metric.label} (%)", 30))
 
 
 def _first(names: dict[str, int], group: str) -> str:

@@ -63,3 +63,8 @@ def test_plots_without_their_records_are_left_out(tmp_path):
 def test_a_plot_of_one_comparison(tmp_path):
     found = comparison(everything("base", 0.0), everything("ours", 0.02))
     assert size(plot_comparison(found, tmp_path / "c.png"))[0] > 500
+
+
+def test_scores_on_dev_are_no_bars(tmp_path):
+    append(tmp_path / "run", [record(code, 0.5, "ner-300steps", "dev_f1", "one") for code in CODES])
+    assert write_plots(tmp_path / "run", tmp_path / "plots") == []
