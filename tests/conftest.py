@@ -27,6 +27,12 @@ TEXTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _precision_of_this_test(monkeypatch):
+    """TrainingArguments of transformers 4 leave their precision in the environment; it ends with the test."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+
+
 @pytest.fixture(scope="session")
 def texts() -> dict[str, list[str]]:
     return TEXTS

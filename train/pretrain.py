@@ -6,6 +6,7 @@ langsamp train`` all come through :func:`pretrain`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,8 +28,22 @@ from .start import start
 from .store import BlockStore, open_store
 
 LOCK = ".langsamp.lock"
+PRECISION = "ACCELERATE_MIXED_PRECISION"
 
 
+@contextmanager
+def _own_precision() -> Iterator[None]:
+    """Put back the environment variable by which transformers 4 makes every later run of the process bf16 or fp16."""
+    before = os.environ.get(PRECISION)
+    try:
+        yield
+    finally:
+        os.environ.pop(PRECISION, None)
+        if before is not None:
+            os.environ[PRECISION] = before
+
+
+@_own_precision()
 def pretrain(
     settings: PretrainSettings,
     training: TrainingArguments | Mapping[str, Any] | None = None,

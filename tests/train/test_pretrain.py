@@ -144,6 +144,14 @@ def test_unknown_policy_is_what_the_stock_head_becomes(go):
     assert PretrainSettings(output="x").unknown_policy == "mean"
 
 
+def test_bf16_of_one_run_does_not_reach_the_next(go):
+    """transformers 4 leaves the precision in the environment, where every later run of the process would find it."""
+    once = go("once", unknown="keep").model.state_dict()
+    go("bf16", training={"bf16": True})
+    again = go("again", unknown="keep").model.state_dict()
+    assert all(torch.equal(once[name], again[name]) for name in once)
+
+
 def test_language_dropout_reaches_the_unknown_row(go):
     batches = Batches()
     go(callbacks=[batches], lang_dropout=0.5, training={"max_steps": 8})
