@@ -43,6 +43,7 @@ CELLS: dict[Cell, str] = {
 ABOUT = {"start": "what all start from", ZERO: "both, unknown rows zero instead of the mean"}
 CONTRASTS = (
     ("baseline", "both"), ("baseline", "lang"), ("baseline", "script"), ("baseline", "dropout"),
+    ("baseline", "bias"), ("baseline", "shuffled"), ("baseline", "frozen"), ("baseline", "input"),
     ("bias", "both"), ("shuffled", "both"), ("frozen", "both"), ("input", "both"),
     ("start", "baseline"), ("start", "both"), ("both", ZERO), ("both", "dropout"),
 )  # fmt: skip
@@ -206,6 +207,8 @@ def draw(runs: Runs, who: Languages, stem: Path) -> None:
     for axis, task in zip(axes, ("sr-bible", "sr-tatoeba")):
         for number, (name, found) in enumerate(kept.items()):
             part = [r for r in found if (r.task, r.metric, r.direction) == (task, "acc@10", "en->x")]
+            if not part:
+                continue
             at = sorted({r.layer for r in part if r.layer})
             heights = [100 * (_mean([r for r in part if r.layer == k]) or 0.0) for k in at]
             style = ("--" if name == "start" else "-") if number < len(plots.COLOURS) else ":"
