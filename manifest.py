@@ -175,13 +175,15 @@ def _wrong_length(path: Path) -> str | None:
     """What is wrong with the length of a safetensors file: 8 bytes for the size of a JSON header, the header, data."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        start = file.read(len(LFS_POINTER))
+        length = int.from_bytes(start[:8], "little")
+        file.seek(8)
         header = file.read(length) if length < size else b""
     try:
         tensors = [tensor for name, tensor in json.loads(header).items() if name != "__metadata__"]
         expected = 8 + length + max((int(tensor["data_offsets"][1]) for tensor in tensors), default=0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        if path.read_bytes()[: len(LFS_POINTER)] == LFS_POINTER:
+        if start == LFS_POINTER:
             return f"{path.name}: it is a Git LFS pointer, which `git lfs pull` turns into the weights"
         return f"{path.name}: its {size} bytes are no safetensors file"
     return None if size == expected else f"{path.name}: expected {expected} bytes, found {size}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -68,14 +67,10 @@ def _test(source: Path, tag: str, sizes: Sizes, scratch: Path) -> None:
         _write(topics.filter(pa.array(keep)), scratch / "sib200" / f"{tag}.parquet")
 
 
-def texts_of(folder: Path, columns: Sequence[str] = ("text", "english")) -> list[str]:
-    """All texts of a folder of Parquet files, in the order of their names."""
-    found = []
-    for path in sorted(folder.glob("*.parquet")):
-        table = pq.read_table(path)
-        for name in columns:
-            found += table.column(name).to_pylist() if name in table.column_names else []
-    return found
+def texts_of(place: Path) -> list[str]:
+    """The texts of a Parquet file, or of all in a folder in the order of their names."""
+    files = sorted(place.glob("*.parquet")) if place.is_dir() else [place]
+    return [text for path in files for text in pq.read_table(path, columns=["text"]).column("text").to_pylist()]
 
 
 def _read(source: Path, folder: str, tag: str) -> pa.Table | None:

@@ -81,7 +81,7 @@ def training_arguments(experiment: Experiment, steps: int, rate: float, seed: in
 def _from_scratch(experiment: Experiment, cut: Path, folder: Path) -> None:
     """A small XLM-R with random weights and a vocabulary of its own."""
     shape = experiment.shape
-    texts = {path.stem: texts_of_file(path) for path in sorted((cut / "corpus").glob("*.parquet"))}
+    texts = {path.stem: texts_of(path) for path in sorted((cut / "corpus").glob("*.parquet"))}
     new_tokenizer(texts, shape["vocabulary"], folder)
     torch.manual_seed(0)
     config = XLMRobertaConfig(
@@ -97,13 +97,6 @@ def _from_scratch(experiment: Experiment, cut: Path, folder: Path) -> None:
         attention_probs_dropout_prob=0.0,
     )
     XLMRobertaForMaskedLM(config).save_pretrained(folder)
-
-
-def texts_of_file(path: Path) -> list[str]:
-    """The texts of one language of the corpus."""
-    import pyarrow.parquet as pq
-
-    return list(pq.read_table(path).column("text").to_pylist())
 
 
 def _from_encoder(base: str, cut: Path, folder: Path) -> None:
