@@ -17,7 +17,8 @@ def cut(source: Path, languages: Languages, sizes: Sizes, output: Path) -> None:
     """Write `output/corpus` (training text) and `output/test` (evaluation data in the usual format).
 
     The last rows of a language's text are held out for the masked-LM loss; languages that are not trained on give their
-    first rows. Retrieval keeps the first verses and pairs; SIB-200 keeps English whole and the test part of the others.
+    first rows. Retrieval keeps the first verses and pairs; SIB-200 keeps the languages trained on and English whole, for
+    they may be sources of transfer, and the test part of the others.
 
     Raises:
         FileNotFoundError: the folder lacks text of a language to train on.
@@ -32,8 +33,8 @@ def cut(source: Path, languages: Languages, sizes: Sizes, output: Path) -> None:
             raise FileNotFoundError(f"{source / 'mlm'} has no {tag}.parquet, which the recipe trains on.")
         if text is not None:
             _text(text.select(["text"]), tag, tag in languages.trained, sizes, scratch, output)
-        _test(source, tag, sizes, scratch)
-    _test(source, ENGLISH, sizes, scratch)
+        _test(source, tag, tag in languages.trained, sizes, scratch)
+    _test(source, ENGLISH, True, sizes, scratch)
     scratch.rename(output / "test")
 
 
@@ -53,8 +54,8 @@ def _text(table: pa.Table, tag: str, trained: bool, sizes: Sizes, scratch: Path,
     _write(table.slice(0, kept), output / "corpus" / f"{tag}.parquet")
 
 
-def _test(source: Path, tag: str, sizes: Sizes, scratch: Path) -> None:
-    """The first sentences of each test set."""
+def _test(source: Path, tag: str, whole: bool, sizes: Sizes, scratch: Path) -> None:
+    """The first sentences of each test set; of SIB-200 the training part, too, if `whole`."""
     verses, pairs = _read(source, "bible_retrieval", tag), _read(source, "tatoeba", tag)
     if verses is not None:
         count = len(verses) if tag == ENGLISH else sizes.verses  # others may lack some of its first verses
@@ -63,7 +64,7 @@ def _test(source: Path, tag: str, sizes: Sizes, scratch: Path) -> None:
         _write(pairs.slice(0, sizes.pairs), scratch / "tatoeba" / f"{tag}.parquet")
     topics = _read(source, "sib200", tag)
     if topics is not None:
-        keep = [tag == ENGLISH or split == "test" for split in topics.column("split").to_pylist()]
+        keep = [whole or split == "test" for split in topics.column("split").to_pylist()]
         _write(topics.filter(pa.array(keep)), scratch / "sib200" / f"{tag}.parquet")
 
 

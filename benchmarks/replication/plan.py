@@ -53,7 +53,10 @@ class Experiment:
             that what a random head does to the encoder is no part of the comparison. The start of all variants.
         steps, batch: optimizer steps, blocks a step.
         learning_rate, table_learning_rate: peak; the tables' own (and the bias-only head's) as rows are touched rarely.
+        adapt_steps: masked-LM training of the whole model, at `learning_rate`, on those trained languages alone that XLM-R
+            has seen; it makes of the start what XLM-R is, a masked LM that knows the head and not the tail.
         shape: `hidden`, `layers`, `vocabulary` of a model from scratch.
+        downstream: variants that are also fine-tuned on English SIB-200 and judged as finders of donor languages.
     """
 
     variants: tuple[str, ...]
@@ -64,8 +67,10 @@ class Experiment:
     table_learning_rate: float
     head_steps: int = 0
     head_learning_rate: float = 0.0
+    adapt_steps: int = 0
     warmup: float = 0.1
     shape: Mapping[str, int] = field(default_factory=dict)
+    downstream: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def read_plan(path: str | Path) -> Replication:
     values = yaml.safe_load(file.read_text(encoding="utf-8"))
     experiments = {name: _object(Experiment, given, name) for name, given in values.pop("experiments").items()}
     for name, experiment in experiments.items():
-        for variant in experiment.variants:
+        for variant in (*experiment.variants, *experiment.downstream):
             if variant not in VARIANTS:
                 raise ValueError(f"{name}: there is no variant {variant!r}; the variants are {', '.join(VARIANTS)}.")
     return Replication(

@@ -13,6 +13,7 @@ import argparse
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -35,7 +36,8 @@ from .plan import Experiment, Replication, read_plan
 from .start import make_start, training_arguments
 from .variants import VARIANTS, ZERO, AtInput
 
-NEUTRAL_LAYERS = (4, 8, 12)
+SOME_LAYERS = (4, 8, 12)  # of the measures that are not taken at every layer
+FINETUNE = {"max_steps": 100, "learning_rate": 1e-4, "seeds": (42,)}  # SIB-200, batches of 16
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -87,10 +89,12 @@ class Work:
         if not todo and (self.records / "start" / FINISHED).exists():
             return
         store = make_start(self.base, self.experiment, self.plan.sizes, self.output / "data", self.folder)
-        self.measure("start", self.folder / "start", lm=self.base is not None)
+        further = bool(self.experiment.downstream)
+        self.measure("start", self.folder / "start", lm=self.base is not None, downstream=further)
         for variant, seed in tqdm(todo, desc=self.name, unit="model"):
             model = self.train(variant, seed, store)
-            self.measure(_name(variant, seed), model, lm=VARIANTS[variant].kind is not AtInput)
+            name, further = _name(variant, seed), variant in self.experiment.downstream
+            self.measure(name, model, lm=VARIANTS[variant].kind is not AtInput, downstream=further)
             if variant == "both":
                 self.measure_zero(model, seed)
             if not self.keep:
@@ -124,26 +128,36 @@ class Work:
         self.measure(folder.name, folder, frozen=False)
         shutil.rmtree(folder)
 
-    def measure(self, name: str, model: Path, lm: bool = True, frozen: bool = True) -> None:
+    def measure(
+        self, name: str, model: Path, lm: bool = True, frozen: bool = True, downstream: bool = False
+    ) -> None:
         """All records of a model (`frozen`: those of the encoder); a second call computes what is missing."""
         if (self.records / name / FINISHED).exists():
             return
         languages = self.plan.languages.measured
         source = resolve_model(model)
         blocks = int(read_config(source.path).num_hidden_layers)
-        some = ",".join(str(k) for k in NEUTRAL_LAYERS if k <= blocks) or "last"
-        encoder = [("sr-bible,sr-tatoeba,sib200", "all"), ("neutrality", some)] if frozen else []
-        for tasks, layers in [*encoder, *([("lm", None)] if lm else [])]:
+        some = ",".join(str(k) for k in SOME_LAYERS if k <= blocks) or "last"
+        wanted: list[tuple[str, str | None, dict[str, Any]]] = []
+        if frozen:
+            wanted += [("sr-bible,sr-tatoeba", "all", {}), ("sib200,neutrality", some, {"probe": True})]
+        if lm:
+            wanted.append(("lm", None, {}))
+        if downstream:
+            wanted.append(("sib200,donors", None, FINETUNE))
+        for tasks, layers, options in wanted:
             context = Context(
                 source=source,
                 data=EvalData(self.output / "data" / "test"),
                 output=self.records / name,
                 layers=layers,
+                seeds=options.get("seeds"),
                 dtype="bfloat16",
                 progress=False,
-                options={"probe": True, "sentences": 50},
+                options={"sentences": 50, **options},
             )
             run(context, tasks.split(","), languages)
+        shutil.rmtree(self.records / name / "finetuned", ignore_errors=True)
         for side in ("training.json", "train.jsonl"):
             if (model / side).exists():
                 shutil.copy(model / side, self.records / name / side)

@@ -2,7 +2,8 @@
 
 `e5`-like: a pretrained encoder with a vocabulary trimmed to the pieces in use. Such an encoder has no masked-LM head; a
 random one would shake it for the first hundred steps. So the head starts as the identity and is trained alone first,
-which gives all variants what XLM-R gives the paper: an encoder and a head that fit. `scratch`: random weights.
+which gives all variants an encoder and a head that fit. With `adapt_steps` it is trained on as a masked LM, on the
+languages of the head only: XLM-R, from which the paper starts, is such a model. `scratch`: random weights.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from langsamp.train.settings import PretrainSettings
 from langsamp.train.start import start
 from langsamp.train.store import BlockStore, open_store
 from langsamp.vocabulary import trim
+from langsamp.xlmr_languages import is_head
 
 from .data import texts_of
 from .plan import Experiment, Sizes
@@ -53,6 +55,11 @@ def make_start(base: str | None, experiment: Experiment, sizes: Sizes, cut: Path
     if experiment.head_steps:
         _train_head(first, experiment, store, folder / "head")
         first = folder / "head"
+    if experiment.adapt_steps:
+        known = open_corpus(cut / "corpus", only=[tag for tag in store.languages if is_head(tag)])
+        blocks = prepare(known, load_tokenizer(first), folder / "known", sizes.block, num_proc=1)
+        _adapt(first, experiment, blocks, folder / "adapted")
+        first = folder / "adapted"
     made = LangSAMPForMaskedLM.from_pretrained(first, languages=[], scripts=[])
     made.save_pretrained(folder / "start.part")
     LangSAMPTokenizer.from_pretrained(first).save_pretrained(folder / "start.part")
@@ -114,6 +121,14 @@ def _from_encoder(base: str, cut: Path, folder: Path) -> None:
         torch.nn.init.zeros_(model.lm_head.dense.bias)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _adapt(first: Path, experiment: Experiment, store: BlockStore, folder: Path) -> None:
+    """Make the encoder a masked LM of the languages in the store."""
+    model, tokenizer = start(first, [], lang=False, script=False)
+    settings = PretrainSettings(output=str(folder), base=str(first), lang=False, script=False, fast=True)
+    given = training_arguments(experiment, experiment.adapt_steps, experiment.learning_rate, seed=0)
+    pretrain(settings, given, model=model, tokenizer=tokenizer, store=store)
 
 
 def _train_head(first: Path, experiment: Experiment, store: BlockStore, folder: Path) -> None:

@@ -200,7 +200,8 @@ def test_the_whole_replication_runs_once_and_goes_on(tmp_path, texts, capsys):
         "experiments": {
             "scratch": {
                 "variants": ["baseline", "both"], "seeds": [1], "steps": 2, "batch": 2, "learning_rate": 1e-3,
-                "table_learning_rate": 1e-2, "head_steps": 1, "head_learning_rate": 1e-3,
+                "table_learning_rate": 1e-2, "head_steps": 1, "head_learning_rate": 1e-3, "adapt_steps": 1,
+                "downstream": ["both"],
                 "shape": {"hidden": 32, "layers": 2, "vocabulary": 200},
             }
         },
@@ -214,8 +215,12 @@ def test_the_whole_replication_runs_once_and_goes_on(tmp_path, texts, capsys):
     assert {run.name for run in archive.finished(runs)} == {"start", "baseline-1", "both-1", "zero-1"}
     assert (runs / "baseline-1/results.jsonl").stat().st_mtime_ns == first
     assert not (tmp_path / "out/scratch/both-1").exists()  # measured models go
-    tasks = {record.task for record in read(runs / "both-1")}
+    tasks = {record.task for record in read(runs / "baseline-1")}
     assert tasks == {"sr-bible", "sr-tatoeba", "sib200-probe", "neutrality", "lm"}
+    for name in ("start", "both-1"):
+        further = {record.task for record in read(runs / name)} - tasks
+        assert further == {"sib200-100steps", "donors", "donors-transfer"}
+        assert not (runs / name / "finetuned").exists()
     assert {record.task for record in read(runs / "zero-1")} == {"lm"}
     facts = json.loads((runs / "both-1/training.json").read_text(encoding="utf-8"))
     assert facts["steps"] == 2
