@@ -73,7 +73,8 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of `rows` x `columns` panels (inches in all) in the style of all plots, and its panels row by row."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
@@ -85,7 +86,8 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tup
     return figure, axes
 
 
-def _title(axis: Axes, text: str) -> None:
+def set_title(axis: Axes, text: str) -> None:
+    """Head a panel; the text is shown as it is."""
     axis.set_title(text.replace("$", r"\$"), loc="left", fontsize=11, color=INK, fontweight="bold", pad=10)
 
 
@@ -106,7 +108,7 @@ def scores(page: Page) -> Figure | None:
     ]
     if not cells:
         return None
-    figure, axes = _figure(
+    figure, axes = new_figure(
         3.1 * min(3, len(cells)) + 0.4, 2.9 * -(-len(cells) // 3), -(-len(cells) // 3), min(3, len(cells))
     )
     for axis, cell in zip(axes, cells):
@@ -139,7 +141,7 @@ def _bars(axis: Axes, page: Page, cell: Cell) -> None:
                 axis.vlines(x, low, high, color=INK, linewidth=1)
     axis.set_xticks(list(names.values()), list(names), color=SOFT)
     axis.grid(axis="y", color=GRID, linewidth=0.8)
-    _title(axis, fill(f"{catalog.task(cell.task).title}, {metric.label} (%)", 30))
+    set_title(axis, fill(f"{catalog.task(cell.task).title}, {metric.label} (%)", 30))
 
 
 def _first(names: dict[str, int], group: str) -> str:
@@ -190,7 +192,7 @@ def _forest(axis: Axes, panel: Sequence[Comparison], several: bool) -> None:
     unit = panel[0].metric.difference_unit
     first = "model" if several else _plain(panel[0].b)
     axis.set_xlabel(f"{first} minus {_plain(panel[0].a)}{f', {unit}' if unit else ''}", color=SOFT, fontsize=9)
-    _title(axis, "Mean differences with 95 % intervals")
+    set_title(axis, "Mean differences with 95 % intervals")
 
 
 def layers(page: Page) -> Figure | None:
@@ -206,7 +208,9 @@ def layers(page: Page) -> Figure | None:
     if not wanted:
         return None
     columns = min(3, len(wanted))
-    figure, axes = _figure(3.2 * columns + 0.3, 2.6 * -(-len(wanted) // columns), -(-len(wanted) // columns), columns)
+    figure, axes = new_figure(
+        3.2 * columns + 0.3, 2.6 * -(-len(wanted) // columns), -(-len(wanted) // columns), columns
+    )
     for axis, (name, cells) in zip(axes, wanted.items()):
         metric = catalog.metric(name.metric)
         for number, system in enumerate(page.systems):
@@ -222,7 +226,7 @@ def layers(page: Page) -> Figure | None:
         axis.grid(color=GRID, linewidth=0.8)
         axis.set_xlabel("layer", color=SOFT, fontsize=9)
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        _title(axis, f"{catalog.task(name.task).title}, {metric.label}{' (%)' if metric.percent else ''}")
+        set_title(axis, f"{catalog.task(name.task).title}, {metric.label}{' (%)' if metric.percent else ''}")
     for axis in axes[len(wanted) :]:
         axis.set_visible(False)
     handles, names = axes[0].get_legend_handles_labels()
@@ -237,7 +241,7 @@ def losses(page: Page) -> Figure | None:
     rows = [(cell, system, entry) for cell in cells for system, entry in page.of_cell(cell)]
     if not rows:
         return None
-    figure, (axis,) = _figure(6.4, 0.42 * len(rows) + 1.0)
+    figure, (axis,) = new_figure(6.4, 0.42 * len(rows) + 1.0)
     names: list[str] = []
     for cell, system, entry in rows:
         n, mean = overall(entry)
@@ -250,7 +254,7 @@ def losses(page: Page) -> Figure | None:
     axis.set_ylim(-len(names) + 0.4, 0.6)
     axis.grid(axis="x", color=GRID, linewidth=0.8)
     axis.set_xlabel("nats per masked token, mean over languages with 95 % interval", color=SOFT, fontsize=9)
-    _title(axis, "Masked-LM loss")
+    set_title(axis, "Masked-LM loss")
     return figure
 
 
@@ -270,7 +274,7 @@ def similarity(page: Page) -> Figure | None:
     matrix = item.values["cosine"]
     turn = heatmap.order(matrix)
     size = max(4.2, min(8.5, 0.16 * len(turn)))
-    figure, (axis,) = _figure(size + 1.8, size + 0.6)
+    figure, (axis,) = new_figure(size + 1.8, size + 0.6)
     picture = axis.imshow(np.where(np.eye(len(turn), dtype=bool), np.nan, matrix)[np.ix_(turn, turn)], cmap="viridis")
     step = -(-len(turn) // NAMED)
     places = list(range(0, len(turn), step))
@@ -280,7 +284,7 @@ def similarity(page: Page) -> Figure | None:
     bar = figure.colorbar(picture, ax=axis, shrink=0.6, pad=0.02)
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.tick_params(labelsize=8, colors=SOFT, length=0)
-    _title(axis, f"Mean cosine of translations, {_plain(item.folder)}, layer {item.layer}")
+    set_title(axis, f"Mean cosine of translations, {_plain(item.folder)}, layer {item.layer}")
     return figure
 
 
@@ -295,7 +299,7 @@ def embedding_map(page: Page) -> Figure | None:
         return None
     scripts = [script or "none" for _, script in places]
     common = sorted(set(scripts), key=lambda name: (-scripts.count(name), name))[:8]
-    figure, (axis,) = _figure(8, 5.6)
+    figure, (axis,) = new_figure(8, 5.6)
     colours = ("#0b62c4", "#d97706", "#0f8f63", "#b0459b", "#c0392b", "#0e8fb3", "#8a6d1b", "#6d4bc3")
     for name in [*common, None]:
         own = [xy for xy, script in zip(places.values(), scripts) if (script if script in common else None) == name]
@@ -308,5 +312,5 @@ def embedding_map(page: Page) -> Figure | None:
     axis.spines["bottom"].set_visible(False)
     axis.set_aspect("equal", adjustable="datalim")
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=SOFT)
-    _title(axis, f"Language rows, first two principal components ({len(places)} languages)")
+    set_title(axis, f"Language rows, first two principal components ({len(places)} languages)")
     return figure

@@ -17,8 +17,8 @@ def cut(source: Path, languages: Languages, sizes: Sizes, output: Path) -> None:
     """Write `output/corpus` (training text) and `output/test` (evaluation data in the usual format).
 
     The last rows of a language's text are held out for the masked-LM loss; languages that are not trained on give their
-    first rows. Retrieval keeps the first verses and pairs; SIB-200 keeps the languages trained on and English whole, for
-    they may be sources of transfer, and the test part of the others.
+    first rows. Retrieval keeps the first verses and pairs. SIB-200 keeps all of English and of the languages trained
+    on, which may be sources of transfer, and the test part of the others.
 
     Raises:
         FileNotFoundError: the folder lacks text of a language to train on.

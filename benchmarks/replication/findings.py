@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from matplotlib.ticker import MaxNLocator
-
-from langsamp.eval import catalog, compare, plots, stats
+from langsamp.eval import catalog, compare, stats
 from langsamp.eval.aggregate import Cell, is_head
 from langsamp.eval.compare import ALPHA, Comparison, comparison, show_p
 from langsamp.eval.records import Record, read
 from langsamp.runtime import atomic_write
 
 from .archive import finished, pack, unpack
+from .donors import table
+from .measures import FINETUNE_STEPS
+from .pictures import draw
 from .plan import Experiment, Languages, Replication, read_plan
 from .variants import VARIANTS, ZERO
 
@@ -32,6 +33,7 @@ CELLS: dict[Cell, str] = {
     Cell("sr-bible", "acc@1", 8, "en->x"): "SR-Bible Acc@1",
     Cell("sr-tatoeba", "acc@10", 8, "en->x"): "SR-Tatoeba Acc@10",
     Cell("sib200-probe", "macro_f1", 8, None, "eng_Latn"): "SIB-200 probe F1",
+    Cell(f"sib200-{FINETUNE_STEPS}steps", "macro_f1", None, None, "eng_Latn"): "SIB-200 fine-tuned F1",
     Cell("lm", "loss"): "LM loss",
     Cell("neutrality", "cosine", 8): "cosine",
     Cell("neutrality", "cosine_control", 8): "control",
@@ -45,7 +47,8 @@ CONTRASTS = (
     ("baseline", "both"), ("baseline", "lang"), ("baseline", "script"), ("baseline", "dropout"),
     ("baseline", "bias"), ("baseline", "shuffled"), ("baseline", "frozen"), ("baseline", "input"),
     ("bias", "both"), ("shuffled", "both"), ("frozen", "both"), ("input", "both"),
-    ("start", "baseline"), ("start", "both"), ("both", ZERO), ("both", "dropout"),
+    ("start", "baseline"), ("start", "both"), ("start", "dropout"), ("baseline", ZERO), ("both", ZERO),
+    ("both", "dropout"),
 )  # fmt: skip
 
 
@@ -76,7 +79,8 @@ def write_findings(plan: Replication, records: Path, output: Path) -> None:
         if len(runs) > 1:
             pack(records / name, output / f"{name}.jsonl.gz")
             atomic_write(output / f"{name}.md", page(runs, plan.languages, experiment))
-            draw(runs, plan.languages, output / name)
+            if kept := within(runs, GROUPS[0], plan.languages):
+                draw(kept, retrieval_against_baseline(kept), output / name)
 
 
 def gather(folder: Path, experiment: Experiment) -> Runs:
@@ -106,6 +110,7 @@ def page(runs: Runs, who: Languages, experiment: Experiment) -> str:
     for group in GROUPS:
         if kept := within(runs, group, who):
             lines += [f"### Languages {group.name}", "", *means(kept, layer(kept)), "", *contrasts(kept), ""]
+    lines += table(runs)
     seeds = ", ".join(f"{name} {len({r.model for r in found})}" for name, found in runs.items())
     return "\n".join([*lines, f"Models measured: {seeds}; {experiment.steps} steps of {experiment.batch} blocks.", ""])
 
@@ -190,7 +195,7 @@ def contrasts(runs: Runs) -> list[str]:
         show = entry.metric.show
         interval = "" if low is None or high is None else f"{show(low, True)} to {show(high, True)}"
         mark = "**" if low is not None and high is not None and low * high > 0 and entry.p_holm < ALPHA else ""
-        effect = "" if entry.cohen_d is None else f"{entry.cohen_d:+.2f}"
+        effect = "" if entry.cohen_d is None else f"{entry.cohen_d:+.2f}".replace("-", "−")
         rows.append(
             f"| {entry.b} − {entry.a} | {names[entry.cell]} | {entry.n} | {mark}{show(value, True)}{mark} | {interval} "
             f"| {show_p(entry.p_holm)} | {effect} |"
@@ -198,32 +203,10 @@ def contrasts(runs: Runs) -> list[str]:
     return rows
 
 
-def draw(runs: Runs, who: Languages, stem: Path) -> None:
-    """`<stem>-layers.png` (retrieval at every layer) and `<stem>-differences.png` (against the baseline)."""
-    kept = within(runs, GROUPS[0], who)
-    if not kept:
-        return
-    figure, axes = plots._figure(9, 3.4, 1, 2)
-    for axis, task in zip(axes, ("sr-bible", "sr-tatoeba")):
-        for number, (name, found) in enumerate(kept.items()):
-            part = [r for r in found if (r.task, r.metric, r.direction) == (task, "acc@10", "en->x")]
-            if not part:
-                continue
-            at = sorted({r.layer for r in part if r.layer})
-            heights = [100 * (_mean([r for r in part if r.layer == k]) or 0.0) for k in at]
-            style = ("--" if name == "start" else "-") if number < len(plots.COLOURS) else ":"
-            axis.plot(at, heights, style, color=plots.COLOURS[number % 6], linewidth=1.6, label=name)
-        axis.set_xlabel("layer", color=plots.SOFT, fontsize=9)
-        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axis.grid(color=plots.GRID, linewidth=0.8)
-        plots._title(axis, f"{catalog.task(task).title}, Acc@10 (%)")
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", frameon=False, ncols=5, fontsize=9)
-    plots.save(figure, stem.with_name(f"{stem.name}-layers.png"))
-    wanted = {cell for cell, name in cells(layer(kept)).items() if name in ("SR-Bible Acc@10", "SR-Tatoeba Acc@10")}
-    against = [entry for entry in compared(kept) if entry.a == "baseline" and entry.cell in wanted]
-    if forest := plots.differences(against):
-        plots.save(forest, stem.with_name(f"{stem.name}-differences.png"))
+def retrieval_against_baseline(runs: Runs) -> list[Comparison]:
+    """What the forest plot shows."""
+    wanted = {cell for cell, name in cells(layer(runs)).items() if name in ("SR-Bible Acc@10", "SR-Tatoeba Acc@10")}
+    return [entry for entry in compared(runs) if entry.a == "baseline" and entry.cell in wanted]
 
 
 def main() -> None:

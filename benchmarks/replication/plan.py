@@ -53,8 +53,8 @@ class Experiment:
             that what a random head does to the encoder is no part of the comparison. The start of all variants.
         steps, batch: optimizer steps, blocks a step.
         learning_rate, table_learning_rate: peak; the tables' own (and the bias-only head's) as rows are touched rarely.
-        adapt_steps: masked-LM training of the whole model, at `learning_rate`, on those trained languages alone that XLM-R
-            has seen; it makes of the start what XLM-R is, a masked LM that knows the head and not the tail.
+        adapt_steps: masked-LM training of the whole model, at `learning_rate`, on those trained languages alone that
+            XLM-R has seen; it makes of the start what XLM-R is, a masked LM that knows the head and not the tail.
         shape: `hidden`, `layers`, `vocabulary` of a model from scratch.
         downstream: variants that are also fine-tuned on English SIB-200 and judged as finders of donor languages.
     """

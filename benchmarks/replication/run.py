@@ -13,7 +13,6 @@ import argparse
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -32,12 +31,10 @@ from langsamp.train.store import BlockStore
 from .archive import FINISHED, unpack
 from .data import cut
 from .findings import write_findings
+from .measures import passes
 from .plan import Experiment, Replication, read_plan
 from .start import make_start, training_arguments
 from .variants import VARIANTS, ZERO, AtInput
-
-SOME_LAYERS = (4, 8, 12)  # of the measures that are not taken at every layer
-FINETUNE = {"max_steps": 100, "learning_rate": 1e-4, "seeds": (42,)}  # SIB-200, batches of 16
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -125,38 +122,26 @@ class Work:
         zero = LangSAMPForMaskedLM.from_pretrained(checkpoints.last_good(model))
         zero.save_pretrained(folder)
         LangSAMPTokenizer.from_pretrained(model).save_pretrained(folder)
-        self.measure(folder.name, folder, frozen=False)
+        self.measure(folder.name, folder, encoder=False)
         shutil.rmtree(folder)
 
-    def measure(
-        self, name: str, model: Path, lm: bool = True, frozen: bool = True, downstream: bool = False
-    ) -> None:
-        """All records of a model (`frozen`: those of the encoder); a second call computes what is missing."""
+    def measure(self, name: str, model: Path, **wanted: bool) -> None:
+        """All records of a model (`wanted`: see :func:`passes`); a second call computes what is missing."""
         if (self.records / name / FINISHED).exists():
             return
-        languages = self.plan.languages.measured
         source = resolve_model(model)
-        blocks = int(read_config(source.path).num_hidden_layers)
-        some = ",".join(str(k) for k in SOME_LAYERS if k <= blocks) or "last"
-        wanted: list[tuple[str, str | None, dict[str, Any]]] = []
-        if frozen:
-            wanted += [("sr-bible,sr-tatoeba", "all", {}), ("sib200,neutrality", some, {"probe": True})]
-        if lm:
-            wanted.append(("lm", None, {}))
-        if downstream:
-            wanted.append(("sib200,donors", None, FINETUNE))
-        for tasks, layers, options in wanted:
+        for part in passes(int(read_config(source.path).num_hidden_layers), **wanted):
             context = Context(
                 source=source,
                 data=EvalData(self.output / "data" / "test"),
                 output=self.records / name,
-                layers=layers,
-                seeds=options.get("seeds"),
+                layers=part.layers,
+                seeds=part.seeds,
                 dtype="bfloat16",
                 progress=False,
-                options={"sentences": 50, **options},
+                options=part.options,
             )
-            run(context, tasks.split(","), languages)
+            run(context, list(part.tasks), self.plan.languages.measured)
         shutil.rmtree(self.records / name / "finetuned", ignore_errors=True)
         for side in ("training.json", "train.jsonl"):
             if (model / side).exists():

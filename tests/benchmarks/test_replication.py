@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from benchmarks.replication import archive, findings
+from benchmarks.replication import archive, donors, findings
 from benchmarks.replication import run as replication
 from benchmarks.replication.plan import Languages, read_plan
 from benchmarks.replication.variants import VARIANTS
@@ -181,6 +181,25 @@ def test_differences_are_paired_by_seed(tmp_path):
     assert entry.difference.high == pytest.approx(0.05)
 
 
+def test_donors_are_judged_against_always_taking_english():
+    """Means over targets and seeds; a target that a seed lacks is in no difference."""
+    found = []
+    for seed, luck in ((1, 0.0), (2, 0.02)):
+        for code in ("tsn_Latn", "ewe_Latn", "que_Latn"):
+            if (seed, code) != (2, "que_Latn"):
+                values = {
+                    "regret_english": 0.1 + luck,
+                    "regret_centroid": 0.07 + luck,
+                    "ndcg@3_centroid": 0.8,
+                    "ndcg@3_english": 0.7,
+                }
+                found += [_record(f"both-{seed}", code, v, m, "donors") for m, v in values.items()]
+    lines = donors.table({"baseline": [_record("baseline-1", "tsn_Latn", 0.5)], "both": found})
+    assert "| both | centroid | 2 | 80.0 | 7.8 | −3.0 [−3.0, −3.0] |" in lines
+    assert not any(line.startswith("| baseline") for line in lines)
+    assert donors.table({"baseline": [_record("baseline-1", "tsn_Latn", 0.5)]}) == []
+
+
 @pytest.mark.slow
 def test_the_whole_replication_runs_once_and_goes_on(tmp_path, texts, capsys):
     rows = [text for lines in texts.values() for text in lines]
@@ -224,7 +243,9 @@ def test_the_whole_replication_runs_once_and_goes_on(tmp_path, texts, capsys):
     assert {record.task for record in read(runs / "zero-1")} == {"lm"}
     facts = json.loads((runs / "both-1/training.json").read_text(encoding="utf-8"))
     assert facts["steps"] == 2
-    assert "both − baseline" in (tmp_path / "out/findings/scratch.md").read_text(encoding="utf-8")
+    written = (tmp_path / "out/findings/scratch.md").read_text(encoding="utf-8")
+    assert "both − baseline" in written
+    assert "| both | language-row |" in written
     assert (tmp_path / "out/findings/scratch-layers.png").stat().st_size > 10_000
 
 
