@@ -146,8 +146,12 @@ def means(runs: Runs, at: int) -> list[str]:
     return rows
 
 
+def _cell(record: Record) -> Cell:
+    return Cell(record.task, record.metric, record.layer, record.direction, record.source)
+
+
 def _values(records: Iterable[Record], cell: Cell) -> list[Record]:
-    return [r for r in records if Cell(r.task, r.metric, r.layer, r.direction, r.source) == cell]
+    return [record for record in records if _cell(record) == cell]
 
 
 def _mean(records: Sequence[Record]) -> float | None:
@@ -156,11 +160,12 @@ def _mean(records: Sequence[Record]) -> float | None:
 
 def compared(runs: Runs) -> list[Comparison]:
     """Every contrast in every cell, paired by language and seed; p-values corrected over all of them together."""
-    at: dict[Cell, str] = cells(layer(runs))
+    at = cells(layer(runs))
+    runs = {name: [r for r in found if _cell(r) in at] for name, found in runs.items()}  # all layers would take minutes
     found: list[Comparison] = []
     for a, b in CONTRASTS:
         if a in runs and b in runs:
-            entries = [entry for entry in comparison(runs[a], runs[b], (a, b)) if entry.cell in at]
+            entries = comparison(runs[a], runs[b], (a, b)) if {*map(_cell, runs[a])} & {*map(_cell, runs[b])} else []
             found += [replace(entry, groups=(_paired(entry, runs[a], runs[b]),)) for entry in entries]
     adjusted = stats.holm([entry.wilcoxon.p for entry in found])
     return [replace(entry, p_holm=p) for entry, p in zip(found, adjusted)]
