@@ -48,7 +48,7 @@ CONTRASTS = (
     ("baseline", "bias"), ("baseline", "shuffled"), ("baseline", "frozen"), ("baseline", "input"),
     ("bias", "both"), ("shuffled", "both"), ("frozen", "both"), ("input", "both"),
     ("start", "baseline"), ("start", "both"), ("start", "dropout"), ("baseline", ZERO), ("both", ZERO),
-    ("both", "dropout"),
+    ("both", "dropout"), ("start", "baseline-half"), ("start", "both-half"), ("baseline-half", "both-half"),
 )  # fmt: skip
 
 

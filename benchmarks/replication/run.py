@@ -21,6 +21,7 @@ from langsamp.eval.data import EvalData
 from langsamp.eval.encoder import read_config
 from langsamp.eval.run import run
 from langsamp.eval.task import Context
+from langsamp.manifest import MANIFEST_NAME, write_manifest
 from langsamp.runtime import resolve_model
 from langsamp.train import checkpoints
 from langsamp.train.pretrain import pretrain
@@ -34,7 +35,7 @@ from .findings import write_findings
 from .measures import passes
 from .plan import Experiment, Replication, read_plan
 from .start import make_start, training_arguments
-from .variants import VARIANTS, ZERO, AtInput
+from .variants import VARIANTS, ZERO, AtInput, average
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -91,7 +92,8 @@ class Work:
         for variant, seed in tqdm(todo, desc=self.name, unit="model"):
             model = self.train(variant, seed, store)
             name, further = _name(variant, seed), variant in self.experiment.downstream
-            self.measure(name, model, lm=VARIANTS[variant].kind is not AtInput, downstream=further)
+            fits = VARIANTS[variant].kind is not AtInput and not VARIANTS[variant].start_share
+            self.measure(name, model, lm=fits, downstream=further)
             if variant == "both":
                 self.measure_zero(model, seed)
             if not self.keep:
@@ -114,6 +116,12 @@ class Work:
         model, tokenizer = start(self.folder / "start", store.languages, seed=seed, **tables)
         given = training_arguments(self.experiment, self.experiment.steps, self.experiment.learning_rate, seed)
         pretrain(settings, given, model=variant.prepare(model), tokenizer=tokenizer, store=store)
+        if variant.start_share:
+            trained = LangSAMPForMaskedLM.from_pretrained(folder)
+            average(trained, LangSAMPForMaskedLM.from_pretrained(self.folder / "start"), variant.start_share)
+            (folder / MANIFEST_NAME).unlink()  # of the weights that are replaced
+            trained.save_pretrained(folder)
+            write_manifest(folder)
         return folder
 
     def measure_zero(self, model: Path, seed: int) -> None:

@@ -14,7 +14,7 @@ import yaml
 from benchmarks.replication import archive, donors, findings
 from benchmarks.replication import run as replication
 from benchmarks.replication.plan import Languages, read_plan
-from benchmarks.replication.variants import VARIANTS
+from benchmarks.replication.variants import VARIANTS, average
 from langsamp import LangSAMPForMaskedLM
 from langsamp.eval.records import Record, append, read
 from langsamp.train.start import start
@@ -97,6 +97,18 @@ def test_rows_at_the_input_train_on_labelled_positions_like_the_whole(make, batc
         logits = model(**{**batch, "labels": None}).logits
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
     torch.testing.assert_close(loss, expected)
+
+
+def test_half_a_start_is_the_mean_of_the_encoders(make):
+    model, first = make("both"), make("baseline")
+    with torch.no_grad():
+        for weight in model.roberta.parameters():
+            weight += 1
+    rows = model.lang_embeddings.weight.clone()
+    expected = first.roberta.embeddings.word_embeddings.weight + 0.25
+    average(model, first, 0.75)
+    torch.testing.assert_close(model.roberta.embeddings.word_embeddings.weight, expected)
+    assert torch.equal(model.lang_embeddings.weight, rows)
 
 
 def test_the_recipe_is_valid_and_what_it_says():
@@ -218,8 +230,8 @@ def test_the_whole_replication_runs_once_and_goes_on(tmp_path, texts, capsys):
         "sizes": {"block": 16, "verses": 12, "pairs": 12},
         "experiments": {
             "scratch": {
-                "variants": ["baseline", "both"], "seeds": [1], "steps": 2, "batch": 2, "learning_rate": 1e-3,
-                "table_learning_rate": 1e-2, "head_steps": 1, "head_learning_rate": 1e-3, "adapt_steps": 1,
+                "variants": ["baseline", "both", "both-half"], "seeds": [1], "steps": 2, "batch": 2,
+                "learning_rate": 1e-3, "table_learning_rate": 1e-2, "head_steps": 1, "head_learning_rate": 1e-3, "adapt_steps": 1,
                 "downstream": ["both"],
                 "shape": {"hidden": 32, "layers": 2, "vocabulary": 200},
             }
@@ -231,7 +243,7 @@ def test_the_whole_replication_runs_once_and_goes_on(tmp_path, texts, capsys):
     first = (tmp_path / "out/records/scratch/baseline-1/results.jsonl").stat().st_mtime_ns
     replication.main(given)
     runs = tmp_path / "out/records/scratch"
-    assert {run.name for run in archive.finished(runs)} == {"start", "baseline-1", "both-1", "zero-1"}
+    assert {run.name for run in archive.finished(runs)} == {"start", "baseline-1", "both-1", "both-half-1", "zero-1"}
     assert (runs / "baseline-1/results.jsonl").stat().st_mtime_ns == first
     assert not (tmp_path / "out/scratch/both-1").exists()  # measured models go
     tasks = {record.task for record in read(runs / "baseline-1")}
