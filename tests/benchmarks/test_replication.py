@@ -231,8 +231,8 @@ def test_the_whole_replication_runs_once_and_goes_on(tmp_path, texts, capsys):
         "experiments": {
             "scratch": {
                 "variants": ["baseline", "both", "both-half"], "seeds": [1], "steps": 2, "batch": 2,
-                "learning_rate": 1e-3, "table_learning_rate": 1e-2, "head_steps": 1, "head_learning_rate": 1e-3, "adapt_steps": 1,
-                "downstream": ["both"],
+                "learning_rate": 1e-3, "table_learning_rate": 1e-2, "head_steps": 1, "head_learning_rate": 1e-3,
+                "adapt_steps": 1, "downstream": ["both"],
                 "shape": {"hidden": 32, "layers": 2, "vocabulary": 200},
             }
         },
