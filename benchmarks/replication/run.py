@@ -117,7 +117,7 @@ class Work:
         given = training_arguments(self.experiment, self.experiment.steps, self.experiment.learning_rate, seed)
         pretrain(settings, given, model=variant.prepare(model), tokenizer=tokenizer, store=store)
         if variant.start_share:
-            trained = LangSAMPForMaskedLM.from_pretrained(folder)
+            trained = LangSAMPForMaskedLM.from_pretrained(checkpoints.last_good(folder))  # never a mean already
             average(trained, LangSAMPForMaskedLM.from_pretrained(self.folder / "start"), variant.start_share)
             (folder / MANIFEST_NAME).unlink()  # of the weights that are replaced
             trained.save_pretrained(folder)

@@ -18,6 +18,7 @@ from benchmarks.replication.variants import VARIANTS, average
 from langsamp import LangSAMPForMaskedLM
 from langsamp.eval.records import Record, append, read
 from langsamp.train.start import start
+from langsamp.train.store import open_store
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "replication.yaml"
 WHO = Languages(trained=("deu_Latn", "tsn_Latn"), untrained=("spa_Latn",), dev=("deu_Latn",))
@@ -259,6 +260,19 @@ def test_the_whole_replication_runs_once_and_goes_on(tmp_path, texts, capsys):
     assert "both − baseline" in written
     assert "| both | language-row |" in written
     assert (tmp_path / "out/findings/scratch-layers.png").stat().st_size > 10_000
+    _half_stays_half_when_training_goes_on(tmp_path)
+
+
+def _half_stays_half_when_training_goes_on(folder: Path) -> None:
+    """Interrupted after the mean was taken, a run must not take it again."""
+    plan = read_plan(folder / "recipe.yaml")
+    work = replication.Work(plan, "scratch", plan.experiments["scratch"], None, folder / "out", keep=True)
+    found = []
+    for _ in range(2):
+        model = work.train("both-half", 1, open_store(folder / "out/scratch/store"))
+        found.append(LangSAMPForMaskedLM.from_pretrained(model).roberta.state_dict())
+    for name, weight in found[0].items():
+        torch.testing.assert_close(found[1][name], weight, rtol=0, atol=0)
 
 
 def _table(path: Path, **columns: list) -> None:
