@@ -22,7 +22,7 @@ def table(runs: Mapping[str, Sequence[Record]]) -> list[str]:
     """
     rows = [row for name, found in runs.items() for ranker in RANKERS if (row := _row(name, ranker, found))]
     head = ["| model | ranker | targets | NDCG@3 | regret | regret − English's |", "|---|---|--:|--:|--:|---|"]
-    return ["### Choosing donor languages", "", *head, *rows, ""] if rows else []
+    return [*head, *rows] if rows else []
 
 
 def _row(model: str, ranker: str, found: Sequence[Record]) -> str:

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from langsamp.eval import catalog, plots
-from langsamp.eval.compare import Comparison
-from langsamp.eval.records import Record
+
+from .contrasts import Part
 
 
-def draw(runs: Mapping[str, Sequence[Record]], against: Sequence[Comparison], stem: Path) -> None:
+def draw(part: Part, stem: Path) -> None:
     """Write `<stem>-layers.png` (retrieval at every layer) and `<stem>-differences.png`.
 
     Args:
-        runs: the records of each variant.
-        against: what the second plot shows, in this order.
+        part: the languages to show; the second plot has the differences from the baseline.
         stem: folder and beginning of the files' names.
     """
     figure, axes = plots.new_figure(9, 3.8, 1, 2)
     for axis, task in zip(axes, ("sr-bible", "sr-tatoeba")):
-        for number, (name, found) in enumerate(runs.items()):
-            part = [r for r in found if (r.task, r.metric, r.direction) == (task, "acc@10", "en->x")]
-            at = sorted({r.layer for r in part if r.layer})
-            heights = [100 * np.mean([r.value for r in part if r.layer == k]) for k in at]
+        for number, (name, found) in enumerate(part.runs.items()):
+            kept = [r for r in found if (r.task, r.metric, r.direction) == (task, "acc@10", "en->x")]
+            at = sorted({r.layer for r in kept if r.layer})
+            heights = [100 * np.mean([r.value for r in kept if r.layer == k]) for k in at]
             style = ("--" if name == "start" else "-") if number < len(plots.COLOURS) else ":"
             if at:
                 axis.plot(at, heights, style, color=plots.COLOURS[number % 6], linewidth=1.6, label=name)
@@ -37,5 +35,7 @@ def draw(runs: Mapping[str, Sequence[Record]], against: Sequence[Comparison], st
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", frameon=False, ncols=5, fontsize=9)
     plots.save(figure, stem.with_name(f"{stem.name}-layers.png"))
+    shown = {cell for cell, name in part.columns.items() if name in ("SR-Bible Acc@10", "SR-Tatoeba Acc@10")}
+    against = [entry for entry in part.comparisons if entry.a == "baseline" and entry.cell in shown]
     if forest := plots.differences(against):
         plots.save(forest, stem.with_name(f"{stem.name}-differences.png"))

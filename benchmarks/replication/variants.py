@@ -107,11 +107,11 @@ def average(model: LangSAMPForMaskedLM, start: LangSAMPForMaskedLM, share: float
 
 ZERO = "zero"  # not trained: the loss of "both" with unknown rows of zero instead of the rows' mean
 VARIANTS: dict[str, Variant] = {
-    "baseline": Variant("no tables", lang=False, script=False),
-    "lang": Variant("language table", script=False),
-    "script": Variant("script table", lang=False),
-    "both": Variant("both tables (LangSAMP)"),
-    "dropout": Variant("both, ids missing in 10 % of blocks", unknown="keep", lang_dropout=0.1),
+    "baseline": Variant("baseline (no tables)", lang=False, script=False),
+    "lang": Variant("language table alone", script=False),
+    "script": Variant("script table alone", lang=False),
+    "both": Variant("LangSAMP (both tables)"),
+    "dropout": Variant("LangSAMP, ids missing in 10 % of blocks", unknown="keep", lang_dropout=0.1),
     "bias": Variant("control: one row for all texts", kind=BiasOnly, unknown="keep"),
     "shuffled": Variant("control: random ids", kind=ShuffledIds),
     "frozen": Variant("control: random rows, not trained", frozen=True),
@@ -119,3 +119,9 @@ VARIANTS: dict[str, Variant] = {
     "baseline-half": Variant("half baseline, half start", lang=False, script=False, start_share=0.5),
     "both-half": Variant("half LangSAMP, half start", start_share=0.5),
 }
+
+
+def about(name: str) -> str:
+    """A few words on a variant, or on what is measured beside the variants."""
+    beside = {"start": "the start", ZERO: "LangSAMP, unknown rows zero"}
+    return beside[name] if name in beside else VARIANTS[name].about

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from benchmarks.replication import archive, donors, findings
+from benchmarks.replication import archive, contrasts, donors, findings, summary
 from benchmarks.replication import run as replication
 from benchmarks.replication.plan import Languages, read_plan
 from benchmarks.replication.variants import VARIANTS, average
@@ -140,8 +142,8 @@ def test_a_wrong_recipe_is_refused_by_name(tmp_path, change, message):
 def _record(model: str, code: str, value: float, metric: str = "acc@10", task: str = "sr-bible") -> Record:
     language, script = code.split("_")
     direction = "en->x" if task == "sr-bible" else None
-    return Record(task=task, language=language, script=script, metric=metric, value=value, layer=8, n=100,
-                  direction=direction, model=model)  # fmt: skip
+    return Record(task=task, language=language, script=script, metric=metric, value=value, n=100, direction=direction,
+                  layer=None if task == "lm" else 8, model=model)  # fmt: skip
 
 
 def _measured(folder: Path, name: str, records: list[Record]) -> None:
@@ -170,11 +172,11 @@ def test_tables_hold_means_over_seeds_and_only_the_languages_named(tmp_path):
             _record(name, "tsn_Latn", v, m, "neutrality") for m, v in (("cosine", 0.8), ("cosine_control", 0.5))
         ]
         _measured(tmp_path, name, records)
-    runs = findings.gather(tmp_path, plan.experiments["e5"])
+    runs = contrasts.gather(tmp_path, plan.experiments["e5"])
     assert list(runs) == ["start", "baseline", "both"]
-    text = findings.page(runs, WHO, plan.experiments["e5"])
+    text = findings.page(list(contrasts.parts(runs, WHO)), runs, plan.experiments["e5"])
     trained = text.partition("### Languages the tail")[0]
-    assert "| both: both tables (LangSAMP) | 35.1 |" in trained  # tsn only: the mean of .301 and .401
+    assert "| both: LangSAMP (both tables) | 35.1 |" in trained  # tsn only: the mean of .301 and .401
     assert "| 0.300 |" in trained  # the cosine that the control leaves over
     assert "| both − baseline | SR-Bible Acc@10 | 1 | +25.0 |" in trained
 
@@ -187,11 +189,67 @@ def test_differences_are_paired_by_seed(tmp_path):
         for name, gain in (("baseline", 0.0), ("both", 0.05)):
             records = [_record(f"{name}-{seed}", code, luck + gain + 0.001 * i) for i, code in enumerate(codes)]
             _measured(tmp_path, f"{name}-{seed}", records)
-    runs = findings.gather(tmp_path, plan.experiments["e5"])
-    (entry,) = findings.compared(runs)
+    runs = contrasts.gather(tmp_path, plan.experiments["e5"])
+    (entry,) = contrasts.compared(runs)
     assert entry.difference.value == pytest.approx(0.05)
     assert entry.difference.low == pytest.approx(0.05)
     assert entry.difference.high == pytest.approx(0.05)
+
+
+def _small_replication(folder: Path) -> None:
+    """Start, baseline and both with one seed; "both" gains .05 in every language."""
+    for name, gain in (("start", 0.2), ("baseline-1", 0.1), ("both-1", 0.15)):
+        for number, code in enumerate(("fra_Latn", "tsn_Latn", "ewe_Latn", "que_Latn", "ron_Latn")):
+            records = [_record(name, code, gain + 0.01 * number), _record(name, code, 5 - gain, "loss", "lm")]
+            _measured(folder, name, records)
+
+
+def test_the_document_is_filled_from_the_records(tmp_path):
+    plan = read_plan(RECIPE)
+    _small_replication(tmp_path / "records" / "e5")
+    document = tmp_path / "findings.md"
+    document.write_text(
+        "Before.\n<!-- table: e5 against the baseline -->\nold\n<!-- end of table -->\nBetween.\n"
+        "<!-- table: mlm means -->\nkept\n<!-- end of table -->\nAfter.\n",
+        encoding="utf-8",
+    )
+    for _ in range(2):  # the second time the marks are still there
+        findings.write_findings(plan, tmp_path / "records", tmp_path / "findings")
+    text = document.read_text(encoding="utf-8")
+    assert "old" not in text
+    head = "| minus baseline | SR-Bible Acc@10 (n=3) | in the tail (n=3) | not trained on (n=1) | LM loss (n=3) |"
+    assert head in text
+    assert "| LangSAMP (both tables) | +5.0 [+5.0, +5.0] | +5.0 [+5.0, +5.0] | +5.0 | −0.050 [−0.050, −0.050] |" in text
+    assert "<!-- table: mlm means -->\nkept\n<!-- end of table -->\nAfter." in text
+    assert (tmp_path / "findings/e5-differences.png").exists()
+
+
+def test_a_document_asking_for_a_table_that_is_not_made_is_refused():
+    text = "<!-- table: e5 meanings -->\n<!-- end of table -->"
+    with pytest.raises(ValueError, match="no table 'e5 meanings'; there are: e5 means"):
+        summary.fill(text, {"e5 means": ["| a |"]})
+
+
+@pytest.mark.slow
+def test_the_committed_tables_are_those_of_the_committed_records(tmp_path):
+    """All of them: no number of a table is typed by hand, but for those of the search, whose records were not kept."""
+    docs = RECIPE.parents[1] / "docs"
+    shutil.copytree(docs / "replication", tmp_path / "replication")
+    shutil.copy(docs / "replication.md", tmp_path)
+    findings.main([str(RECIPE), str(tmp_path / "replication")])
+    for made in (tmp_path / "replication.md", *tmp_path.glob("replication/*.md")):
+        committed = (docs / made.relative_to(tmp_path)).read_text(encoding="utf-8")
+        _same_but_for_rounding(made.read_text(encoding="utf-8"), committed)
+    document = (docs / "replication.md").read_text(encoding="utf-8")
+    before_search = summary.MARK.sub("", document.partition("## What moved it")[0])
+    assert not any(line.startswith("|") for line in before_search.splitlines())
+
+
+def _same_but_for_rounding(a: str, b: str) -> None:
+    number = re.compile(r"[+−]?\d+\.\d+")
+    assert number.sub("", a).replace("*", "") == number.sub("", b).replace("*", "")
+    for x, y in zip(number.findall(a), number.findall(b), strict=True):
+        assert float(x.replace("−", "-")) == pytest.approx(float(y.replace("−", "-")), abs=0.11)
 
 
 def test_donors_are_judged_against_always_taking_english():
