@@ -17,7 +17,7 @@ from langsamp.eval.records import Record, read
 from .archive import finished
 from .measures import FINETUNE_STEPS
 from .plan import Experiment, Languages
-from .variants import ZERO
+from .variants import ZERO, half
 
 Runs = dict[str, list[Record]]  # variant -> the records of all its seeds
 GAP = "cosine_gap"  # cosine of translations minus cosine of sentences that are none: what the control leaves over
@@ -95,7 +95,7 @@ def parts(runs: Runs, who: Languages) -> Iterator[Part]:
 def gather(folder: Path, experiment: Experiment) -> Runs:
     """Records by variant, `start` first; only models that were measured whole."""
     found: Runs = {}
-    for name in ("start", *experiment.variants, ZERO):
+    for name in ("start", *experiment.variants, *map(half, experiment.halves), ZERO):
         runs = [run for run in finished(folder) if run.name.rpartition("-")[0] == name or run.name == name]
         if runs:
             found[name] = [record for run in runs for record in with_gap(read(run))]

@@ -56,6 +56,7 @@ class Experiment:
         adapt_steps: masked-LM training of the whole model, at `learning_rate`, on those trained languages alone that
             XLM-R has seen; it makes of the start what XLM-R is, a masked LM that knows the head and not the tail.
         shape: `hidden`, `layers`, `vocabulary` of a model from scratch.
+        halves: variants whose mean with the start is measured, too.
         downstream: variants that are also fine-tuned on English SIB-200 and judged as finders of donor languages.
     """
 
@@ -70,6 +71,7 @@ class Experiment:
     adapt_steps: int = 0
     warmup: float = 0.1
     shape: Mapping[str, int] = field(default_factory=dict)
+    halves: tuple[str, ...] = ()
     downstream: tuple[str, ...] = ()
 
 
@@ -95,7 +97,7 @@ def read_plan(path: str | Path) -> Replication:
     values = yaml.safe_load(file.read_text(encoding="utf-8"))
     experiments = {name: _object(Experiment, given, name) for name, given in values.pop("experiments").items()}
     for name, experiment in experiments.items():
-        for variant in (*experiment.variants, *experiment.downstream):
+        for variant in (*experiment.variants, *experiment.halves, *experiment.downstream):
             if variant not in VARIANTS:
                 raise ValueError(f"{name}: there is no variant {variant!r}; the variants are {', '.join(VARIANTS)}.")
     return Replication(

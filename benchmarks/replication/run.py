@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -21,7 +22,6 @@ from langsamp.eval.data import EvalData
 from langsamp.eval.encoder import read_config
 from langsamp.eval.run import run
 from langsamp.eval.task import Context
-from langsamp.manifest import MANIFEST_NAME, write_manifest
 from langsamp.runtime import resolve_model
 from langsamp.train import checkpoints
 from langsamp.train.pretrain import pretrain
@@ -35,7 +35,7 @@ from .findings import write_findings
 from .measures import passes
 from .plan import Experiment, Replication, read_plan
 from .start import make_start, training_arguments
-from .variants import VARIANTS, ZERO, AtInput, average
+from .variants import VARIANTS, ZERO, AtInput, half, halve
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -83,21 +83,31 @@ class Work:
             for variant in self.experiment.variants
             if variant in (variants or VARIANTS) and seed in (seeds or self.experiment.seeds)
         ]
-        todo = [unit for unit in todo if not (self.records / _name(*unit) / FINISHED).exists()]
-        if not todo and (self.records / "start" / FINISHED).exists():
+        todo = [unit for unit in todo if not all(self.measured(name) for name in self.made_of(*unit))]
+        if not todo and self.measured("start"):
             return
         store = make_start(self.base, self.experiment, self.plan.sizes, self.output / "data", self.folder)
         further = bool(self.experiment.downstream)
         self.measure("start", self.folder / "start", lm=self.base is not None, downstream=further)
         for variant, seed in tqdm(todo, desc=self.name, unit="model"):
             model = self.train(variant, seed, store)
-            name, further = _name(variant, seed), variant in self.experiment.downstream
-            fits = VARIANTS[variant].kind is not AtInput and not VARIANTS[variant].start_share
-            self.measure(name, model, lm=fits, downstream=further)
+            further = variant in self.experiment.downstream
+            self.measure(_name(variant, seed), model, lm=VARIANTS[variant].kind is not AtInput, downstream=further)
             if variant == "both":
-                self.measure_zero(model, seed)
+                self.derive(model, _name(ZERO, seed), encoder=False)
+            if variant in self.experiment.halves:
+                self.derive(model, _name(half(variant), seed), self.halve, lm=False)
             if not self.keep:
                 shutil.rmtree(model)
+
+    def made_of(self, variant: str, seed: int) -> list[str]:
+        """The names of a trained model and of what is measured of it besides."""
+        beside = [ZERO] * (variant == "both") + [half(variant)] * (variant in self.experiment.halves)
+        return [_name(name, seed) for name in (variant, *beside)]
+
+    def measured(self, name: str) -> bool:
+        """Whether there are all records of a model."""
+        return (self.records / name / FINISHED).exists()
 
     def train(self, name: str, seed: int, store: BlockStore) -> Path:
         """One model; the seed decides blocks, masks and order alike for all variants."""
@@ -116,26 +126,33 @@ class Work:
         model, tokenizer = start(self.folder / "start", store.languages, seed=seed, **tables)
         given = training_arguments(self.experiment, self.experiment.steps, self.experiment.learning_rate, seed)
         pretrain(settings, given, model=variant.prepare(model), tokenizer=tokenizer, store=store)
-        if variant.start_share:
-            trained = LangSAMPForMaskedLM.from_pretrained(checkpoints.last_good(folder))  # never a mean already
-            average(trained, LangSAMPForMaskedLM.from_pretrained(self.folder / "start"), variant.start_share)
-            (folder / MANIFEST_NAME).unlink()  # of the weights that are replaced
-            trained.save_pretrained(folder)
-            write_manifest(folder)
         return folder
 
-    def measure_zero(self, model: Path, seed: int) -> None:
-        """The loss of the same model with unknown rows of zero, as they were before they became the rows' mean."""
-        folder = self.folder / _name(ZERO, seed)
-        zero = LangSAMPForMaskedLM.from_pretrained(checkpoints.last_good(model))
-        zero.save_pretrained(folder)
+    def derive(
+        self, model: Path, name: str, change: Callable[[LangSAMPForMaskedLM], None] | None = None, **wanted: bool
+    ) -> None:
+        """Measure a trained model with other weights: changed, and with unknown rows of zero.
+
+        Zero is what they were in training; what they become is in the finished model only, not in its checkpoint.
+        """
+        if self.measured(name):
+            return
+        folder = self.folder / name
+        other = LangSAMPForMaskedLM.from_pretrained(checkpoints.last_good(model))
+        if change:
+            change(other)
+        other.save_pretrained(folder)
         LangSAMPTokenizer.from_pretrained(model).save_pretrained(folder)
-        self.measure(folder.name, folder, encoder=False)
+        self.measure(name, folder, **wanted)
         shutil.rmtree(folder)
+
+    def halve(self, model: LangSAMPForMaskedLM) -> None:
+        """Half the start."""
+        halve(model, LangSAMPForMaskedLM.from_pretrained(self.folder / "start"))
 
     def measure(self, name: str, model: Path, **wanted: bool) -> None:
         """All records of a model (`wanted`: see :func:`passes`); a second call computes what is missing."""
-        if (self.records / name / FINISHED).exists():
+        if self.measured(name):
             return
         source = resolve_model(model)
         for part in passes(int(read_config(source.path).num_hidden_layers), **wanted):

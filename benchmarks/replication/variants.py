@@ -76,8 +76,6 @@ class Variant:
         frozen: the tables start at random (standard deviation 0.02, the paper's) and stay as they are.
         unknown: what the unknown rows become after training.
         lang_dropout: share of blocks trained without ids.
-        start_share: after training, the encoder becomes the mean of itself and of the start, which has this weight
-            (Wortsman et al., 2022: such a mean often keeps what the start knew and what was learned).
     """
 
     about: str
@@ -87,7 +85,6 @@ class Variant:
     frozen: bool = False
     unknown: str = "mean"
     lang_dropout: float = 0.0
-    start_share: float = 0.0
 
     def prepare(self, model: LangSAMPForMaskedLM) -> LangSAMPForMaskedLM:
         """Turn a LangSAMP model into this variant, in place."""
@@ -98,14 +95,6 @@ class Variant:
         return model
 
 
-@torch.no_grad()
-def average(model: LangSAMPForMaskedLM, start: LangSAMPForMaskedLM, share: float) -> None:
-    """Move the encoder's weights towards those of the start, in place; the masked-LM head stays and no longer fits."""
-    for weight, first in zip(model.roberta.parameters(), start.roberta.parameters(), strict=True):
-        weight.lerp_(first, share)
-
-
-ZERO = "zero"  # not trained: the loss of "both" with unknown rows of zero instead of the rows' mean
 VARIANTS: dict[str, Variant] = {
     "baseline": Variant("baseline (no tables)", lang=False, script=False),
     "lang": Variant("language table alone", script=False),
@@ -116,12 +105,28 @@ VARIANTS: dict[str, Variant] = {
     "shuffled": Variant("control: random ids", kind=ShuffledIds),
     "frozen": Variant("control: random rows, not trained", frozen=True),
     "input": Variant("control: rows at the input", kind=AtInput),
-    "baseline-half": Variant("half baseline, half start", lang=False, script=False, start_share=0.5),
-    "both-half": Variant("half LangSAMP, half start", start_share=0.5),
 }
+
+ZERO = "zero"  # not trained: the loss of "both" with unknown rows of zero instead of the rows' mean
+
+
+def half(variant: str) -> str:
+    """The name of the mean of a trained variant and the start."""
+    return f"{variant}-half"
+
+
+@torch.no_grad()
+def halve(model: LangSAMPForMaskedLM, start: LangSAMPForMaskedLM) -> None:
+    """Make the encoder the mean of itself and of the start, in place; the masked-LM head stays and no longer fits.
+
+    Such a mean often keeps what the start knew and what was learned (Wortsman et al., 2022).
+    """
+    for weight, first in zip(model.roberta.parameters(), start.roberta.parameters(), strict=True):
+        weight.lerp_(first, 0.5)
 
 
 def about(name: str) -> str:
     """A few words on a variant, or on what is measured beside the variants."""
     beside = {"start": "the start", ZERO: "LangSAMP, unknown rows zero"}
+    beside |= {half(variant): f"half the start, half: {known.about}" for variant, known in VARIANTS.items()}
     return beside[name] if name in beside else VARIANTS[name].about

@@ -16,11 +16,10 @@ import yaml
 from benchmarks.replication import archive, contrasts, donors, findings, summary
 from benchmarks.replication import run as replication
 from benchmarks.replication.plan import Languages, read_plan
-from benchmarks.replication.variants import VARIANTS, average
+from benchmarks.replication.variants import VARIANTS, halve
 from langsamp import LangSAMPForMaskedLM
 from langsamp.eval.records import Record, append, read
 from langsamp.train.start import start
-from langsamp.train.store import open_store
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "replication.yaml"
 WHO = Languages(trained=("deu_Latn", "tsn_Latn"), untrained=("spa_Latn",), dev=("deu_Latn",))
@@ -108,8 +107,8 @@ def test_half_a_start_is_the_mean_of_the_encoders(make):
         for weight in model.roberta.parameters():
             weight += 1
     rows = model.lang_embeddings.weight.clone()
-    expected = first.roberta.embeddings.word_embeddings.weight + 0.25
-    average(model, first, 0.75)
+    expected = first.roberta.embeddings.word_embeddings.weight + 0.5
+    halve(model, first)
     torch.testing.assert_close(model.roberta.embeddings.word_embeddings.weight, expected)
     assert torch.equal(model.lang_embeddings.weight, rows)
 
@@ -289,7 +288,7 @@ def test_the_whole_replication_runs_once_and_goes_on(tmp_path, texts, capsys):
         "sizes": {"block": 16, "verses": 12, "pairs": 12},
         "experiments": {
             "scratch": {
-                "variants": ["baseline", "both", "both-half"], "seeds": [1], "steps": 2, "batch": 2,
+                "variants": ["baseline", "both"], "halves": ["both"], "seeds": [1], "steps": 2, "batch": 2,
                 "learning_rate": 1e-3, "table_learning_rate": 1e-2, "head_steps": 1, "head_learning_rate": 1e-3,
                 "adapt_steps": 1, "downstream": ["both"],
                 "shape": {"hidden": 32, "layers": 2, "vocabulary": 200},
@@ -318,19 +317,6 @@ def test_the_whole_replication_runs_once_and_goes_on(tmp_path, texts, capsys):
     assert "both − baseline" in written
     assert "| both | language-row |" in written
     assert (tmp_path / "out/findings/scratch-layers.png").stat().st_size > 10_000
-    _half_stays_half_when_training_goes_on(tmp_path)
-
-
-def _half_stays_half_when_training_goes_on(folder: Path) -> None:
-    """Interrupted after the mean was taken, a run must not take it again."""
-    plan = read_plan(folder / "recipe.yaml")
-    work = replication.Work(plan, "scratch", plan.experiments["scratch"], None, folder / "out", keep=True)
-    found = []
-    for _ in range(2):
-        model = work.train("both-half", 1, open_store(folder / "out/scratch/store"))
-        found.append(LangSAMPForMaskedLM.from_pretrained(model).roberta.state_dict())
-    for name, weight in found[0].items():
-        torch.testing.assert_close(found[1][name], weight, rtol=0, atol=0)
 
 
 def _table(path: Path, **columns: list) -> None:
