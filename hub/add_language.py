@@ -22,6 +22,7 @@ from langsamp.language_codes import match_script, nearest, normalize_tag, parse_
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM, linear_cross_entropy
 from langsamp.runtime import pick_device, resolve_model
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
+from langsamp.train.store import BlockStore
 
 from .card import TRAINING, write_card
 from .outputs import HANDLER, add_handler, new_folder
@@ -134,17 +135,13 @@ def read_blocks(store: str | Path, language: str) -> np.ndarray:
 
     Raises:
         FileNotFoundError: no finished store there.
-        ValueError: the language has no blocks in it.
+        ValueError: the store is damaged, or the language has no blocks in it.
     """
-    index = Path(store) / "store.json"
-    if not index.is_file():
-        raise FileNotFoundError(f"there is no store.json in {store}; make a store with langsamp prepare.")
-    meta = json.loads(index.read_text(encoding="utf-8"))
-    count = meta["languages"].get(language, {}).get("blocks", 0)
-    if not count:
-        known = sorted(code for code, entry in meta["languages"].items() if entry["blocks"])
-        raise ValueError(f"{store} has no blocks of {language}; nearest: {', '.join(nearest(language, known))}.")
-    return np.memmap(index.with_name(f"{language}.u32"), "<u4", "r", shape=(count, meta["block_size"]))
+    opened = BlockStore(store)
+    if language not in opened.counts:
+        near = ", ".join(nearest(language, opened.languages))
+        raise ValueError(f"{store} has no blocks of {language}; nearest: {near}.")
+    return opened.blocks(language)
 
 
 def fit_row(

@@ -15,7 +15,7 @@ SHARED = {"runtime", "files", "xlmr_languages", "cpu_kernels", "manifest", "retr
 ALLOWED = {
     "train": FLAT | SHARED | {"train"},
     "eval": FLAT | SHARED | {"eval"},
-    "hub": FLAT | SHARED | {"hub", "eval.records"},
+    "hub": FLAT | SHARED | {"hub", "eval.records", "train.store"},
 }
 
 

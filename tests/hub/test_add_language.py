@@ -12,6 +12,8 @@ from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
 from langsamp.hub.add_language import Fit, add_language, read_blocks, same_script
 from langsamp.hub.card import write_card
 from langsamp.manifest import verify_manifest
+from langsamp.train.corpus import open_corpus
+from langsamp.train.prepare import prepare
 
 OLD = ["und", "deu", "ell", "eng", "hin", "jpn", "rus"]
 
@@ -182,12 +184,20 @@ def test_blocks_that_cannot_be_used(tiny_model_dir, tmp_path, blocks, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_blocks_of_a_store(tmp_path):
-    languages = {"mar_Deva": {"blocks": 3}, "hin_Deva": {"blocks": 0}}
-    (tmp_path / "store.json").write_text(json.dumps({"block_size": 4, "languages": languages}))
-    np.arange(12, dtype="<u4").tofile(tmp_path / "mar_Deva.u32")
-    assert read_blocks(tmp_path, "mar_Deva").tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
-    with pytest.raises(ValueError, match="no blocks of hin_Deva; nearest: mar_Deva"):
-        read_blocks(tmp_path, "hin_Deva")
+def test_blocks_of_a_store(texts, tiny_tokenizer_dir, tmp_path):
+    """What `langsamp prepare` made is read; what it did not finish, or what was damaged since, is not."""
+    for language, sentences in texts.items():
+        (tmp_path / f"corpus/{language}.txt").parent.mkdir(exist_ok=True)
+        (tmp_path / f"corpus/{language}.txt").write_text("\n".join(sentences * 5), encoding="utf-8")
+    prepare(open_corpus(tmp_path / "corpus"), tiny_tokenizer_dir, tmp_path / "store", 16, num_proc=1, progress=False)
+    blocks = read_blocks(tmp_path / "store", "rus_Cyrl")
+    assert blocks.shape[1] == 16
+    assert blocks[0, 0] == 0  # <s>
+    with pytest.raises(ValueError, match=r"no blocks of rue_Cyrl; nearest: .*rus_Cyrl"):
+        read_blocks(tmp_path / "store", "rue_Cyrl")
     with pytest.raises(FileNotFoundError, match=r"no store\.json"):
-        read_blocks(tmp_path / "gone", "hin_Deva")
+        read_blocks(tmp_path / "gone", "rus_Cyrl")
+    with open(tmp_path / "store/rus_Cyrl.u32", "ab") as file:
+        file.write(b"more")
+    with pytest.raises(ValueError, match="the store is damaged"):
+        read_blocks(tmp_path / "store", "rus_Cyrl")
