@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from langsamp.eval import compare, stats
@@ -70,12 +71,13 @@ class Part:
     runs: Runs
     comparisons: Sequence[Comparison]
 
-    @property
+    @cached_property
     def columns(self) -> dict[Cell, str]:
         """The cells that any model has, with their names."""
         has = {cell_of(record) for found in self.runs.values() for record in found}
         return {cell: name for cell, name in cells(self.runs).items() if cell in has}
 
+    @cached_property
     def values(self) -> Mapping[str, Mapping[Cell, list[Record]]]:
         """The records of each variant by cell."""
         table: dict[str, dict[Cell, list[Record]]] = {}

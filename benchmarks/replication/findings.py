@@ -61,7 +61,7 @@ def page(found: Sequence[Part], runs: Runs, experiment: Experiment) -> str:
 
 def means(part: Part) -> list[str]:
     """One row a variant: unweighted means over languages and seeds."""
-    values, columns = part.values(), part.columns
+    values, columns = part.values, part.columns
     counts = [max(len({r.code for r in values[name].get(cell, [])}) for name in part.runs) for cell in columns]
     head = [f"{name} (n={n})" for name, n in zip(columns.values(), counts)]
     rows = ["| model | " + " | ".join(head) + " |", "|---|" + "--:|" * len(columns)]

@@ -103,7 +103,7 @@ def _means(parts: Sequence[Part], names: Iterable[str]) -> list[str]:
 
 def _mean(part: Part, variant: str, measure: str) -> str:
     cell = _cell(part, measure)
-    records = part.values().get(variant, {}).get(cell, [])
+    records = part.values.get(variant, {}).get(cell, [])
     return catalog.metric(cell.metric).show(float(np.mean([r.value for r in records]))) if records else EMPTY
 
 
@@ -133,7 +133,7 @@ def _head(title: str, shown: Mapping[Column, Part], rule: str) -> list[str]:
 
 def _languages(part: Part, measure: str) -> int:
     cell = _cell(part, measure)
-    return len({r.code for by_cell in part.values().values() for r in by_cell.get(cell, [])})
+    return len({r.code for by_cell in part.values.values() for r in by_cell.get(cell, [])})
 
 
 def _difference(found: Sequence[Comparison], a: str, b: str, cell: Cell) -> str:
