@@ -133,7 +133,11 @@ def cell_of(record: Record) -> Cell:
 
 
 def compared(runs: Runs) -> list[Comparison]:
-    """Every contrast in every cell, paired by language and seed; p-values corrected over all of them together."""
+    """Every contrast in every cell, paired by language and seed.
+
+    p-values are corrected as `langsamp compare` does: over the headlines of the tasks, of all contrasts together, and
+    apart from them over all other cells.
+    """
     at = cells(runs)
     runs = {name: [r for r in found if cell_of(r) in at] for name, found in runs.items()}  # all layers would take long
     found: list[Comparison] = []
@@ -142,8 +146,11 @@ def compared(runs: Runs) -> list[Comparison]:
             has = {cell_of(r) for r in runs[a]} & {cell_of(r) for r in runs[b]}
             entries = comparison(runs[a], runs[b], (a, b)) if has else []
             found += [replace(entry, groups=(_paired(entry, runs[a], runs[b]),)) for entry in entries]
-    adjusted = stats.holm([entry.wilcoxon.p for entry in found])
-    return [replace(entry, p_holm=p) for entry, p in zip(found, adjusted)]
+    adjusted: dict[int, float] = {}
+    for family in (True, False):
+        members = [i for i, entry in enumerate(found) if entry.headline is family]
+        adjusted |= zip(members, stats.holm([found[i].wilcoxon.p for i in members]))
+    return [replace(entry, p_holm=adjusted[i]) for i, entry in enumerate(found)]
 
 
 def clear(entry: Comparison) -> bool:

@@ -195,6 +195,23 @@ def test_differences_are_paired_by_seed(tmp_path):
     assert entry.difference.high == pytest.approx(0.05)
 
 
+def test_headlines_are_not_corrected_for_what_is_beside_them():
+    codes = ("tsn_Latn", "ewe_Latn", "que_Latn", "glv_Latn", "sna_Latn", "isn_Latn", "ceb_Latn")
+    runs = {
+        name: [
+            _record(f"{name}-1", code, gain + 0.01 * number, metric)
+            for number, code in enumerate(codes)
+            for metric in ("acc@10", "acc@1")
+        ]
+        for name, gain in (("start", 0.1), ("baseline", 0.0), ("both", 0.3))
+    }
+    found = contrasts.compared(runs)
+    assert len(found) == 6  # three contrasts, of a headline and another number each
+    assert {entry.headline for entry in found} == {True, False}
+    for entry in found:
+        assert entry.p_holm == pytest.approx(3 * entry.wilcoxon.p)
+
+
 def _small_replication(folder: Path) -> None:
     """Start, baseline and both with one seed; "both" gains .05 in every language."""
     for name, gain in (("start", 0.2), ("baseline-1", 0.1), ("both-1", 0.15)):
