@@ -32,7 +32,7 @@ def write_findings(plan: Replication, records: Path, output: Path) -> None:
     If there is a document `<output>.md`, its tables are filled in.
     """
     output.mkdir(parents=True, exist_ok=True)
-    short: dict[str, list[str]] = {}
+    short, models = {}, ["| experiment | models measured |", "|---|---|"]
     for name, experiment in plan.experiments.items():
         runs = gather(records / name, experiment)
         if len(runs) > 1:
@@ -42,10 +42,11 @@ def write_findings(plan: Replication, records: Path, output: Path) -> None:
             for part in found:
                 if part.group is TRAINED:
                     draw(part, output / name)
+            models.append(f"| {name} | {summary.seeds(runs)} |")
             short |= {f"{name} {kind}": lines for kind, lines in summary.tables(found, runs).items()}
     document = output.with_suffix(".md")
     if document.exists():
-        atomic_write(document, summary.fill(document.read_text(encoding="utf-8"), short))
+        atomic_write(document, summary.fill(document.read_text(encoding="utf-8"), short | {"all models": models}))
 
 
 def page(found: Sequence[Part], runs: Runs, experiment: Experiment) -> str:

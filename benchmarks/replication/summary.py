@@ -57,7 +57,6 @@ def tables(parts: Sequence[Part], runs: Runs) -> dict[str, list[str]]:
     """Every table of an experiment by its name, as lines of Markdown; a table without rows is left out."""
     others = [name for name in runs if name not in ("start", "baseline", ZERO)]
     found = {
-        "models": [f"{seeds(runs)}."],
         "means": _means(parts, [name for name in runs if name != ZERO]),
         "against the baseline": _against("baseline", others, CLAIMS, parts),
         "against the start": _against("start", ["baseline", *others], CLAIMS, parts),
