@@ -128,5 +128,5 @@ def halve(model: LangSAMPForMaskedLM, start: LangSAMPForMaskedLM) -> None:
 def about(name: str) -> str:
     """A few words on a variant, or on what is measured beside the variants."""
     beside = {"start": "the start", ZERO: "LangSAMP, unknown rows zero"}
-    beside |= {half(variant): f"half the start, half: {known.about}" for variant, known in VARIANTS.items()}
+    beside |= {half(variant): f"mean of the start and {known.about}" for variant, known in VARIANTS.items()}
     return beside[name] if name in beside else VARIANTS[name].about
