@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
-import numpy as np
 import pytest
 
 from langsamp.cli import main
@@ -28,11 +25,14 @@ def test_convert_then_add_a_language_then_export(tiny_model_dir, tiny_xlmr_dir, 
     assert small < large
 
 
-def test_add_language_from_a_store_and_from_the_script(tiny_model_dir, tmp_path, capsys):
-    languages = {"mar_Deva": {"blocks": 8}}
-    (tmp_path / "store.json").write_text(json.dumps({"block_size": 12, "languages": languages}))
-    np.arange(96, dtype="<u4").tofile(tmp_path / "mar_Deva.u32")
-    given = ["--language", "mr", "--store", str(tmp_path), "--steps", "2"]
+def test_add_language_from_a_store_and_from_the_script(tiny_model_dir, texts, tmp_path, capsys):
+    corpus, store = tmp_path / "corpus", tmp_path / "store"
+    corpus.mkdir()
+    lines = [text for text in texts["hin_Deva"] for _ in range(12)]
+    (corpus / "mar_Deva.txt").write_text("\n".join(lines), encoding="utf-8")
+    prepare = ["prepare", "--corpus", str(corpus), "--tokenizer", str(tiny_model_dir), "--output", str(store)]
+    assert main([*prepare, "--block-size", "12", "--num-proc", "1"]) == 0
+    given = ["--language", "mr", "--store", str(store), "--steps", "2"]
     assert main(["add-language", str(tiny_model_dir), str(tmp_path / "out"), *given]) == 0
     printed = capsys.readouterr().out
     assert "started mean of 1 languages" in printed
