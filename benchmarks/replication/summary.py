@@ -75,6 +75,7 @@ def fill(document: str, found: Mapping[str, list[str]]) -> str:
     experiments = {name.partition(" ")[0] for name in found}
 
     def filled(match: re.Match[str]) -> str:
+        """The marks with their table."""
         head, name, end = match.groups()
         if name in found:
             return "\n".join([head, *found[name], "", end])

@@ -185,7 +185,7 @@ def test_blocks_that_cannot_be_used(tiny_model_dir, tmp_path, blocks, message):
 
 
 def test_blocks_of_a_store(texts, tiny_tokenizer_dir, tmp_path):
-    """What `langsamp prepare` made is read; what it did not finish, or what was damaged since, is not."""
+    """What `langsamp prepare` made is read; what was damaged since is not."""
     for language, sentences in texts.items():
         (tmp_path / f"corpus/{language}.txt").parent.mkdir(exist_ok=True)
         (tmp_path / f"corpus/{language}.txt").write_text("\n".join(sentences * 5), encoding="utf-8")
