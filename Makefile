@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 OUTPUT ?= quickstart
 BIN = $(VENV)/bin
-SOURCES = *.py train eval hub tests tools benchmarks
+SOURCES = *.py core train eval checkpoints hub tests tools benchmarks experiments
 
 .PHONY: quickstart install dev test test-all lint format bench clean
 

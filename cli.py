@@ -10,7 +10,7 @@ from importlib import import_module
 
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 
-_MODULES = ("langsamp.train.cli", "langsamp.eval.cli", "langsamp.hub.cli")
+_MODULES = ("langsamp.train.cli", "langsamp.eval.cli", "langsamp.checkpoints.cli", "langsamp.hub.cli")
 
 
 def add_quickstart_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def run_quickstart(arguments: argparse.Namespace) -> int:
 def run_train(arguments: argparse.Namespace) -> int:
     """Run ``langsamp train``; with ``--push_to_hub`` saves go to the Hub, and in the end the model and its card."""
     from langsamp.hub.documents import complete
-    from langsamp.hub.sync import push
+    from langsamp.hub.push import push
     from langsamp.hub.training import fetch_checkpoint, publisher
     from langsamp.train import cli as train
     from langsamp.train.settings import split

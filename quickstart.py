@@ -23,24 +23,24 @@ import torch
 from tqdm.auto import tqdm
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from langsamp.eval.compare import Comparison, comparison
-from langsamp.eval.compare_runs import write_comparison
+from langsamp.core.manifest import write_manifest
+from langsamp.core.outputs import add_handler
+from langsamp.core.runtime import atomic_write, resolve_model
 from langsamp.eval.data import EvalData
-from langsamp.eval.plots import write_plots
-from langsamp.eval.records import read
-from langsamp.eval.report import write_report
+from langsamp.eval.results.card.card import write_card
+from langsamp.eval.results.compare import Comparison, comparison
+from langsamp.eval.results.compare_runs import write_comparison
+from langsamp.eval.results.plots import write_plots
+from langsamp.eval.results.records import read
+from langsamp.eval.results.report import write_report
 from langsamp.eval.run import run
 from langsamp.eval.task import Context
-from langsamp.hub.card import write_card
-from langsamp.hub.outputs import add_handler
-from langsamp.manifest import write_manifest
-from langsamp.runtime import atomic_write, resolve_model
-from langsamp.train import cldr
-from langsamp.train.new_vocab import new_tokenizer
-from langsamp.train.prepare import load_tokenizer, prepare
+from langsamp.train.blocks.prepare import load_tokenizer, prepare
+from langsamp.train.blocks.store import BlockStore
 from langsamp.train.pretrain import pretrain
 from langsamp.train.settings import PretrainSettings
-from langsamp.train.store import BlockStore
+from langsamp.train.text import cldr
+from langsamp.train.vocab.new import new_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def quickstart(
     with stages("reload in a fresh process through both doors"):
         doors = _reload(folder / "langsamp")
     if push_to_hub:
-        from langsamp.hub.sync import push
+        from langsamp.hub.push import push
 
         with stages(f"pushing to {push_to_hub}"):
             push(folder / "langsamp", push_to_hub)

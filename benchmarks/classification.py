@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from transformers import XLMRobertaConfig
 
-from langsamp.eval.predict import pad_batch, predict
+from langsamp.core.runtime import resolve_model
+from langsamp.eval.engines.predict import pad_batch, predict
 from langsamp.modeling_langsamp import LangSAMPForSequenceClassification
-from langsamp.runtime import resolve_model
 
 CLASSES, LENGTH, BATCH = 6, 100, 32
 

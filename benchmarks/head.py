@@ -1,7 +1,7 @@
 """The masked-LM head's loss and gradients at vocabulary 250,002: seconds, and memory beyond the weight gradient.
 
 Three ways: as one writes it first (F.cross_entropy of F.linear), the model's chunked loss, and the one that
-langsamp.train.fast puts in place. Every measurement is a process of its own, the ways in turn, in rounds.
+langsamp.train.fast.cpu puts in place. Every measurement is a process of its own, the ways in turn, in rounds.
 
     python -m benchmarks.head [--rounds 3] [--tokens 307,2458]
 """
@@ -16,16 +16,16 @@ from typing import Any
 from .common import machine, peak_gb, run_worker, spread, table, timed
 from .step import VOCAB, plain_loss
 
-WAYS = {"plain": "F.cross_entropy", "chunked": "the model's chunked loss", "fast": "langsamp.train.fast"}
+WAYS = {"plain": "F.cross_entropy", "chunked": "the model's chunked loss", "fast": "langsamp.train.fast.cpu"}
 
 
 def worker(way: str, tokens: int, bf16: bool) -> None:
     """Loss and gradients three times, the first to warm up; memory is the rise of the peak less the weight gradient."""
     import torch
 
-    from langsamp.cpu_kernels import fast_matmul, keep_heap
+    from langsamp.core.kernels import fast_matmul, keep_heap
     from langsamp.modeling_langsamp import linear_cross_entropy
-    from langsamp.train.fast_head import LOGITS_KEPT, HeadLoss, Owner
+    from langsamp.train.fast.cpu_head import LOGITS_KEPT, HeadLoss, Owner
 
     torch.manual_seed(0)
     weight = torch.nn.Parameter(torch.empty(VOCAB, 768).normal_(std=0.02))

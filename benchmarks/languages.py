@@ -24,7 +24,7 @@ def table_only(rows: int, tokens: int = 307) -> float:
     import torch
     from torch import nn
 
-    from langsamp.train.fast_optimizer import fold_clip
+    from langsamp.train.fast.optimizer import fold_clip
 
     lookup = nn.Embedding(rows, 768)
     optimizer = torch.optim.AdamW(lookup.parameters(), fused=True)
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     import torch
     from torch import nn
 
-    from langsamp.train.fast import accelerate
+    from langsamp.train.fast.cpu import accelerate
 
     model = make_model("fast", languages=SIZES[0])
     tables = {rows: nn.Embedding(rows, 768) for rows in SIZES}

@@ -28,7 +28,7 @@ BLOCK = 512
 
 def write_files(source: str, most: int, folder: Path) -> dict[str, Path]:
     """The largest languages of a corpus as text files; returns their paths."""
-    from langsamp.train.corpus import open_corpus
+    from langsamp.train.text.open import open_corpus
 
     corpus = open_corpus(source)
     folder.mkdir(parents=True)
@@ -63,9 +63,9 @@ def plain_way(files: dict[str, Path], tokenizer: Any, folder: Path, num_proc: in
 
 
 def our_way(files: dict[str, Path], tokenizer: Any, folder: Path, num_proc: int) -> Any:
-    """One call of :func:`langsamp.train.prepare.prepare`."""
-    from langsamp.train.corpus import open_corpus
-    from langsamp.train.prepare import as_tokenizer, prepare
+    """One call of :func:`langsamp.train.blocks.prepare.prepare`."""
+    from langsamp.train.blocks.prepare import as_tokenizer, prepare
+    from langsamp.train.text.open import open_corpus
 
     source = next(iter(files.values())).parent
     return prepare(
@@ -97,9 +97,9 @@ def batches(tokenizer: Any, store_path: Path, rounds: int = 200) -> list[tuple[s
     """Milliseconds to make a batch of 32 x 512, rows read and collated: ours, and transformers' collator on a list."""
     from transformers import DataCollatorForLanguageModeling
 
+    from langsamp.train.blocks.store import BlockStore
     from langsamp.train.collator import Collator
     from langsamp.train.sampling import Plan
-    from langsamp.train.store import BlockStore
 
     store = BlockStore(store_path)
     plan = Plan(store.counts, 0.3)
@@ -146,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
         files = write_files(arguments.corpus, arguments.languages, scratch / "text")
         megabytes = sum(file.stat().st_size for file in files.values()) / 1e6
         if arguments.tokenizer is None:
-            from langsamp.train.new_vocab import new_tokenizer
+            from langsamp.train.vocab.new import new_tokenizer
 
             texts = {language: file.read_text(encoding="utf-8").split("\n") for language, file in files.items()}
             arguments.tokenizer = str(new_tokenizer(texts, 12_000, scratch / "tokenizer"))

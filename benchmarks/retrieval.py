@@ -23,11 +23,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import XLMRobertaConfig, XLMRobertaModel, logging
 
+from langsamp.core.runtime import resolve_model
 from langsamp.eval.data import EvalData
-from langsamp.eval.encoder import Encoder, Pool, load_tokenizer
-from langsamp.eval.retrieval import SR_BIBLE
-from langsamp.eval.similarity import cosine
-from langsamp.runtime import resolve_model
+from langsamp.eval.engines.encoder import Encoder, Pool, load_tokenizer
+from langsamp.eval.tasks.retrieval import SR_BIBLE
+from langsamp.eval.tasks.similarity import cosine
 
 from .common import machine, spread, table
 

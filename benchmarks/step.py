@@ -95,7 +95,7 @@ def step(variant: str, model: Any, optimizer: Any, batch: dict[str, Any]) -> flo
     """One whole optimizer step; returns the loss."""
     import torch
 
-    from langsamp.train.fast_optimizer import fold_clip
+    from langsamp.train.fast.optimizer import fold_clip
 
     with torch.autocast("cpu", torch.bfloat16, enabled=variant.endswith("bf16")):
         loss = model(**batch).loss
@@ -111,7 +111,7 @@ def step(variant: str, model: Any, optimizer: Any, batch: dict[str, Any]) -> flo
 
 def worker(variant: str, steps: int) -> None:
     """Warm up with one step, time the others, print one line of JSON."""
-    from langsamp.train.fast import accelerate
+    from langsamp.train.fast.cpu import accelerate
 
     model = make_model(variant)
     batches = make_batches(steps + 1, ids=variant != "stock")
@@ -132,7 +132,7 @@ def equality() -> dict[str, Any]:
     Errors are the largest over a tensor's elements, divided by its largest gradient; the worst tensor counts. Two exact
     fp32 computations differ by the rounding of both, so the error of (b) itself is the measure of what can be expected.
     """
-    from langsamp.train.fast import accelerate
+    from langsamp.train.fast.cpu import accelerate
 
     model, batch = make_model("plain", dropout=0.0), make_batches(1)[0]
 

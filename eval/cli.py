@@ -79,12 +79,12 @@ def run_eval(arguments: Namespace) -> int:
     """Run `langsamp eval`: prints one coverage line a task and where the records are."""
     from pathlib import Path
 
+    from langsamp.core.runtime import resolve_model
     from langsamp.eval.data import EvalData
-    from langsamp.eval.records import RESULTS
+    from langsamp.eval.results.records import RESULTS
     from langsamp.eval.run import run
     from langsamp.eval.task import Context
     from langsamp.language_codes import normalize_tag
-    from langsamp.runtime import resolve_model
 
     context = Context(
         source=resolve_model(arguments.model),
@@ -103,8 +103,8 @@ def run_eval(arguments: Namespace) -> int:
     for coverage in run(context, tasks, arguments.languages):
         print(coverage.line())
     if arguments.target and "donors" in tasks:
-        from langsamp.eval.donors import ranking_table
-        from langsamp.eval.records import read
+        from langsamp.eval.results.records import read
+        from langsamp.eval.tasks.donors import ranking_table
 
         print("\n" + ranking_table(read(context.output), arguments.target) + "\n")
     print(f"records: {context.output / RESULTS}")
@@ -127,8 +127,8 @@ def run_compare(arguments: Namespace) -> int:
     """Run `langsamp compare`: prints a sentence for each task."""
     from pathlib import Path
 
-    from langsamp.eval.compare_runs import compare_runs, write_comparison
-    from langsamp.eval.plots import plot_comparison
+    from langsamp.eval.results.compare_runs import compare_runs, write_comparison
+    from langsamp.eval.results.plots import plot_comparison
 
     for folder, found in compare_runs(arguments.runs, Path(arguments.output)):
         path = write_comparison(found, folder)
@@ -154,15 +154,15 @@ def add_report_arguments(parser: ArgumentParser) -> None:
 
 def run_report(arguments: Namespace) -> int:
     """Run `langsamp report`: prints the verdict and where the page is."""
-    from langsamp.eval import rundir
-    from langsamp.eval.report import Page, render, verdict
-    from langsamp.files import atomic_write
+    from langsamp.core.files import atomic_write
+    from langsamp.eval.results import rundir
+    from langsamp.eval.results.report import Page, render, verdict
 
     page = Page.of(rundir.load(arguments.runs), arguments.baseline)
     path = atomic_write(arguments.output, render(page, arguments.title))
     print(*verdict(page), f"report: {path}", sep="\n")
     if arguments.plots:
-        from langsamp.eval.plots import draw
+        from langsamp.eval.results.plots import draw
 
         for plot in draw(page, arguments.plots):
             print(f"plot: {plot}")

@@ -17,11 +17,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from langsamp.eval.rows import SPLITS, DataError, Rows
 from langsamp.language_codes import normalize_tag
 
 logger = logging.getLogger(__name__)
-
-Rows = dict[str, list[Any]]
 
 # Names that data sets use for the same thing; the first is ours.
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -35,15 +34,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "split": ("split",),
 }
 _EMPTY: dict[str, Any] = {"text": "", "english": "", "tokens": [], "ner_tags": [], "upos": []}  # what a null stands for
-SPLITS = {"validation": "dev", "valid": "dev", "val": "dev", "development": "dev"}
 
 _TAG_FILE = re.compile(r"([a-z]{3}_[A-Z][a-z]{3})(?:-(train|dev|test))?\.(parquet|jsonl|conllu)")
 _SUFFIXES = (".parquet", ".jsonl", ".conllu")
 _UD_FILE = re.compile(r"([a-z]{2,3})_\w+-ud-(train|dev|test)[\w-]*\.conllu")
-
-
-class DataError(ValueError):
-    """Data that a task cannot use; the message names the file and the remedy."""
 
 
 class EvalData:

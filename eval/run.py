@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from tqdm.auto import tqdm
 
-from langsamp.eval import records
-from langsamp.eval.data import DataError
-from langsamp.eval.settings import check_settings, save_coverage
+from langsamp.eval.results import records
+from langsamp.eval.rows import DataError
+from langsamp.eval.run_settings import check_settings, save_coverage
 from langsamp.eval.task import Context, Coverage, Task, Unit, choose_languages
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def load_task(name: str) -> Task:
     if name not in TASKS:
         raise ValueError(f"there is no task {name!r}; the tasks are {', '.join(TASKS)}")
     module, _, attribute = TASKS[name].partition(":")
-    task: Task = getattr(importlib.import_module(f"langsamp.eval.{module}"), attribute)
+    task: Task = getattr(importlib.import_module(f"langsamp.eval.tasks.{module}"), attribute)
     return task
 
 

@@ -23,13 +23,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from langsamp.eval.data import DataError, EvalData
-from langsamp.eval.records import Record, split_code
+from langsamp.core.runtime import ModelSource
+from langsamp.eval.data import EvalData
+from langsamp.eval.results.records import Record, split_code
+from langsamp.eval.rows import DataError
 from langsamp.language_codes import parse_tag
-from langsamp.runtime import ModelSource
 
 if TYPE_CHECKING:
-    from langsamp.eval.encoder import Encoder
+    from langsamp.eval.engines.encoder import Encoder
 
 PROTOCOL_LAYER = 8  # paper section 3.1: the output of the 8th block
 
@@ -83,13 +84,13 @@ class Context:
     @cached_property
     def n_layers(self) -> int:
         """Number of blocks of the model."""
-        from langsamp.eval.encoder import read_config
+        from langsamp.eval.engines.encoder import read_config
 
         return int(read_config(self.source.path).num_hidden_layers)
 
     def layer_list(self, default: str | int = PROTOCOL_LAYER) -> tuple[int, ...]:
         """The layers asked for, or the task's default; the 8th block becomes the last one of a smaller model."""
-        from langsamp.eval.encoder import parse_layers
+        from langsamp.eval.engines.encoder import parse_layers
 
         if self.layers is None and isinstance(default, int):
             return (min(default, self.n_layers),)
@@ -97,7 +98,7 @@ class Context:
 
     def encoder(self, layers: tuple[int, ...]) -> Encoder:
         """The encoder that gives these layers; built once for each choice of layers."""
-        from langsamp.eval.encoder import Encoder
+        from langsamp.eval.engines.encoder import Encoder
 
         if layers not in self._encoders:
             self._encoders.clear()  # one model in memory at a time

@@ -1,1 +1,6 @@
-"""The life of a checkpoint on the Hub: manifest, push and pull, model card, convert, export."""
+"""Transfer and nothing else.
+
+Folder to Hub, Hub to folder, verified; trainer state on its way; what a repository carries.
+
+Imports core and ``eval.results``.
+"""

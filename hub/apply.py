@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from langsamp.core.manifest import MANIFEST_NAME, is_loaded, unsafe_name
+from langsamp.core.retry import DISK_FULL, HubError
 from langsamp.hub.remote import Digest, Record, RemoteTree, digest_file, write_record
-from langsamp.manifest import MANIFEST_NAME, is_loaded, unsafe_name
-from langsamp.retry import DISK_FULL, HubError
 
 logger = logging.getLogger(__name__)
 STAGING = ".langsamp_pull"

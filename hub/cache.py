@@ -9,9 +9,9 @@ from pathlib import Path
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
-from langsamp.files import COMMIT, atomic_write
+from langsamp.core.files import COMMIT, atomic_write
+from langsamp.core.retry import HubError
 from langsamp.hub.remote import RemoteFile, RemoteTree, digest_file
-from langsamp.retry import HubError
 
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 

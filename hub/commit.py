@@ -12,10 +12,10 @@ from typing import TypeVar
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
+from langsamp.core.manifest import MANIFEST_NAME, read_manifest
+from langsamp.core.retry import ConflictError, HubError, TagTakenError, attempt, status_of
 from langsamp.hub.remote import Digest, RemoteTree, fetch, read_tree, token_of
 from langsamp.hub.staging import WEIGHTS
-from langsamp.manifest import MANIFEST_NAME, read_manifest
-from langsamp.retry import ConflictError, HubError, TagTakenError, attempt, status_of
 
 T = TypeVar("T")
 _CONFLICT_STATUS = (409, 412)
@@ -37,7 +37,7 @@ class Target:
         return self.repo if self.revision == "main" else f"{self.repo}@{self.revision}"
 
     def attempt(self, call: Callable[[], T], what: str) -> T:
-        """`langsamp.retry.attempt`, saying what happens where."""
+        """`langsamp.core.retry.attempt`, saying what happens where."""
         return attempt(call, f"{what} {self.place}", token_of(self.api))
 
 

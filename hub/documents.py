@@ -7,10 +7,10 @@ import os
 import shutil
 from pathlib import Path
 
-from langsamp.eval.records import RESULTS
-from langsamp.hub.card import write_card
-from langsamp.hub.outputs import HANDLER, add_handler
-from langsamp.manifest import MANIFEST_NAME, damaged, read_manifest, write_manifest
+from langsamp.core.manifest import MANIFEST_NAME, damaged, read_manifest, write_manifest
+from langsamp.core.outputs import HANDLER, add_handler
+from langsamp.eval.results.card.card import write_card
+from langsamp.eval.results.records import RESULTS
 
 _TAKEN = (RESULTS, "report.html", "plots/*.png", "plots/*.svg")
 

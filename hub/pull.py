@@ -12,13 +12,13 @@ from pathlib import Path
 from filelock import FileLock
 from huggingface_hub import HfApi, constants
 
+from langsamp.core.manifest import MANIFEST_NAME
+from langsamp.core.retry import HubError, IncompletePushError, UnreachableError, attempt
 from langsamp.hub import trainer_state
 from langsamp.hub.apply import apply, plan_changes
 from langsamp.hub.cache import cached_path, cached_tree, remember_revision
 from langsamp.hub.remote import Record, RemoteTree, digest_file, fetch, read_record, read_tree, token_of, write_record
 from langsamp.hub.selection import Selection, check_manifest, must_agree, select, unfinished
-from langsamp.manifest import MANIFEST_NAME
-from langsamp.retry import HubError, IncompletePushError, UnreachableError, attempt
 
 logger = logging.getLogger(__name__)
 _HISTORY = 20  # commits that `last_good` looks at

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
+from langsamp.core.manifest import MANIFEST_NAME, FileEntry, manifest_text
+from langsamp.core.retry import ConflictError, HubError
 from langsamp.hub import commit as commits
 from langsamp.hub import trainer_state
 from langsamp.hub.commit import Change, Target
 from langsamp.hub.remote import Digest, Record, digest_bytes, digest_file, read_record, read_tree, write_record
 from langsamp.hub.staging import Staged, stage
-from langsamp.manifest import MANIFEST_NAME, FileEntry, manifest_text
-from langsamp.retry import ConflictError, HubError
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from langsamp.files import atomic_write
-from langsamp.manifest import RECORD_NAME
-from langsamp.retry import HubError, attempt
+from langsamp.core.files import atomic_write
+from langsamp.core.manifest import RECORD_NAME
+from langsamp.core.retry import HubError, attempt
 
 logger = logging.getLogger(__name__)
 _READ_BYTES = 1 << 20

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from langsamp.files import UNSAFE_WEIGHTS
+from langsamp.core.files import UNSAFE_WEIGHTS
+from langsamp.core.manifest import MANIFEST_NAME, RECORD_NAME, FileEntry, bad_name, is_loaded, read_manifest
+from langsamp.core.retry import HubError, IncompletePushError
 from langsamp.hub.apply import STAGING
 from langsamp.hub.remote import RemoteTree
-from langsamp.manifest import MANIFEST_NAME, RECORD_NAME, FileEntry, bad_name, is_loaded, read_manifest
-from langsamp.retry import HubError, IncompletePushError
 
 logger = logging.getLogger(__name__)
 RUN_FILES = ("trainer_state.json", "langsamp_run.json")

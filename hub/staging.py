@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import get_token
 from safetensors import SafetensorError, safe_open
 
-from langsamp.manifest import MANIFEST_NAME, damaged
+from langsamp.core.manifest import MANIFEST_NAME, damaged
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 MODEL = (

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import safe_open
 
+from langsamp.core.manifest import MANIFEST_NAME, verify_manifest, write_manifest
 from langsamp.hub.staging import MODEL, Staged, check_secrets, code_files, matches
-from langsamp.manifest import MANIFEST_NAME, verify_manifest, write_manifest
 
 if TYPE_CHECKING:  # else where it is needed: most pushes and pulls have no trainer state and need not wait for it
     import torch

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
+from langsamp.core.retry import TagTakenError
 from langsamp.hub.pull import pull
 from langsamp.hub.push import push
-from langsamp.retry import TagTakenError
 
 logger = logging.getLogger(__name__)
 BRANCH = "checkpoints"

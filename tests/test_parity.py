@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from langsamp import LangSAMPForMaskedLM
-from langsamp.hub.convert import convert
+from langsamp.checkpoints.convert import convert
 
 GOLDEN = Path(__file__).parent / "golden" / "parity"
 TABLES = {

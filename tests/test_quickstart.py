@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from langsamp.eval.records import read
-from langsamp.manifest import verify_manifest
+from langsamp.core.manifest import verify_manifest
+from langsamp.eval.results.records import read
 from langsamp.quickstart import EXAMPLES, Size, quickstart
 
 pytestmark = pytest.mark.slow

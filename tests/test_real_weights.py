@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
-from langsamp.hub.official_ids import official_languages, official_scripts
+from langsamp.checkpoints.official_ids import official_languages, official_scripts
 
 pytestmark = pytest.mark.slow
 

@@ -39,7 +39,7 @@ def main() -> None:
     groups = {group: children.split() for group, children in data["languageGroups"].items()}
     entries = [f"{family}: {' '.join(codes)}" for family, codes in families(groups).items()]
     table = "\n".join(textwrap.fill(entry, 118, subsequent_indent=" ") for entry in entries)
-    path = Path(__file__).resolve().parent.parent / "eval" / "language_families.py"
+    path = Path(__file__).resolve().parent.parent / "core" / "language_families.py"
     head, rest = path.read_text(encoding="utf-8").split(BEGIN)
     tail = rest.split(END, 1)[1]
     path.write_text(head + BEGIN + table + "\n" + END + tail, encoding="utf-8")

@@ -1,1 +1,5 @@
-"""From text to a checkpoint: corpus -> store -> sampling -> collator -> start -> pretrain."""
+"""Text in, checkpoint out: settings -> start -> stream (sampling, collator) -> pretrain -> checkpoints.
+
+The rooms below: ``text`` (where text is), ``vocab`` (pieces for it), ``blocks`` (text to token blocks), ``fast`` (the
+same step, faster). Imports core and the flat files; never eval, checkpoints or hub.
+"""

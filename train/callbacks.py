@@ -16,9 +16,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from langsamp.runtime import atomic_write
-
-from . import checkpoints
+from langsamp.core.runtime import atomic_write
+from langsamp.train import checkpoints
 
 log = logging.getLogger(__name__)
 

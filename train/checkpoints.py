@@ -16,8 +16,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from langsamp.manifest import MANIFEST_NAME, verify_manifest, write_manifest
-from langsamp.runtime import atomic_write
+from langsamp.core.manifest import MANIFEST_NAME, verify_manifest, write_manifest
+from langsamp.core.runtime import atomic_write
 
 log = logging.getLogger(__name__)
 

@@ -43,10 +43,10 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _run_prepare(arguments: argparse.Namespace) -> int:
     """Run ``langsamp prepare``."""
-    from .corpus import open_corpus
-    from .prepare import prepare
-    from .shards import merge
-    from .store import push_store
+    from langsamp.train.blocks.prepare import prepare
+    from langsamp.train.blocks.shards import merge
+    from langsamp.train.blocks.store import push_store
+    from langsamp.train.text.open import open_corpus
 
     if arguments.merge:
         store = merge(arguments.output)
@@ -115,8 +115,8 @@ def add_extend_vocab(parser: argparse.ArgumentParser) -> None:
 
 
 def run_extend_vocab(arguments: argparse.Namespace) -> int:
-    """Run :func:`langsamp.train.vocab.extend_vocab` and print fertility before and after."""
-    from .vocab import extend_vocab, show_fertility
+    """Run :func:`langsamp.train.vocab.extend.extend_vocab` and print fertility before and after."""
+    from langsamp.train.vocab.extend import extend_vocab, show_fertility
 
     _log_to_console()
     report = extend_vocab(
@@ -164,7 +164,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     """Every field of PretrainSettings and TrainingArguments as an option; only those given end up in the namespace."""
     from transformers import HfArgumentParser, TrainingArguments
 
-    from .settings import PretrainSettings
+    from langsamp.train.settings import PretrainSettings
 
     for title, fields in (
         ("settings of the run", PretrainSettings),
@@ -191,8 +191,8 @@ def run_train(
         publish: sends a checkpoint folder to the Hub; the root command line gives it if ``--push_to_hub`` is on.
         fetch: brings a checkpoint from the Hub for ``--resume REPO@REVISION``.
     """
-    from .pretrain import pretrain
-    from .settings import split
+    from langsamp.train.pretrain import pretrain
+    from langsamp.train.settings import split
 
     settings, training = split(*train_values(arguments))
     _log_to_console()
@@ -206,7 +206,7 @@ def run_train(
 
 def train_values(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """The settings that a command line gives, over those of its recipe, and what to call their source in errors."""
-    from .settings import known_settings, read_recipe
+    from langsamp.train.settings import known_settings, read_recipe
 
     given = {name: value for name, value in vars(arguments).items() if name in known_settings()}
     if not arguments.recipe:

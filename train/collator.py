@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from langsamp.core.hashing import bits, uniform
 from langsamp.language_codes import match_script, nearest
-
-from .hashing import bits, uniform
 
 IGNORED = -100  # label of positions without loss
 _CHUNK = 1 << 32

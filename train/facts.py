@@ -1,6 +1,6 @@
 """What ``training.json`` says about a run: the facts that the model card shows and that make a run repeatable.
 
-Written by :mod:`langsamp.train.pretrain` beside the finished model, read by ``langsamp.hub.card``.
+Written by :mod:`langsamp.train.pretrain` beside the finished model, read by ``langsamp.eval.results.card.card``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import transformers
 from transformers import TrainingArguments
 
 import langsamp
-
-from .settings import PretrainSettings
-from .store import BlockStore
+from langsamp.train.blocks.store import BlockStore
+from langsamp.train.settings import PretrainSettings
 
 FACTS = "training.json"
 

@@ -17,8 +17,7 @@ import torch
 from torch import nn
 
 from langsamp.language_codes import parse_tag
-
-from .store import BlockStore
+from langsamp.train.blocks.store import BlockStore
 
 RECORDS = "heldout.jsonl"
 WRONG_SHIFT = 0.618  # wrong ids are those of a language this far down the list: never the own one, spread over all

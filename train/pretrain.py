@@ -18,14 +18,13 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
-
-from . import checkpoints
-from .callbacks import Publish
-from .prepare import tokenizer_hash
-from .run import PretrainResult, Run
-from .settings import PretrainSettings, training_arguments
-from .start import start
-from .store import BlockStore, open_store
+from langsamp.train import checkpoints
+from langsamp.train.blocks.prepare import tokenizer_hash
+from langsamp.train.blocks.store import BlockStore, open_store
+from langsamp.train.callbacks import Publish
+from langsamp.train.run import PretrainResult, Run
+from langsamp.train.settings import PretrainSettings, training_arguments
+from langsamp.train.start import start
 
 LOCK = ".langsamp.lock"
 PRECISION = "ACCELERATE_MIXED_PRECISION"

@@ -19,22 +19,21 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainingArguments
 
-from langsamp.manifest import MANIFEST_NAME, write_manifest
+from langsamp.core.manifest import MANIFEST_NAME, write_manifest
+from langsamp.core.runtime import atomic_write, resolve_model
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
-from langsamp.runtime import atomic_write, resolve_model
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
-
-from . import checkpoints
-from .callbacks import LOG, JsonLog, Publish, Publisher, read_log
-from .collator import Collator
-from .facts import FACTS, evaluation, run_settings, training_facts
-from .heldout import HeldOut
-from .prepare import tokenizer_hash
-from .sampling import Plan, format_table
-from .settings import PretrainSettings
-from .store import BlockStore
-from .stream import BlockStream
-from .trainer import LangSAMPTrainer
+from langsamp.train import checkpoints
+from langsamp.train.blocks.prepare import tokenizer_hash
+from langsamp.train.blocks.store import BlockStore
+from langsamp.train.callbacks import LOG, JsonLog, Publish, Publisher, read_log
+from langsamp.train.collator import Collator
+from langsamp.train.facts import FACTS, evaluation, run_settings, training_facts
+from langsamp.train.heldout import HeldOut
+from langsamp.train.sampling import Plan, format_table
+from langsamp.train.settings import PretrainSettings
+from langsamp.train.stream import BlockStream
+from langsamp.train.trainer import LangSAMPTrainer
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +159,7 @@ class Run:
         if not self.settings.fast:
             yield False
             return
-        from .fast import accelerate
+        from langsamp.train.fast.cpu import accelerate
 
         with accelerate(self.model, checkpoint_layers=bool(self.args.gradient_checkpointing)) as on:
             yield bool(on)

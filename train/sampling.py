@@ -1,6 +1,6 @@
 """Which block comes when: language shares p ~ n^alpha, and a draw that is a pure function of (seed, index).
 
-Between :mod:`langsamp.train.store` and the training loop. There is no iterator and so no state to save: sample
+Between :mod:`langsamp.train.blocks.store` and the training loop. There is no iterator and so no state to save: sample
 ``index = step * global_batch + position`` is always the same block, and ranks simply ask for their own positions.
 
 How a draw is computed. Samples come in rounds of about 4,096. After ``c`` rounds language ``l`` has been drawn
@@ -22,10 +22,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from langsamp.runtime import atomic_write
-from langsamp.xlmr_languages import HEAD
-
-from .hashing import bits, permuted, uniform
+from langsamp.core.hashing import bits, permuted, uniform
+from langsamp.core.runtime import atomic_write
+from langsamp.core.xlmr_languages import HEAD
 
 _ROUND = 4096  # draws in a round, on average; a multiple of it if there are very many languages
 

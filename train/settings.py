@@ -18,8 +18,7 @@ import yaml
 from transformers import TrainingArguments
 
 from langsamp.language_codes import nearest
-
-from .sampling import Sampling, glot500
+from langsamp.train.sampling import Sampling, glot500
 
 # The unknown rows after training: with language dropout they were trained and stay; without it they are still what they
 # started as, so they get the mean of the rows, weighted by the tokens of each language.

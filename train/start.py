@@ -1,6 +1,6 @@
 """The start of a run: a base model, a tokenizer and the languages of a store become a LangSAMP model and its tokenizer.
 
-Comes after :mod:`langsamp.train.store`, before :mod:`langsamp.train.pretrain`.
+Comes after :mod:`langsamp.train.blocks.store`, before :mod:`langsamp.train.pretrain`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, set_seed
 
+from langsamp.core.runtime import resolve_model
+from langsamp.core.vocabulary import NewRows, carry_rows
 from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT, parse_tag
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
-from langsamp.runtime import resolve_model
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
-from langsamp.vocabulary import NewRows, carry_rows
 
 log = logging.getLogger(__name__)
 

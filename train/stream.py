@@ -13,8 +13,8 @@ from typing import Any
 
 from torch.utils.data import Dataset, Sampler
 
-from .sampling import Plan
-from .store import BlockStore
+from langsamp.train.blocks.store import BlockStore
+from langsamp.train.sampling import Plan
 
 
 class BlockStream(Dataset):

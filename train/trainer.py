@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 
-from . import checkpoints
-from .fast_optimizer import fold_clip
-from .stream import BlockStream, InOrder
+from langsamp.train import checkpoints
+from langsamp.train.fast.optimizer import fold_clip
+from langsamp.train.stream import BlockStream, InOrder
 
 log = logging.getLogger(__name__)
 

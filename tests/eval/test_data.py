@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from langsamp.eval import hub_data
-from langsamp.eval.data import DataError, EvalData, read_conllu
+from langsamp.eval.data import EvalData, read_conllu
 from langsamp.eval.hub_data import HubSet
+from langsamp.eval.rows import DataError
 
 CONLLU = """\
 # sent_id = first

@@ -25,7 +25,7 @@ def sentence_transformer(tiny_model_dir):
 
 
 def test_sentence_transformers_gives_our_vectors_of_the_last_layer(sentence_transformer, tiny_model_dir):
-    from langsamp.eval.encoder import Encoder
+    from langsamp.eval.engines.encoder import Encoder
 
     theirs = sentence_transformer.encode(FRENCH + ENGLISH)
     [ours] = Encoder(tiny_model_dir, layers="last").encode(FRENCH + ENGLISH)
@@ -38,7 +38,7 @@ def test_mteb_runs_on_a_checkpoint_and_finds_what_we_find(sentence_transformer, 
     from mteb.abstasks.task_metadata import TaskMetadata
     from mteb.abstasks.text.bitext_mining import AbsTaskBitextMining
 
-    from langsamp.eval.encoder import Encoder
+    from langsamp.eval.engines.encoder import Encoder
     from langsamp.eval.metrics import acc_at_k, gold_ranks
 
     class InMemory(AbsTaskBitextMining):

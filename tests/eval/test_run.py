@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from langsamp.eval import records
+from langsamp.core.runtime import ModelSource
 from langsamp.eval import run as runner
-from langsamp.eval.data import DataError, EvalData
+from langsamp.eval.data import EvalData
+from langsamp.eval.results import records
+from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Coverage, Unit, choose_languages
-from langsamp.runtime import ModelSource
 
 WORDS = [
     "house",
@@ -245,8 +246,8 @@ def test_killed_in_the_middle_of_a_hundred_languages(tmp_path, tiny_model_dir):
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert len(records.read(outputs[0])) >= 36 * 12
 
-    from langsamp.eval.retrieval import Retrieval
-    from langsamp.runtime import resolve_model
+    from langsamp.core.runtime import resolve_model
+    from langsamp.eval.tasks.retrieval import Retrieval
 
     computed = []
     original = Retrieval._unit

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from loopback import GOOD_TOKEN
+from support.loopback import GOOD_TOKEN
 
 from langsamp.cli import main
-from langsamp.manifest import verify_manifest
+from langsamp.core.manifest import verify_manifest
 
 
 def test_dry_run_lists_files_and_sizes(hub, checkpoint, capsys):

@@ -6,12 +6,14 @@ After each test nothing that was printed, logged or raised may hold the access t
 from __future__ import annotations
 
 import pytest
-from fault_helpers import DOWNLOADS, PASSING, STEPS, is_pushed_once, refused
-from loopback import Fault
+from support.fault_helpers import DOWNLOADS, PASSING, STEPS, is_pushed_once, refused
+from support.loopback import Fault
 
-from langsamp.hub.sync import ConflictError, HubError, UnreachableError, pull, push
-from langsamp.manifest import MANIFEST_NAME, verify_manifest
-from langsamp.runtime import resolve_model
+from langsamp.core.manifest import MANIFEST_NAME, verify_manifest
+from langsamp.core.retry import ConflictError, HubError, UnreachableError
+from langsamp.core.runtime import resolve_model
+from langsamp.hub.pull import pull
+from langsamp.hub.push import push
 
 pytestmark = pytest.mark.usefixtures("no_token_in_any_output")
 

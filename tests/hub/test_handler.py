@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from transformers import pipeline
 
-from langsamp.hub.outputs import add_handler
+from langsamp.core.outputs import add_handler
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,15 @@ import subprocess
 import sys
 
 import pytest
-from fault_helpers import STEPS, is_pushed_once, refused
 from huggingface_hub import constants
-from loopback import GOOD_TOKEN, Fault
+from support.fault_helpers import STEPS, is_pushed_once, refused
+from support.loopback import GOOD_TOKEN, Fault
 
-from langsamp.hub.sync import HubError, IncompletePushError, pull, push
-from langsamp.manifest import MANIFEST_NAME, verify_manifest
-from langsamp.runtime import resolve_model
+from langsamp.core.manifest import MANIFEST_NAME, verify_manifest
+from langsamp.core.retry import HubError, IncompletePushError
+from langsamp.core.runtime import resolve_model
+from langsamp.hub.pull import pull
+from langsamp.hub.push import push
 
 pytestmark = pytest.mark.usefixtures("no_token_in_any_output")
 
@@ -94,8 +96,8 @@ def test_disk_full_after_a_push(hub, checkpoint, monkeypatch, caplog, outcome):
 
 # ---------------------------------------------------------------- SIGKILL
 
-PUSH = "from langsamp.hub.sync import push; push({0!r}, 'user/x')"
-PULL = "from langsamp.hub.sync import pull; pull('user/x', {0!r})"
+PUSH = "from langsamp.hub.push import push; push({0!r}, 'user/x')"
+PULL = "from langsamp.hub.pull import pull; pull('user/x', {0!r})"
 KILL_AT_MANIFEST = (
     """
 import os, signal

@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from huggingface_hub import constants
 
+from langsamp.core.manifest import MANIFEST_NAME, RECORD_NAME, verify_manifest
+from langsamp.core.retry import HubError, IncompletePushError
+from langsamp.hub.pull import pull
+from langsamp.hub.push import push
 from langsamp.hub.remote import read_record
-from langsamp.hub.sync import HubError, IncompletePushError, pull, push
-from langsamp.manifest import MANIFEST_NAME, RECORD_NAME, verify_manifest
 
 WEIGHTS = "model.safetensors"
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from loopback import GOOD_TOKEN, Fault
+from support.loopback import GOOD_TOKEN, Fault
 
+from langsamp.core.manifest import MANIFEST_NAME, RECORD_NAME, read_manifest, write_manifest
+from langsamp.core.retry import ConflictError, HubError
+from langsamp.hub.pull import pull
+from langsamp.hub.push import push
 from langsamp.hub.remote import digest_file
-from langsamp.hub.sync import ConflictError, HubError, pull, push
-from langsamp.manifest import MANIFEST_NAME, RECORD_NAME, read_manifest, write_manifest
 
 
 def test_one_commit_with_exactly_what_belongs_there(hub, checkpoint, pushed_names):

@@ -6,11 +6,11 @@ import os
 import shutil
 
 import pytest
-from loopback import Fault
+from support.loopback import Fault
 
-from langsamp.hub.sync import push
-from langsamp.manifest import MANIFEST_NAME, write_manifest
-from langsamp.runtime import resolve_model
+from langsamp.core.manifest import MANIFEST_NAME, write_manifest
+from langsamp.core.runtime import resolve_model
+from langsamp.hub.push import push
 
 
 def flip(path, at=-5):

@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from loopback import GOOD_TOKEN
+from support.loopback import GOOD_TOKEN
 
-from langsamp.hub.sync import pull
-from langsamp.manifest import verify_manifest
+from langsamp.core.manifest import verify_manifest
+from langsamp.hub.pull import pull
 
 TRAIN = "--max_steps 6 --save_steps 3 --per_device_train_batch_size 4 --use_cpu true --seed 3 --disable_tqdm true"
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from langsamp.core.manifest import MANIFEST_NAME, verify_manifest, write_manifest
+from langsamp.hub.pull import pull
+from langsamp.hub.push import push
 from langsamp.hub.remote import RECORD_NAME
-from langsamp.hub.sync import pull, push
 from langsamp.hub.training import BRANCH, fetch_checkpoint, publisher
-from langsamp.manifest import MANIFEST_NAME, verify_manifest, write_manifest
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from filelock import FileLock
 from transformers import TrainerCallback
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
-from langsamp.manifest import read_manifest, verify_manifest
+from langsamp.core.manifest import read_manifest, verify_manifest
 from langsamp.train import checkpoints
 from langsamp.train.callbacks import read_log
 from langsamp.train.cli import train_values
@@ -92,7 +92,7 @@ def test_finished_folder_is_whole_and_loads(go, small_store):
 
 
 def test_heldout_records_have_the_format_of_evaluation(go):
-    from langsamp.eval.records import read
+    from langsamp.eval.results.records import read
 
     result = go(training={"eval_strategy": "steps", "eval_steps": 4})
     records = read(result.folder / "heldout.jsonl")
@@ -339,7 +339,7 @@ def test_a_run_begun_anew_sends_its_own_checkpoints(go):
 def test_pushing_knows_the_output_folder_by_either_name(monkeypatch, tmp_path):
     """``--output_dir`` is TrainingArguments' name for ``--output``; it used to fail after the training."""
     import langsamp.hub.documents
-    import langsamp.hub.sync
+    import langsamp.hub.push
     import langsamp.train.cli
     from langsamp.cli import build_parser, run_train
 
@@ -347,7 +347,7 @@ def test_pushing_knows_the_output_folder_by_either_name(monkeypatch, tmp_path):
     monkeypatch.setattr(langsamp.train.cli, "run_train", lambda *args, **kwargs: 0)
     monkeypatch.setattr(langsamp.hub.documents, "complete", lambda folder, repo: None)
     monkeypatch.setattr(
-        langsamp.hub.sync,
+        langsamp.hub.push,
         "push",
         lambda folder, repo, **kwargs: pushed.append((folder, repo)) or SimpleNamespace(url=""),
     )

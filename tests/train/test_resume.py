@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from langsamp.manifest import verify_manifest
+from langsamp.core.manifest import verify_manifest
 from langsamp.train import checkpoints
 
 # Each job is forked once per rank; ``die`` says where it kills itself, like "step:4" or "save:6".
@@ -163,7 +163,7 @@ def test_killed_and_resumed_is_bit_equal(nursery, reference, tmp_path, kills, wo
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "no manifest"])
 def test_a_torn_checkpoint_is_passed_over_for_the_last_good_one(tmp_path, damage, caplog):
-    from langsamp.manifest import MANIFEST_NAME, write_manifest
+    from langsamp.core.manifest import MANIFEST_NAME, write_manifest
 
     for step in (2, 4):
         folder = tmp_path / f"checkpoint-{step}"
@@ -189,7 +189,7 @@ def test_a_torn_checkpoint_is_passed_over_for_the_last_good_one(tmp_path, damage
 
 
 def test_pruning_never_takes_the_last_good_one_or_what_is_not_ours(tmp_path):
-    from langsamp.manifest import write_manifest
+    from langsamp.core.manifest import write_manifest
 
     for step in (2, 4, 6, 10, 12):
         folder = tmp_path / f"checkpoint-{step}"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from langsamp.train.hashing import bits, permuted, uniform
+from langsamp.core.hashing import bits, permuted, uniform
 from langsamp.train.sampling import Plan, Sampling, format_table, glot500, shares
 
 COUNTS = {

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
+from langsamp.core.vocabulary import carry_rows, extend, trim
 from langsamp.train.start import load_tokenizer, start
-from langsamp.vocabulary import carry_rows, extend, trim
 
 LANGUAGES = ["rus_Cyrl", "deu_Latn", "srp_Cyrl", "srp_Latn"]
 

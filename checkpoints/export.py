@@ -1,0 +1,197 @@
+"""Checkpoints that need no code of ours: a truncated encoder for sentence vectors, a masked LM for one language.
+
+Both are stock XLM-R folders: transformers, sentence-transformers, text-embeddings-inference and exporters load them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerFast, XLMRobertaForMaskedLM, XLMRobertaModel
+
+from langsamp.checkpoints.plain import copy_tokenizer, read_config, stock_config, stock_tokenizer
+from langsamp.core.outputs import new_folder
+from langsamp.core.runtime import ModelSource, atomic_write, resolve_model
+from langsamp.core.vocabulary import carry_rows, trim
+from langsamp.eval.results.card.metadata import hub_id, hub_language, language_name
+from langsamp.language_codes import UNKNOWN_SCRIPT, match_script, normalize_tag, parse_tag
+from langsamp.modeling_langsamp import LangSAMPForMaskedLM, LangSAMPModel
+from langsamp.unicode_scripts import script_of
+
+BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export made: its folder, parameters before and after, pieces of the vocabulary before and after."""
+
+    path: Path
+    parameters: tuple[int, int]
+    vocabulary: tuple[int, int]
+
+
+def export_encoder(model: str, output: str | Path, layer: int | None = None) -> Export:
+    """Write the first ``layer`` blocks as a plain XLM-R encoder with a sentence-transformers pooling config.
+
+    Its last hidden state is ``hidden_states[layer]`` of the checkpoint bit for bit; the paper's retrieval layer is 8.
+
+    Args:
+        model: folder or Hub id of a LangSAMP or stock XLM-R checkpoint.
+        output: a folder that does not exist yet.
+        layer: how many blocks to keep, counted from 1; None keeps all.
+
+    Raises:
+        ValueError: there is no such layer. FileNotFoundError: no checkpoint or no tokenizer there.
+    """
+    source = resolve_model(model)
+    blocks = read_config(source.path)["num_hidden_layers"]
+    layer = blocks if layer is None else layer
+    if not 1 <= layer <= blocks:
+        raise ValueError(f"layer {layer} does not exist: {source.name} has blocks 1 to {blocks}.")
+    full = LangSAMPModel.from_pretrained(source.path, dtype="auto")
+    encoder = XLMRobertaModel(stock_config(source.path, num_hidden_layers=layer), add_pooling_layer=False)
+    wanted = encoder.state_dict()
+    encoder.to(full.dtype).load_state_dict({key: value for key, value in full.state_dict().items() if key in wanted})
+    with new_folder(output) as folder:
+        encoder.save_pretrained(folder)
+        copy_tokenizer(source.path, folder)
+        _sentence_transformers(folder, encoder.config.hidden_size)
+        atomic_write(folder / "README.md", _encoder_card(source, Path(output).name, layer, blocks))
+    vocabulary = encoder.config.vocab_size
+    return Export(Path(output), (full.num_parameters(), encoder.num_parameters()), (vocabulary, vocabulary))
+
+
+def export_monolingual(model: str, output: str | Path, language: str, trim_to: Iterable[str] | None = None) -> Export:
+    """Write a stock masked LM that predicts as LangSAMP does for one language: its two rows folded into the head.
+
+    ``dense(h + e) = dense(h) + W e``, so the fold is exact up to rounding (1e-6).
+
+    Args:
+        model: folder or Hub id of a LangSAMP checkpoint.
+        output: a folder that does not exist yet.
+        language: ``deu_Latn``, ``deu`` or ``de``; a script that is not given is the usual one of the language.
+        trim_to: texts; only the pieces that occur in them stay in the vocabulary, besides the special tokens and the
+            single letters of the language's script, digits and signs, so that few words of other texts become unknown.
+
+    Raises:
+        ValueError: no row for the language or script, a checkpoint without tables, or no text in ``trim_to``.
+    """
+    source = resolve_model(model)
+    read_config(source.path)
+    full = LangSAMPForMaskedLM.from_pretrained(source.path, dtype="auto")
+    if full.lang_embeddings is None and full.script_embeddings is None:
+        raise ValueError(f"{source.name} has no language or script rows to fold; it is a stock masked LM already.")
+    tag = normalize_tag(language)
+    code, script = parse_tag(tag)
+    alone = full.specialize(code, match_script(script, full.config.scripts) or script)
+    before, pieces = full.num_parameters(), full.config.vocab_size
+    tokenizer = None
+    if trim_to is not None:
+        tokenizer = _trimmed(alone, stock_tokenizer(source.path), trim_to, script)
+    with new_folder(output) as folder:
+        alone.save_pretrained(folder)
+        if tokenizer is None:
+            copy_tokenizer(source.path, folder)
+        else:
+            tokenizer.save_pretrained(folder)
+            copy_tokenizer(folder, folder)
+        atomic_write(folder / "README.md", _monolingual_card(source, Path(output).name, tag))
+    return Export(Path(output), (before, alone.num_parameters()), (pieces, alone.config.vocab_size))
+
+
+def _trimmed(
+    model: XLMRobertaForMaskedLM, tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], script: str | None
+) -> PreTrainedTokenizerFast:
+    """Cut the vocabulary of a model down, in place, to what texts use; returns the tokenizer that fits."""
+    used: set[int] = set()
+    batch: list[str] = []
+    for text in tqdm(texts, desc="pieces in use", unit=" texts"):
+        batch.append(text)
+        if len(batch) == BATCH:
+            used.update(i for ids in tokenizer(batch, add_special_tokens=False)["input_ids"] for i in ids)
+            batch = []
+    used.update(i for ids in (tokenizer(batch, add_special_tokens=False)["input_ids"] if batch else []) for i in ids)
+    if not used:
+        raise ValueError("the corpus to trim the vocabulary to holds no text.")
+    for piece, i in tokenizer.get_vocab().items():
+        letter = piece.replace("▁", "")
+        if len(letter) <= 1 and script_of(letter) in (script, UNKNOWN_SCRIPT):
+            used.add(i)
+    small = trim(tokenizer, used)
+    carry_rows(model, tokenizer, small)
+    return small
+
+
+def _sentence_transformers(folder: Path, hidden: int) -> None:
+    """The files that make a folder a SentenceTransformer: mean over all tokens of the last block, specials included."""
+    kinds = (("0", "", "Transformer"), ("1", "1_Pooling", "Pooling"))
+    modules = [
+        {"idx": i, "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (name, path, kind) in enumerate(kinds)
+    ]
+    modes = ("cls_token", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+    pooling = {"word_embedding_dimension": hidden, "pooling_mode_mean_tokens": True, "include_prompt": True}
+    files = {
+        "modules.json": modules,
+        "1_Pooling/config.json": {**pooling, **{f"pooling_mode_{mode}": False for mode in modes}},
+        "sentence_bert_config.json": {"max_seq_length": 512, "do_lower_case": False},
+        "config_sentence_transformers.json": {"prompts": {}, "similarity_fn_name": "cosine"},
+    }
+    for name, content in files.items():
+        atomic_write(folder / name, json.dumps(content, indent=2) + "\n")
+
+
+def _encoder_card(source: ModelSource, name: str, layer: int, blocks: int) -> str:
+    languages = sorted({c for c in map(hub_language, read_config(source.path).get("languages") or []) if c})
+    head = {
+        "language": languages,
+        "library_name": "sentence-transformers",
+        "pipeline_tag": "sentence-similarity",
+        "base_model": hub_id(source.name),
+        "tags": ["langsamp", "multilingual", "sentence-transformers", "feature-extraction"],
+    }
+    return _card(
+        head,
+        f"""# {name}
+
+The first {layer} of {blocks} blocks of a LangSAMP encoder, as a plain XLM-R: no code of its own, no language ids.
+Sentence vectors are the mean over all tokens. They come from masked language modelling alone, without training on
+sentence pairs: good for finding translations across languages, less so for ranking shades of meaning.
+
+```python
+from sentence_transformers import SentenceTransformer
+
+vectors = SentenceTransformer("{name}").encode(["A house by the river.", "Ein Haus am Fluss."])
+```
+""",
+    )
+
+
+def _monolingual_card(source: ModelSource, name: str, tag: str) -> str:
+    language = hub_language(tag)
+    head = {
+        "language": [language] if language else [],
+        "library_name": "transformers",
+        "pipeline_tag": "fill-mask",
+        "base_model": hub_id(source.name),
+        "tags": ["langsamp"],
+    }
+    return _card(
+        head,
+        f"""# {name}
+
+A LangSAMP masked language model for one language, {language_name(tag)} (`{tag}`): its language and script vectors are
+folded into the prediction head, so that this is a plain XLM-R and predicts what LangSAMP does when it is told the
+language.
+""",
+    )
+
+
+def _card(head: Mapping[str, object], body: str) -> str:
+    known = {key: value for key, value in head.items() if value}
+    return f"---\n{yaml.safe_dump(known, sort_keys=False, allow_unicode=True)}---\n\n{body}"

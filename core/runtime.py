@@ -1,0 +1,120 @@
+"""Where a model lives and what it runs on: names to folders, the device; for train, eval and hub."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from langsamp.core.files import COMMIT, UNSAFE_WEIGHTS
+from langsamp.core.files import atomic_write as atomic_write
+from langsamp.core.kernels import fast_matmul as fast_matmul  # where eval and train look for them
+from langsamp.core.kernels import threads as threads
+from langsamp.core.manifest import MANIFEST_NAME, cut_off, damaged
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model on the local disk: its folder, the name it was asked for by, and the Hub commit it was taken at."""
+
+    path: Path
+    name: str
+    revision: str | None = None
+
+
+def resolve_model(spec: str | os.PathLike[str]) -> ModelSource:
+    """Turn MODEL (a folder, a Hub id, or ``repo@revision``) into a local folder.
+
+    A Hub id is resolved to one commit and downloaded as a whole, code files included, so that whatever is loaded from
+    the folder later is pinned to that commit. Weights in formats that can run code are never downloaded.
+
+    Where there is a manifest, the files to be loaded are compared with it (a few tenths of a second a gigabyte).
+
+    Raises:
+        FileNotFoundError: the folder or the repository does not exist.
+        RuntimeError: what is there is damaged or only half written; the file is named.
+    """
+    text = os.fspath(spec)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        if problems := damaged(path):
+            raise RuntimeError(
+                f"{path} is not a whole checkpoint ({next(iter(problems.values()))}): saving or copying was cut off, "
+                f"or a file was changed; restore it or, if the change is yours, delete {path / MANIFEST_NAME}."
+            )
+        if problems := cut_off(path):
+            raise RuntimeError(
+                f"{path} is not a whole checkpoint ({next(iter(problems.values()))}): saving or copying was cut off; "
+                "download or save it again."
+            )
+        return ModelSource(path, path.resolve().name)
+    if path.exists():
+        raise FileNotFoundError(f"{text!r} is a file; give the folder that holds config.json and model.safetensors.")
+    repo, _, revision = text.partition("@")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo):
+        raise FileNotFoundError(
+            f"there is no folder {text!r}, and it is not a Hub id (user/name or user/name@revision)."
+        )
+    return _snapshot(repo, revision or None)
+
+
+def _snapshot(repo: str, revision: str | None) -> ModelSource:
+    """Download a Hub model at one commit into the cache; what arrives or lies there damaged is fetched once more."""
+    folder = _download(repo, revision)
+    problems = damaged(folder)
+    if problems:
+        for name in problems:
+            with suppress(OSError):
+                (folder / name).resolve().unlink()
+                (folder / name).unlink()
+        folder = _download(repo, revision)
+        problems = damaged(folder)
+    if problems:
+        raise RuntimeError(
+            f"model {repo!r} at {folder.name[:8]} is not a finished push ({next(iter(problems.values()))}); take an "
+            f"earlier revision ({repo}@REVISION), or have it pushed again."
+        )
+    return ModelSource(folder, repo, folder.name if COMMIT.match(folder.name) else revision)
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    """The client's cached folder of a repository at a commit; trainer state below ``checkpoint-N`` stays on the Hub."""
+    from huggingface_hub import snapshot_download
+
+    from langsamp.core.retry import HubError, UnreachableError, attempt
+
+    def get(local: bool) -> Path:
+        patterns = [*UNSAFE_WEIGHTS, "checkpoint-*/*"]
+        return Path(snapshot_download(repo, revision=revision, ignore_patterns=patterns, local_files_only=local))
+
+    name = f"{repo}@{revision}" if revision else repo
+    try:
+        return attempt(lambda: get(local=False), f"downloading {name}", tries=3)
+    except HubError as error:
+        with suppress(Exception):  # whatever the client says then, it is not in the cache
+            if isinstance(error, UnreachableError):
+                folder = get(local=True)
+                log.warning("%s Taking %s from the cache, which may be old.", error, name)
+                return folder
+        raise FileNotFoundError(
+            f"model {name!r} is neither a local folder nor on the Hub as seen from here ({error}); "
+            "check the name, the revision, HF_TOKEN and HF_ENDPOINT."
+        ) from None
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device to run on: the one named, else CUDA, else Apple's MPS, else the CPU."""
+    if name:
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")

@@ -1,0 +1,301 @@
+"""The model card: config, training facts, records and plots of a checkpoint folder, rendered to README.md.
+
+Comes after training and evaluation and before push. Everything it states is read from the folder: config.json, the
+tokenizer, training.json (written by training), results.jsonl (written by evaluation) and plots/*.png; each is optional.
+Text that a person writes between the ``write here`` markers survives every regeneration.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from langsamp.core.files import atomic_write
+from langsamp.eval.results.card.leaderboard import write_eval_results
+from langsamp.eval.results.card.metadata import hub_language, metadata, task_of
+from langsamp.eval.results.card.tables import PAPER_LAYER, TASKS, by_language, language_rows, scores
+from langsamp.eval.results.records import RESULTS, Record
+from langsamp.eval.results.records import read as read_records
+from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT
+
+CARD = "README.md"
+TRAINING = "training.json"
+GENERATED = "<!-- card made by `langsamp`; only text between the markers below is kept when it is made again -->"
+SLOTS = ("about", "limits", "notes")
+
+_MARKER = re.compile(r"<!-- (begin|end) (\w+)(?:: write here)? -->")
+# An absolute path of a Unix or Windows machine, or one below a home folder; not the path part of an URL.
+_LOCAL_PATH = re.compile(r"(?<![\w/:.<])(?:~?/[\w.@+-]+(?:/[\w.@+-]+)+/?|~/[\w.@+-]+|[A-Za-z]:\\[\w.@+\\-]+)")
+_FRONT = re.compile(r"\A\s*---\n(.*?)\n---[ \t]*(?:\n|\Z)", re.DOTALL)
+_MARKDOWN = re.compile(r"([\\`*\[\]|{}])|(?<!\w)_|_(?!\w)")
+_TRAINER_CARD = "This model card has been generated automatically according to the information the Trainer"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint folder says about itself."""
+
+    folder: Path
+    config: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    mask: str = "<mask>"
+    records: Sequence[Record] = ()
+    plots: Sequence[str] = ()
+
+    @classmethod
+    def read(cls, folder: Path) -> Checkpoint:
+        """Read the folder. Raises FileNotFoundError without the folder, ValueError for a file that is not JSON."""
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no checkpoint folder {str(folder)!r} to write a card for.")
+        tokenizer = _json(folder / "tokenizer_config.json")
+        mask = tokenizer.get("mask_token") or "<mask>"
+        return cls(
+            folder=folder,
+            config=_json(folder / "config.json"),
+            training=_json(folder / TRAINING),
+            mask=mask["content"] if isinstance(mask, dict) else mask,
+            records=read_records(folder) if (folder / RESULTS).is_file() else [],
+            plots=sorted(f"plots/{path.name}" for path in (folder / "plots").glob("*.png")),
+        )
+
+    def names(self, kind: str) -> list[str]:
+        """The config's languages or scripts without row 0."""
+        return [name for name in self.config.get(kind) or [] if name not in (UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT)]
+
+
+def write_card(
+    folder: str | Path,
+    *,
+    repo: str | None = None,
+    license: str | None = None,  # the Hub's own name for it
+    base_model: str | None = None,
+    datasets: Sequence[str] = (),
+    model: str | None = None,
+) -> Path:
+    """Write README.md and ``.eval_results/*.yaml`` of a checkpoint folder, and return the path of README.md.
+
+    Args:
+        folder: the checkpoint.
+        repo: ``user/name`` for the loading examples; without it they use the folder's name.
+        license: a licence id of the Hub (``apache-2.0``); by default what an existing card or training.json says.
+        base_model: Hub id of the model training started from; by default from training.json. Local paths are not shown.
+        datasets: Hub ids of the training data, besides those in training.json.
+        model: which ``model`` of the records this checkpoint is, where results.jsonl compares several.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: an existing card has a broken marker or head, or a file of the folder is malformed.
+    """
+    checkpoint = Checkpoint.read(Path(folder))
+    path = checkpoint.folder / CARD
+    before = path.read_bytes().decode("utf-8") if path.is_file() else ""
+    crlf = "\r\n" in before
+    head, slots = read_written(before.replace("\r\n", "\n"), str(path))
+    facts = checkpoint.training
+    meta = metadata(
+        task=task_of(checkpoint.config.get("architectures")),
+        languages=_languages(checkpoint),
+        scripts=checkpoint.names("scripts"),
+        mask=checkpoint.mask,
+        license_name=license or facts.get("license"),
+        base_model=base_model or facts.get("base_model"),
+        datasets=[*_many(facts.get("datasets")), *datasets],
+        written=head,
+    )
+    text = render(checkpoint, meta, slots, repo or Path(folder).resolve().name)
+    ModelCard(text)  # raises ValueError where the head is not what the Hub's client reads
+    atomic_write(path, text.replace("\n", "\r\n") if crlf else text)
+    write_eval_results(checkpoint.folder, checkpoint.records, model)
+    return path
+
+
+def render(checkpoint: Checkpoint, meta: Mapping[str, Any], slots: Mapping[str, str], name: str) -> str:
+    """The whole text of a card, from what was read; pure, so that tests can compare it with a golden file."""
+    table, hidden = scores(checkpoint.records)
+    columns, cells = by_language(checkpoint.records)
+    languages = language_rows(_many(checkpoint.training.get("sampling")), checkpoint.names("languages"))
+    head = yaml.safe_dump(ModelCardData(**meta).to_dict(), sort_keys=False, allow_unicode=True, width=1000)
+    template = _environment().get_template("card.md.jinja")
+    body = template.render(
+        name=name,
+        title=name.rpartition("/")[2],
+        rows=bool(checkpoint.names("languages") or checkpoint.names("scripts")),
+        meta=meta,
+        size=[checkpoint.config.get(key) for key in ("num_hidden_layers", "hidden_size", "vocab_size")],
+        layer=min(PAPER_LAYER, checkpoint.config.get("num_hidden_layers") or PAPER_LAYER),
+        scripts=checkpoint.names("scripts"),
+        languages=languages,
+        unlisted=sorted({row["code"] for row in languages if hub_language(row["code"]) is None}),
+        facts=facts_table(checkpoint.training),
+        settings=settings_table(checkpoint.training),
+        scores=table,
+        hidden=hidden,
+        models=sorted({score.model for score in table}),
+        columns=columns,
+        cells=cells,
+        plots=checkpoint.plots,
+        tasks=TASKS,
+        mask=checkpoint.mask,
+        example=(languages or [{"code": "deu_Latn"}])[0]["code"],
+        slots={slot: Markup(text) for slot, text in slots.items()},
+        more=[slot for slot in slots if slot not in SLOTS],
+        generated=Markup(GENERATED),
+    )
+    return f"---\n{head}---\n\n{body.strip()}\n"
+
+
+def read_written(card: str, where: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a person wrote in an existing card: (YAML head, slot -> text between its markers).
+
+    A card that we did not make has no markers: its whole text becomes the slot ``notes``.
+
+    Raises:
+        ValueError: a marker without its partner, or a slot twice: guessing would lose somebody's text.
+    """
+    match = _FRONT.match(card)
+    try:
+        head = yaml.safe_load(match.group(1)) if match else {}
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"the head of {where} is not YAML ({str(error).splitlines()[0]}); mend or remove it."
+        ) from None
+    if not isinstance(head or {}, dict):
+        raise ValueError(f"the head of {where} is not a list of `key: value`; mend or remove it.")
+    body = card[match.end() :] if match else card
+    slots = dict.fromkeys(SLOTS, "")
+    if GENERATED not in card and not _MARKER.search(body):
+        slots["notes"] = "" if _TRAINER_CARD in body else body.strip()
+        return head or {}, slots
+    slots.update(_between_markers(body, where))
+    return head or {}, slots
+
+
+def facts_table(training: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The cost of a run as (what, how much), from the keys of training.json that are there."""
+    rows = [(title, _show(training[key], unit)) for key, title, unit in _FACTS if training.get(key) is not None]
+    losses = _mapping(training.get("losses"))
+    return rows + [(title, f"{losses[key]:.4f}") for key, title in _LOSSES if isinstance(losses.get(key), (int, float))]
+
+
+def settings_table(training: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The settings of a run that have a simple value, sorted by name; folders and other places are left out."""
+    settings = _mapping(training.get("settings"))
+    simple = {key: value for key, value in settings.items() if isinstance(value, (str, int, float, bool))}
+    return [(key, _show(value, "")) for key, value in sorted(simple.items()) if not key.endswith(("_dir", "path"))]
+
+
+_FACTS = (
+    ("steps", "steps", ""),
+    ("tokens", "tokens seen", ""),
+    ("seconds", "wall-clock time", "s"),
+    ("tokens_per_second", "tokens a second", ""),
+    ("parameters", "parameters", ""),
+    ("device", "device", ""),
+    ("processes", "processes", ""),
+    ("seed", "seed", ""),
+    ("started", "started", ""),
+    ("finished", "finished", ""),
+)
+
+
+_LOSSES = (
+    ("first", "training loss, first"),
+    ("last", "training loss, last"),
+    ("heldout_loss", "held-out loss"),
+    ("heldout_loss_missing", "held-out loss, not told the language"),
+    ("heldout_loss_wrong", "held-out loss, told a wrong language"),
+)
+
+
+def _show(value: Any, unit: str) -> str:
+    if unit == "s":
+        minutes, seconds = divmod(round(float(value)), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def _languages(checkpoint: Checkpoint) -> list[str]:
+    """All languages of a checkpoint: those with a row and those trained on."""
+    sampled = [str(row["language"]) for row in _many(checkpoint.training.get("sampling"))]
+    return list(dict.fromkeys([*checkpoint.names("languages"), *sampled]))
+
+
+def _between_markers(body: str, where: str) -> dict[str, str]:
+    slots: dict[str, str] = {}
+    open_slot, start = None, 0
+    for marker in _MARKER.finditer(body):
+        kind, slot = marker.groups()
+        if (kind == "begin") == (open_slot is not None) or (kind == "end" and slot != open_slot) or slot in slots:
+            raise ValueError(f"{where}: marker '{kind} {slot}' has no partner or comes twice; mend it, then try again.")
+        if kind == "begin":
+            open_slot, start = slot, marker.end()
+        else:
+            slots[slot], open_slot = body[start : marker.start()].strip("\n"), None
+    if open_slot is not None:
+        raise ValueError(f"{where}: marker 'begin {open_slot}' has no end; mend it, then try again.")
+    return slots
+
+
+def _environment() -> Environment:
+    """Templates in which every value is escaped for Markdown and HTML and stripped of local paths, unless marked."""
+    environment = Environment(
+        loader=PackageLoader("langsamp.eval.results.card", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=True,
+        finalize=_safe,
+    )
+    environment.filters["code"] = lambda value: Markup(_no_path(str(value)).replace("`", "").replace("\n", " "))
+    return environment
+
+
+def _safe(value: Any) -> Markup:
+    """Text that means itself in a Markdown table, whatever it holds."""
+    if isinstance(value, Markup):
+        return value
+    text = _no_path(" ".join(str(value).split()))
+    return Markup(_MARKDOWN.sub(lambda match: "\\" + match.group(0), str(escape(text))))
+
+
+def _no_path(text: str) -> str:
+    """Absolute local paths shortened to their last part: a card must not tell how somebody's disk is laid out."""
+
+    def last(match: re.Match[str]) -> str:
+        parts = [part for part in re.split(r"[/\\]", match.group(0)) if part]
+        return parts[-1] if len(parts) > 2 else "local folder"  # /home/jane names nothing but a person
+
+    return _LOCAL_PATH.sub(last, text)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); write it again.") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no JSON object; write it again.")
+    return found
+
+
+def _many(value: Any) -> list[Any]:
+    return [] if value is None else [value] if isinstance(value, (str, dict)) else list(value)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

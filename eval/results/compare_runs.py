@@ -1,0 +1,112 @@
+"""Run directories compared: which with which, and the files `langsamp compare` leaves (Markdown, JSON, TSV)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from langsamp.core.files import atomic_write
+from langsamp.eval.results import catalog, rundir
+from langsamp.eval.results.aggregate import Cell, System, labels, systems
+from langsamp.eval.results.compare import Comparison, comparison, show_p
+
+
+def compare_runs(runs: Sequence[str], output: Path) -> list[tuple[Path, list[Comparison]]]:
+    """Compare every run with the first one; each pair's folder is `output`, or a sub-folder where there are several.
+
+    A run is a directory (or `.jsonl` file), or several joined by commas: replicates of one model. A single directory
+    that holds several models is split into them. Raises ValueError for fewer than two models.
+    """
+    sides = [(_run_name(run), rundir.load(run.split(",")).records) for run in runs]
+    if len(sides) == 1:
+        records = sides[0][1]
+        names = labels(systems(records))
+        sides = [(names[who], [r for r in records if System(r.model, r.revision) == who]) for who in names]
+    if len(sides) < 2:
+        raise ValueError(f"{runs[0]} holds one model only: give a second run directory to compare it with")
+    sides = [
+        (name if [n for n, _ in sides].count(name) == 1 else f"{name} ({i})", r) for i, (name, r) in enumerate(sides, 1)
+    ]
+    (a, base), *others = sides
+    pairs = [(name, comparison(base, records, (a, name))) for name, records in others]
+    if len(pairs) == 1:
+        return [(output, pairs[0][1])]
+    return [(output / f"{_file_name(name)}_vs_{_file_name(a)}", found) for name, found in pairs]
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
+def _run_name(run: str) -> str:
+    """The folder's name; what replicates have in common (`ours-1,ours-2` -> `ours`)."""
+    names = [Path(part).resolve().name for part in run.split(",")]
+    shared = names[0]
+    while any(not name.startswith(shared) for name in names):
+        shared = shared[:-1]
+    shared = re.sub(r"[-_. ]+(?:seed|s)?\d*$", "", shared) if len(names) > 1 else shared
+    return shared or " + ".join(names)
+
+
+def markdown(found: Sequence[Comparison]) -> str:
+    """The comparisons as a Markdown page: a sentence for each headline, a table of all, the languages left out."""
+    lines = [f"# {found[0].b} against {found[0].a}", ""]
+    lines += [f"- {entry.sentence}" for entry in found if entry.headline]
+    lines += ["", "| what | n | a | b | b - a | 95 % interval | p | p (Holm) | r | higher / equal / lower |"]
+    lines += ["|---|--:|--:|--:|--:|---|--:|--:|--:|---|"]
+    for entry in found:
+        show, (value, low, high) = entry.metric.show, entry.difference
+        interval = "" if low is None or high is None else f"{show(low, True)} to {show(high, True)}"
+        cells = [
+            catalog.describe(entry.cell) + (" (headline)" if entry.headline else ""),
+            str(entry.n),
+            show(entry.mean_a),
+            show(entry.mean_b),
+            show(value, True),
+            interval,
+            show_p(entry.wilcoxon.p),
+            show_p(entry.p_holm),
+            f"{entry.rank_biserial:+.2f}",
+            " / ".join(map(str, entry.counts)),
+        ]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    lines += [
+        "",
+        f"a = {found[0].a}, b = {found[0].b}. Values are means over the n languages that both have; interval:",
+    ]
+    lines += [
+        "bootstrap over languages (and seeds); p: exact Wilcoxon signed-rank test, corrected by Holm's method over"
+    ]
+    lines += ["the headlines, and over the other rows; r: rank-biserial correlation.", ""]
+    return "\n".join([*lines, *_left_out(found), ""])
+
+
+def _left_out(found: Sequence[Comparison]) -> list[str]:
+    """Lines that name the languages only one of the two has, once for each distinct case."""
+    lines: dict[str, None] = {}
+    for entry in found:
+        for name, codes in ((entry.a, entry.only_a), (entry.b, entry.only_b)):
+            if codes:
+                title = catalog.task(entry.cell.task).title
+                lines[f"- {title}: only {name} has {len(codes)} of the languages: {', '.join(codes)}"] = None
+    return list(lines)
+
+
+def write_comparison(found: Sequence[Comparison], output: str | Path) -> Path:
+    """Write `compare.md`, `compare.json` and `compare.tsv` (one line a language and cell) into a folder."""
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    atomic_write(output / "compare.md", markdown(found))
+    content = json.dumps([entry.to_json() for entry in found], indent=1, ensure_ascii=False)
+    atomic_write(output / "compare.json", content + "\n")
+    table = io.StringIO()
+    writer = csv.writer(table, delimiter="\t", lineterminator="\n")
+    writer.writerow([*Cell._fields, "language", found[0].a, found[0].b, "difference"])
+    for entry in found:
+        writer.writerows([*entry.cell, *row] for row in entry.rows)
+    atomic_write(output / "compare.tsv", table.getvalue())
+    return output / "compare.md"

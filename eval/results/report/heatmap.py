@@ -1,0 +1,109 @@
+"""The heat map of the report: a square matrix of languages as an indexed PNG, similar languages side by side.
+
+The picture is one pixel a cell and is enlarged by the browser, so 300 languages cost 90 KB and not 90,000 elements.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from langsamp.eval.results.report.charts import tag, tick_text
+
+LABELLED = 48  # with more languages every k-th one is named; hovering names all
+_OPTIMAL = 150  # optimal leaf ordering is cubic
+_COLOURS = 200
+_GREY = np.array([[128, 128, 128]], dtype=np.uint8)
+
+
+def palette(count: int = _COLOURS) -> NDArray[np.uint8]:
+    """(count, 3) colours from dark to bright, even in lightness and safe for colour-blind readers (viridis)."""
+    from matplotlib import colormaps
+
+    return np.round(colormaps["viridis"](np.linspace(0, 1, count))[:, :3] * 255).astype(np.uint8)
+
+
+def order(matrix: NDArray[np.float64]) -> list[int]:
+    """Rows ordered by average-link clustering of their profiles; the same matrix always gives the same order."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
+    if len(matrix) < 3:
+        return list(range(len(matrix)))
+    known = np.where(np.isnan(matrix), np.nanmean(matrix) if np.isfinite(matrix).any() else 0.0, matrix)
+    tree = linkage(np.round(known, 6), method="average", optimal_ordering=len(matrix) <= _OPTIMAL)
+    return [int(i) for i in leaves_list(tree)]
+
+
+def png(indices: NDArray[np.uint8], colours: NDArray[np.uint8]) -> bytes:
+    """A picture with one byte a pixel, not compressed: so its bytes do not depend on the zlib at hand."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = indices.shape
+    lines = b"".join(b"\0" + row.tobytes() for row in indices)
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"PLTE", colours.tobytes()), (b"IDAT", _stored(lines)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in parts)
+
+
+def _stored(data: bytes) -> bytes:
+    """A zlib stream of stored blocks (RFC 1950, RFC 1951)."""
+    blocks = [data[i : i + 65535] for i in range(0, len(data), 65535)] or [b""]
+    heads = (struct.pack("<BHH", i == len(blocks), len(b), len(b) ^ 0xFFFF) for i, b in enumerate(blocks, 1))
+    body = b"".join(head + block for head, block in zip(heads, blocks))
+    return b"\x78\x01" + body + struct.pack(">I", zlib.adler32(data))
+
+
+def heatmap(names: Sequence[str], matrix: NDArray[np.float64], about: str) -> Markup:
+    """Picture, names on the left, and a colour bar; hovering shows two names and the value (from `data-rows`).
+
+    The diagonal (a language with itself) does not stretch the colours; NaN is grey. Raises ValueError if the matrix is
+    not square with one name a row, or has infinite values.
+    """
+    if matrix.shape != (len(names), len(names)) or np.isinf(matrix).any():
+        raise ValueError(f"a heat map needs a finite square matrix with {len(names)} rows, got shape {matrix.shape}")
+    turn = order(matrix)
+    names, matrix = [names[i] for i in turn], matrix[np.ix_(turn, turn)]
+    rest = matrix[~np.eye(len(names), dtype=bool) & np.isfinite(matrix)]
+    low, high = (float(rest.min()), float(rest.max())) if rest.size else (0.0, 1.0)
+    shares = np.clip((matrix - low) / max(high - low, 1e-9), 0, 1)
+    indices = np.where(np.isnan(shares), _COLOURS, np.round(np.nan_to_num(shares) * (_COLOURS - 1))).astype(np.uint8)
+    picture = png(indices, np.vstack([palette(), _GREY]))
+    step = -(-len(names) // LABELLED)
+    labels = [_label(i, name, len(names)) for i, name in enumerate(names) if i % step == 0]
+    image = tag(
+        "img",
+        src="data:image/png;base64," + base64.b64encode(picture).decode(),
+        alt=about,
+        class_="heat",
+        data_names="|".join(name.replace("|", "/") for name in names),
+        data_rows=";".join(
+            " ".join("" if value != value else f"{value:.3f}" for value in row) for row in matrix.tolist()
+        ),
+    )
+    side = max(280, min(720, 15 * min(len(names), LABELLED)))
+    return tag(
+        "div",
+        tag("div", *labels, class_="heat-left"),
+        image,
+        _colour_bar(low, high),
+        class_="heatmap",
+        style=f"--side:{side}px;--least:{min(side, 11.5 * len(labels)):.0f}px",
+    )
+
+
+def _label(i: int, name: str, count: int) -> Markup:
+    return tag("span", name, style=f"top:{100 * (i + 0.5) / count:.3f}%")
+
+
+def _colour_bar(low: float, high: float) -> Markup:
+    stops = ", ".join(f"rgb({r},{g},{b})" for r, g, b in palette(9).tolist())
+    bar = tag("i", style=f"background:linear-gradient(to right, {stops})")
+    return tag("div", tick_text(round(low, 2)), bar, tick_text(round(high, 2)), class_="colour-bar")

@@ -1,0 +1,89 @@
+"""`run.json` of a run directory: under which settings its records were made, and which languages they cover.
+
+A rerun that would silently mix other numbers into the same records is refused; adding tasks, languages, layers or seeds
+is what reruns are for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from langsamp.core.files import atomic_write
+from langsamp.eval.task import Context, Coverage, Task
+
+SETTINGS = "run.json"
+_SAMPLES, _SAMPLE_BYTES = 64, 4096
+
+
+def check_settings(context: Context, tasks: Iterable[Task]) -> None:
+    """Compare what would change a number with the run that the folder holds, if any, and write it down.
+
+    A folder without any results yet takes new settings. A task may have settings of its own: a method
+    `settings(context)` that gives a dictionary.
+    Raises ValueError naming the first setting that differs.
+    """
+    settings = {
+        "model": context.source.name,
+        "revision": context.source.revision,
+        "weights": fingerprint(context.source.path),
+        "data": context.data.root.resolve().name if context.data.root else "hub",
+        "prefix": context.prefix,
+        "dtype": context.dtype,
+        "special_tokens": context.special_tokens,
+    }
+    for task in tasks:
+        own = task.settings(context) if hasattr(task, "settings") else {}
+        settings.update({f"{task.name}: {name}": value for name, value in own.items()})
+    known = read_run(context.output)
+    if {path.name for path in context.output.glob("*")} <= {SETTINGS}:
+        known = {}  # a run that failed before its first number binds nobody
+    before = known.setdefault("settings", {})
+    for name, value in settings.items():
+        if name in before and before[name] != value:
+            raise ValueError(
+                f"{context.output} holds a run with {name} {before[name]!r}, not {value!r}; choose another --output"
+            )
+    before.update(settings)
+    _write(context.output, known)
+
+
+def save_coverage(output: Path, coverage: Coverage) -> None:
+    """Note which languages a task was asked for and which are missing, with the reasons."""
+    known = read_run(output)
+    known.setdefault("coverage", {})[coverage.task] = asdict(coverage)
+    _write(output, known)
+
+
+def read_run(output: Path) -> dict[str, Any]:
+    """`settings` and `coverage` of a run directory; empty for a new one. Raises ValueError if the file is broken."""
+    path = output / SETTINGS
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); remove it to start over") from error
+
+
+def fingerprint(folder: Path) -> str:
+    """A short hash of the weights from their sizes and samples spread over them: it tells a retrained model in the
+    same folder apart without reading gigabytes.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with open(path, "rb") as file:
+            for number in range(_SAMPLES):
+                file.seek(size * number // _SAMPLES)
+                digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def _write(output: Path, content: dict[str, Any]) -> None:
+    atomic_write(output / SETTINGS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,124 @@
+"""Sentence classification (taxi1500, sib200): trained on one language, measured on every other one.
+
+As the paper does it (notes/paper.md 3.2, 3.3): `<s>` -> dense -> tanh -> linear, chosen by the source's dev macro-F1,
+zero-shot macro-F1 of each language. With the option `probe` the encoder stays frozen, see eval/probe.py; those records
+have a task name of their own (`sib200-probe`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from langsamp.eval.engines.encoder import load_tokenizer
+from langsamp.eval.engines.finetune import Job, Recipe, Tuned, recipe_settings, task_name
+from langsamp.eval.engines.predict import Feature
+from langsamp.eval.engines.probe import probe_units
+from langsamp.eval.labelled import Examples, Source, read_test
+from langsamp.eval.metrics import macro_f1
+from langsamp.eval.results.records import Record
+from langsamp.eval.rows import DataError
+from langsamp.eval.task import Context, Unit
+
+
+@dataclass(frozen=True)
+class Classification:
+    """A task. Options: `probe`, and the fields of `Recipe` (`max_steps`, `patience`, ...)."""
+
+    name: str
+    recipe: Recipe
+    seeds: tuple[int, ...]
+
+    def languages(self, context: Context) -> list[str]:
+        """Tags with data; DataError if the source language is not among them."""
+        found = context.data.languages(self.name)
+        if context.train_language not in found:
+            raise DataError(f"{self.name} has no data in {context.train_language}, the language to train on")
+        return found
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """The recipe; the probe has none."""
+        return {} if context.options.get("probe") else recipe_settings(self.recipe.changed(context.options))
+
+    def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
+        """For each seed the source's dev score, then each language; the probe has no seed."""
+        source = Source(context, self.name, context.train_language)
+        if context.options.get("probe"):
+            yield from probe_units(context, f"{self.name}-probe", source, languages)
+            return
+        recipe = self.recipe.changed(context.options)
+        task = task_name(self.name, recipe)
+        for seed in context.seeds or self.seeds:
+            model = TunedClassifier(context, source, task, recipe, seed)
+            dev = context.record(task, source.tag, "dev_macro_f1", source=source.tag, seed=seed)
+            yield Unit(None, [dev], lambda model=model, dev=dev: [model.dev_record(dev)])  # type: ignore[misc]
+            for tag in languages:
+                wanted = context.record(task, tag, "macro_f1", source=source.tag, seed=seed)
+                yield Unit(tag, [wanted], lambda model=model, tag=tag, to=wanted: [model.measure(tag, to)])  # type: ignore[misc]
+            model.release()
+
+
+class TunedClassifier:
+    """A fine-tuned classifier of one seed; trained when its first number is needed."""
+
+    def __init__(self, context: Context, source: Source, task: str, recipe: Recipe, seed: int) -> None:
+        self.context, self.source, self.task, self.recipe, self.seed = context, source, task, recipe, seed
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return load_tokenizer(self.context.source.path, self.recipe.max_length)
+
+    @cached_property
+    def _tuned(self) -> Tuned:
+        source, context = self.source, self.context
+        job = Job(
+            context.source, "sequence", self.task, source.tag, self.seed, source.labels, self.recipe, context.dtype
+        )
+
+        def score(predicted: np.ndarray, true: np.ndarray) -> float:
+            return macro_f1(true.tolist(), predicted.tolist())
+
+        def data() -> tuple[list[Feature], list[Feature]]:
+            return self._features(source.train), self._features(source.dev)
+
+        return Tuned(job, data, score, context.output, context.progress)
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids with specials, cut at the recipe's length."""
+        texts = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
+
+    def _features(self, examples: Examples) -> list[Feature]:
+        """Examples whose label is known, as the Trainer wants them."""
+        number = {label: index for index, label in enumerate(self.source.labels)}
+        pairs = zip(self.tokenize(examples.texts), examples.labels)
+        return [{"input_ids": ids, "labels": number[label]} for ids, label in pairs if label in number]
+
+    def dev_record(self, expected: Record) -> Record:
+        """Train if need be; the best dev score."""
+        return replace(expected, value=self._tuned.trained[1], n=len(self.source.dev.texts))
+
+    def measure(self, tag: str, expected: Record) -> Record:
+        """Zero-shot macro-F1 of one language's test sentences."""
+        test = read_test(self.context, self.source.folder, tag, self.source.labels)
+        logits = self._tuned.predict(self.tokenize(test.texts))
+        predicted = [self.source.labels[int(row.argmax())] for row in logits]
+        return replace(expected, value=macro_f1(test.labels, predicted), n=len(test.texts))
+
+    def release(self) -> None:
+        """Free the model's memory, if it was ever loaded."""
+        if "_tuned" in self.__dict__:
+            self._tuned.release()
+
+
+TAXI1500 = Classification(
+    "taxi1500", Recipe(learning_rate=1e-5, epochs=40, batch_size=8, accumulation=2, max_length=100), (42, 43, 44, 45)
+)
+SIB200 = Classification(
+    "sib200", Recipe(learning_rate=1e-5, epochs=40, batch_size=8, accumulation=2, max_length=160), (42, 43, 44, 45, 46)
+)

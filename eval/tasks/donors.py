@@ -1,0 +1,252 @@
+"""Which language should I annotate or train on? Sources ranked for a target, and how much such a ranking is worth.
+
+With the option `target` the answer for one language, as a ranked table. Without it the study: a probe on SIB-200 is
+trained on every source and measured on every target (`donors-transfer`); each way to rank the sources is then judged
+against these scores by NDCG@3 and by regret (what its first choice loses against the best source), beside always
+choosing English, choosing at random, and the oracle (notes/paper.md, section 5).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from langsamp.eval.engines.probe import fit_probe
+from langsamp.eval.labelled import Source, read_examples, read_test
+from langsamp.eval.metrics import macro_f1, ndcg, regret
+from langsamp.eval.results import records
+from langsamp.eval.results.records import Record
+from langsamp.eval.rows import DataError
+from langsamp.eval.task import Context, Unit
+from langsamp.eval.tasks.rankers import Rankers, read_table, row_tags
+from langsamp.language_codes import normalize_tag
+
+FOLDER = "sib200"
+TRANSFER = "donors-transfer"
+TOP = 3
+ENGLISH = "eng_Latn"
+SIMILARITY = "similarity_"
+ORDER = ("language+script-row", "language-row", "centroid", "table")
+
+
+def judge(gains: dict[str, float], scores: dict[str, float]) -> tuple[float, float]:
+    """(NDCG@3, regret) of ranking sources by `scores` where `gains` is what they are worth.
+
+    The gain of a source in NDCG is what it has over the worst one, so that a random order is far from 1. Sources
+    without a score come last, all equal. Equal scores share their places. If all sources are worth the same, any order
+    is right: (1, 0).
+    """
+    names = sorted(gains)
+    worth = np.array([gains[name] for name in names])
+    last = min(scores.values(), default=0.0) - 1.0
+    order = np.array([scores.get(name, last) for name in names])
+    above = worth - worth.min()
+    return (ndcg(above, order, TOP) if above.any() else 1.0), regret(worth, order)
+
+
+def references(target_gains: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Scores of the references for one target: always English (if it is a candidate), random, the oracle.
+
+    Random is one big tie: NDCG and regret share ties, which gives the expected value over all orders.
+    """
+    found = {"random": dict.fromkeys(target_gains, 0.0), "oracle": target_gains}
+    if ENGLISH in target_gains:
+        found["english"] = {ENGLISH: 1.0}
+    return found
+
+
+class Transfer:
+    """Probe scores of every source on every target at one layer; the targets' vectors are computed once and kept."""
+
+    def __init__(self, context: Context, layer: int) -> None:
+        self.context, self.layer = context, layer
+        self._tests: dict[str, tuple[np.ndarray, list[str]]] = {}
+
+    def _encode(self, texts: Sequence[str]) -> np.ndarray:
+        return self.context.encoder((self.layer,)).encode(texts)[0]
+
+    def measure(self, source: str, expected: Sequence[Record]) -> list[Record]:
+        """Train on one source, measure on all targets."""
+        data = Source(self.context, FOLDER, source)
+        train, dev = self._encode(data.train.texts), self._encode(data.dev.texts)
+        probe = fit_probe(train, data.train.labels, dev, data.dev.labels)
+        found = []
+        for record in expected:
+            vectors, labels = self._test(record.code or "", data.labels)
+            found.append(replace(record, value=macro_f1(labels, probe.predict(vectors)), n=len(labels)))
+        return found
+
+    def _test(self, target: str, labels: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        if target not in self._tests:
+            test = read_test(self.context, FOLDER, target, labels)
+            self._tests[target] = (self._encode(test.texts), test.labels)
+        return self._tests[target]
+
+
+class Donors:
+    """Options: `target`, `sources` (candidates; default all with training data), `similarity` (a table's file)."""
+
+    name = "donors"
+
+    def languages(self, context: Context) -> list[str]:
+        """The target, or all languages of SIB-200 that can be tested on."""
+        if target := context.options.get("target"):
+            return [normalize_tag(target)]
+        tags = context.data.languages(FOLDER)
+        return [tag for tag in tags if read_examples(context, FOLDER, tag, "test").texts]
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """The candidates of the study (an answer for one target adds to any run), and the table if there is one."""
+        found: dict[str, Any] = {}
+        if path := context.options.get("similarity"):
+            found["similarity"] = hashlib.sha256(repr(sorted(read_table(path).items())).encode()).hexdigest()[:16]
+        if not context.options.get("target"):
+            asked = context.options.get("sources")
+            found["sources"] = sorted({normalize_tag(tag) for tag in asked}) if asked else "all"
+        return found
+
+    def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
+        """One unit for `target`; else one a source (transfer), then one a target (how good each ranking is)."""
+        layer = context.layer_list()[-1]
+        if context.options.get("target"):
+            yield answer(context, languages[0], layer)
+            return
+        sources = candidates(context)
+        if len(sources) < 3:
+            raise DataError(
+                f"a study of donors compares sources, but {FOLDER} has training data in {len(sources)} "
+                "languages only; --target LANG ranks without measuring"
+            )
+        transfer = Transfer(context, layer)
+        for source in sources:
+            wanted = [
+                context.record(TRANSFER, target, "macro_f1", source=source, layer=layer)
+                for target in languages
+                if target != source
+            ]
+            yield Unit(source, wanted, lambda source=source, to=wanted: transfer.measure(source, to))  # type: ignore[misc]
+        tags = [*dict.fromkeys([*languages, *sources])]
+        rankers = Rankers(context, FOLDER, tags, layer, context.options.get("similarity"))
+        measured = cache(lambda: read_transfer(context, layer))  # read when all transfer is recorded
+        for target in languages:
+            yield judged(context, target, [source for source in sources if source != target], rankers, measured)
+
+
+def candidates(context: Context) -> list[str]:
+    """The sources asked for, else all languages of SIB-200 with training data."""
+    if asked := context.options.get("sources"):
+        return sorted({normalize_tag(tag) for tag in asked})
+    if not context.data.folders(FOLDER):
+        return []
+    tags = context.data.languages(FOLDER)
+    return [tag for tag in tags if read_examples(context, FOLDER, tag, "train").texts]
+
+
+def answer(context: Context, target: str, layer: int) -> Unit:
+    """The similarity of one target with every candidate, by every ranker that knows both.
+
+    Without data the candidates are all languages with a trained row. Raises DataError if nothing is known.
+    """
+    sources = [tag for tag in candidates(context) or row_tags(context) if tag != target]
+    rankers = Rankers(context, FOLDER, [target, *sources], layer, context.options.get("similarity"))
+    wanted = []
+    for name in rankers.names:
+        at = layer if name == "centroid" else None
+        for source in rankers.known(name, target, sources):
+            wanted.append(context.record("donors", target, SIMILARITY + name, source=source, layer=at))
+    if not wanted:
+        raise DataError(
+            f"nothing is known of {target}: the model has no trained row for it, the data has no {FOLDER} "
+            "sentences, and no table of similarities (--similarity) names it"
+        )
+
+    def compute() -> list[Record]:
+        scores = {SIMILARITY + name: rankers.scores(name, target, sources) for name in rankers.names}
+        return [replace(record, value=scores[record.metric][record.source or ""]) for record in wanted]
+
+    return Unit(target, wanted, compute)
+
+
+def judged(
+    context: Context,
+    target: str,
+    sources: list[str],
+    rankers: Rankers,
+    measured: Callable[[], dict[str, dict[str, float]]],
+) -> Unit:
+    """NDCG@3 and regret of every ranker for one target, against the recorded transfer (which must be complete)."""
+    gains = {source: value for source, value in measured().get(target, {}).items() if source in sources}
+    names = [name for name in rankers.names if rankers.known(name, target, sources)]
+    names += ["random", "oracle"] + ["english"] * (ENGLISH in gains)  # it may be a source that cannot be trained on
+    wanted = [
+        context.record("donors", target, metric, layer=rankers.layer)
+        for name in names
+        for metric in (f"ndcg@{TOP}_{name}", f"regret_{name}")
+    ]
+
+    def compute() -> list[Record]:
+        if len(gains) < 2:
+            raise DataError(f"no transfer to {target} from at least two sources was measured")
+        scores = references(gains)
+        values: list[float] = []
+        for name in names:
+            values += judge(gains, scores[name] if name in scores else rankers.scores(name, target, sources))
+        return [replace(record, value=value, n=len(gains)) for record, value in zip(wanted, values)]
+
+    return Unit(target, wanted, compute)
+
+
+def read_transfer(context: Context, layer: int) -> dict[str, dict[str, float]]:
+    """Target -> source -> measured score, from the run's records."""
+    found: dict[str, dict[str, float]] = {}
+    for record in records.read(context.output) if (context.output / records.RESULTS).exists() else []:
+        if record.task == TRANSFER and record.layer == layer:
+            found.setdefault(record.code or "", {})[record.source or ""] = record.value
+    return found
+
+
+def ranking_table(found: Sequence[Record], target: str, rows: int = 20) -> str:
+    """The answer as text: the best sources for `target` by the first ranker, the others beside it, from records alone.
+
+    Where a study is in the same run directory, its measured scores and the mean regret of each ranker are added.
+    """
+    target = normalize_tag(target)
+    similar: dict[str, dict[str, float]] = {}
+    for record in found:
+        if record.task == "donors" and record.code == target and record.metric.startswith(SIMILARITY):
+            similar.setdefault(record.metric[len(SIMILARITY) :], {})[record.source or ""] = record.value
+    if not similar:
+        raise ValueError(f"no similarities with {target} here: run `langsamp eval --tasks donors --target {target}`")
+    names = [name for name in ORDER if name in similar]
+    measured = {r.source or "": r.value for r in found if r.task == TRANSFER and r.code == target}
+    first = similar[names[0]]
+    columns = [*names, "measured"] if measured else names
+    lines = [f"sources for {target} ({display_name(target)}), by {names[0]}:", ""]
+    lines.append(f"{'':>4}  {'source':<10}{'name':<26}" + "".join(f"{name:>21}" for name in columns))
+    for rank, source in enumerate(sorted(first, key=lambda source: (-first[source], source))[:rows], 1):
+        cells = [similar[name].get(source) for name in names] + ([measured.get(source)] if measured else [])
+        text = "".join(f"{'-' if cell is None else format(cell, '.3f'):>21}" for cell in cells)
+        lines.append(f"{rank:>4}  {source:<10}{display_name(source):<26.25}{text}")
+    regrets: dict[str, list[float]] = {}
+    for record in found:
+        if record.task == "donors" and record.metric.startswith("regret_"):
+            regrets.setdefault(record.metric[len("regret_") :], []).append(record.value)
+    if regrets:
+        means = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in sorted(regrets.items()))
+        lines += ["", f"mean regret of the first choice in the study of this run (macro-F1): {means}"]
+    return "\n".join(lines)
+
+
+def display_name(tag: str) -> str:
+    """The English name of a language: `deu_Latn` -> `German`."""
+    from langcodes import Language
+
+    return Language.get(tag.partition("_")[0]).display_name()
+
+
+DONORS = Donors()

@@ -1,0 +1,179 @@
+"""Masked-LM loss by language (`lm`): what the language and script rows are worth, with right, missing and wrong ids.
+
+The encoder never sees the ids, so it runs once; only the head runs again for each choice of rows. Three numbers a
+language and seed, in nats per masked token: `loss` with the right rows (unknown rows where the model has none),
+`loss_missing` with the unknown rows, `loss_wrong` with other languages' rows (mean of `WRONG_DRAWS` draws).
+A model without a row for the language has `loss` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from langsamp.core.runtime import fast_matmul, threads
+from langsamp.eval.engines.encoder import MAX_TOKENS, clean_text, load_masked_lm, load_tokenizer, read_config
+from langsamp.eval.engines.packed import packed_hidden_states, plan_batches
+from langsamp.eval.results.records import Record
+from langsamp.eval.rows import DataError
+from langsamp.eval.task import Context, Unit
+from langsamp.language_codes import match_script, parse_tag
+from langsamp.modeling_langsamp import LangSAMPForMaskedLM, linear_cross_entropy
+
+MASKED = 0.15  # share of the tokens, as in pretraining
+SENTENCES = 200
+MAX_LENGTH = 512
+WRONG_DRAWS = 5
+SEED = 42
+
+Rows = tuple[int, int]  # row of the language, row of the script; 0 is unknown
+
+
+class MaskedLM:
+    """The task. Options: `text` (folder with held-out text; default `lm`, else `mlm`), `sentences` (a language)."""
+
+    name = "lm"
+
+    def languages(self, context: Context) -> list[str]:
+        """Tags with text."""
+        return context.data.languages(_folder(context))
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """What the numbers depend on besides the run's settings."""
+        return {"text": _folder(context), "sentences": _limit(context)}
+
+    def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
+        """One unit a language and seed."""
+        config = read_config(context.source.path).to_dict()
+        names = config.get("languages") or [], config.get("scripts") or []
+        scorer = cache(lambda: Scorer(context))
+        for seed in context.seeds or (SEED,):
+            for tag in languages:
+                known = any(rows_of(tag, *names))
+                metrics = ("loss", "loss_missing", "loss_wrong") if known else ("loss",)
+                expected = [context.record(self.name, tag, metric, seed=seed) for metric in metrics]
+                yield Unit(tag, expected, lambda tag=tag, seed=seed, to=expected: scorer().records(tag, seed, to))  # type: ignore[misc]
+
+
+def rows_of(tag: str, languages: Sequence[str], scripts: Sequence[str]) -> Rows:
+    """Rows of a tag in the model's lists, 0 where it has none: (`deu_Latn`, ["und", "deu"], []) -> (1, 0)."""
+    language, script = parse_tag(tag)
+    script = match_script(script, list(scripts))
+    return (
+        languages.index(language) if language in languages else 0,
+        scripts.index(script) if script in scripts else 0,
+    )
+
+
+def choose_masks(ids: Sequence[np.ndarray], special: set[int], seed: Sequence[int]) -> list[np.ndarray]:
+    """Positions to mask in each text: `MASKED` of the tokens that are not special, one at least, drawn by the seed.
+
+    A text of specials only gets none. Each text's draw depends on the seed and its number alone.
+    """
+    chosen = []
+    for number, text in enumerate(ids):
+        where = np.flatnonzero(~np.isin(text, list(special)))
+        count = min(len(where), max(1, round(MASKED * len(where))))
+        chosen.append(np.sort(np.random.default_rng([*seed, number]).choice(where, count, replace=False)))
+    return chosen
+
+
+class Scorer:
+    """The model with its tokenizer; losses of one language at a time."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.model: LangSAMPForMaskedLM = load_masked_lm(context.source.path)
+        self.languages, self.scripts = self.model.config.languages, self.model.config.scripts
+        self.tokenizer: Tokenizer = load_tokenizer(context.source.path, MAX_LENGTH)
+        names = {"<s>", "<pad>", "</s>", "<mask>"}
+        self.special = {number for name in names if (number := self.tokenizer.token_to_id(name)) is not None}
+        self.mask_id = self.tokenizer.token_to_id("<mask>")
+        if self.mask_id is None:
+            raise ValueError(f"the tokenizer in {context.source.path} has no <mask> token")
+
+    def records(self, tag: str, seed: int, expected: Sequence[Record]) -> list[Record]:
+        """The expected records with their values; n is the number of masked tokens."""
+        ids = self._texts(tag)
+        own = crc32(tag.encode())
+        with torch.inference_mode(), threads():
+            hidden, targets = self._hidden(ids, choose_masks(ids, self.special, (seed, own)))
+            right = rows_of(tag, self.languages, self.scripts)
+            choices = {"loss": [right], "loss_missing": [(0, 0)], "loss_wrong": self._wrong(right, (seed, own))}
+            return [
+                replace(
+                    record,
+                    n=len(targets),
+                    value=float(np.mean([self._loss(hidden, targets, rows) for rows in choices[record.metric]])),
+                )
+                for record in expected
+            ]
+
+    def _texts(self, tag: str) -> list[np.ndarray]:
+        """Token ids of the first texts of a language, without blank ones."""
+        folder = _folder(self.context)
+        texts = [text for text in self.context.data.rows(folder, tag, ["text"], "test")["text"] if text.strip()]
+        found = self.tokenizer.encode_batch_fast([clean_text(text) for text in texts[: _limit(self.context)]])
+        ids = [np.array(encoding.ids, dtype=np.int32) for encoding in found]
+        ids = [text for text in ids if not self.special.issuperset(text.tolist())]
+        if not ids:
+            raise DataError(f"{folder}/{tag} has no text")
+        return ids
+
+    def _hidden(self, ids: list[np.ndarray], masks: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The encoder's output at the masked positions (n, hidden) and the true tokens (n,)."""
+        order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
+        hidden, targets = [], []
+        for batch in plan_batches([len(ids[number]) for number in order], MAX_TOKENS):
+            texts, where, start = [], [], 0
+            for number in (order[position] for position in batch):
+                text = ids[number].copy()
+                targets.append(text[masks[number]])
+                text[masks[number]] = self.mask_id
+                where.append(start + masks[number])
+                start += len(text)
+                texts.append(text)
+            for last, _ in packed_hidden_states(self.model.roberta, texts):  # noqa: B007
+                pass
+            hidden.append(last[torch.from_numpy(np.concatenate(where))])
+        return torch.cat(hidden), torch.from_numpy(np.concatenate(targets).astype(np.int64))
+
+    def _loss(self, hidden: torch.Tensor, targets: torch.Tensor, rows: Rows) -> float:
+        """Mean cross entropy in nats with these rows added."""
+        for table, row in zip((self.model.lang_embeddings, self.model.script_embeddings), rows):
+            if table is not None:
+                hidden = hidden + table.weight[row]
+        head = self.model.lm_head
+        with fast_matmul():
+            features = head.layer_norm(torch.nn.functional.gelu(head.dense(hidden)))
+            total = linear_cross_entropy(features, head.decoder.weight, head.decoder.bias, targets)
+        return float(total) / len(targets)
+
+    def _wrong(self, right: Rows, seed: Sequence[int]) -> list[Rows]:
+        """Rows of other languages and scripts; never the right ones, never unknown (unless there is no other)."""
+        rng = np.random.default_rng([*seed, WRONG_DRAWS])
+        columns = []
+        for row, names in zip(right, (self.languages, self.scripts)):
+            others = [other for other in range(1, len(names)) if other != row] or [0]
+            columns.append(rng.choice(others, WRONG_DRAWS).tolist())
+        return list(zip(*columns))
+
+
+def _folder(context: Context) -> str:
+    """The folder of held-out text."""
+    return str(context.options.get("text") or ("lm" if context.data.folders("lm") else "mlm"))
+
+
+def _limit(context: Context) -> int:
+    """Most sentences of a language."""
+    return int(context.options.get("sentences") or SENTENCES)
+
+
+LM = MaskedLM()

@@ -1,0 +1,205 @@
+"""Language neutrality (`neutrality`): do translations get the same vector, whatever the language, at every layer?
+
+For each pair of languages, over the sentences both have (unit vectors u; sentence i of languages a and b):
+
+* `cosine`: mean of u_ai . u_bi. High values alone prove nothing, as most vectors of a model point the same way; hence
+* `cosine_centred`: the same after the mean vector of each language is taken off,
+* `cosine_control`: mean of u_ai . u_bj over i != j: how similar sentences are that are no translations,
+* `margin`: mean of u_ai . u_bi - max over j != i of u_ai . u_bj, both directions: above 0 the translation is found,
+* `language_probe`: accuracy of a linear classifier that guesses the language from the vector; LOWER is more neutral.
+
+A language's number is the mean over its pairs (or its sentences), the number over all languages is the mean over all
+pairs; its interval resamples languages. The matrices behind the heat map are in `neutrality/layer08.npz` (arrays
+`languages`, and `cosine`, `cosine_centred`, `cosine_control`, `margin` of shape (languages, languages), NaN on the
+diagonal). The paper's exact definition is not public; this is the proposal of the paper notes, section 5.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from langsamp.core.files import atomic_write
+from langsamp.eval.results.records import Record
+from langsamp.eval.rows import DataError
+from langsamp.eval.task import Context, Unit
+from langsamp.eval.tasks.similarity import (
+    Mask,
+    Matrix,
+    bootstrap,
+    mean_of,
+    mean_of_pairs,
+    pair_matrices,
+    probe_languages,
+)
+
+FOLDERS = ("bible_retrieval", "sib200")  # parallel by id, in order of preference
+SENTENCES = 100
+FEWEST = 10  # sentences a language needs
+PAIRED = ("cosine", "cosine_centred", "cosine_control", "margin")
+PROBE = "language_probe"
+METRICS = (*PAIRED, PROBE)
+
+
+class Neutrality:
+    """The task. Options: `parallel` (the folder to use) and `sentences` (most sentences a language)."""
+
+    name = "neutrality"
+
+    def languages(self, context: Context) -> list[str]:
+        """Tags of the parallel folder, English among them."""
+        return context.data.languages(_folder(context))
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """What the numbers depend on besides the run's settings and the set of languages."""
+        return {"parallel": _folder(context), "sentences": _limit(context)}
+
+    def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
+        """One unit a layer, with the numbers of all languages; one for each language that has too few sentences."""
+        sample = Sample.draw(context, languages)
+        layers = context.layer_list("all")
+        for tag in languages:
+            if tag not in sample.languages:
+                expected = [context.record(self.name, tag, METRICS[0], layer=layers[0])]
+                yield Unit(tag, expected, partial(_too_few, tag))
+        for layer in layers:
+            _check_same_languages(matrix_file(context.output, layer), sample.languages)
+            expected = [
+                context.record(self.name, tag, metric, layer=layer)
+                for metric in METRICS
+                for tag in (None, *sample.languages)
+            ]
+            expected = [part for record in expected for part in _with_bounds(record)]
+            yield Unit(None, expected, partial(measure_layer, context, sample, layers, layer, expected))
+
+
+@dataclass
+class Sample:
+    """The sentences compared: `texts[language][id]`, and which (languages, ids) exist."""
+
+    languages: list[str]
+    ids: list[str]
+    texts: dict[str, dict[str, str]]
+
+    @classmethod
+    def draw(cls, context: Context, languages: list[str]) -> Sample:
+        """The ids that most languages have, ties in an order that depends on the id alone.
+
+        Raises DataError if fewer than two languages have `FEWEST` of them, or if an id stands for two sentences.
+        """
+        limit = _limit(context)
+        folder = _folder(context)
+        texts = {}
+        for tag in languages:
+            rows = context.data.rows(folder, tag, ["id", "text"], "test")
+            own: dict[str, str] = {}
+            texts[tag] = own
+            for name, text in zip(map(str, rows["id"]), rows["text"]):
+                if text.strip() and own.setdefault(name, text) != text:
+                    raise DataError(
+                        f"{folder}/{tag}: id {name} stands for two different sentences; make the ids unique"
+                    )
+        counts = Counter(name for own in texts.values() for name in own)
+        shared = [name for name, count in counts.items() if count > 1]
+        ids = sorted(shared, key=lambda name: (-counts[name], hashlib.sha256(name.encode()).hexdigest()))[:limit]
+        kept = [tag for tag in languages if sum(name in texts[tag] for name in ids) >= min(FEWEST, limit)]
+        if len(kept) < 2:
+            raise DataError(f"neutrality needs two languages with sentences parallel by id in {folder}")
+        return cls(kept, ids, texts)
+
+    @cached_property
+    def mask(self) -> Mask:
+        """(languages, ids): where there is a sentence."""
+        return np.array([[name in self.texts[tag] for name in self.ids] for tag in self.languages])
+
+    def encode(self, context: Context, layers: tuple[int, ...], layer: int) -> Matrix:
+        """Vectors (languages, ids, hidden) of a layer, zero where there is no sentence; encoded once for all layers."""
+        if not hasattr(self, "_vectors"):
+            flat = [self.texts[tag][name] for tag in self.languages for name in self.ids if name in self.texts[tag]]
+            self._vectors = context.encoder(layers).encode(flat)
+        full = np.zeros((*self.mask.shape, self._vectors.shape[-1]))
+        full[self.mask] = self._vectors[layers.index(layer)]
+        return full
+
+
+def measure_layer(
+    context: Context, sample: Sample, layers: tuple[int, ...], layer: int, expected: list[Record]
+) -> list[Record]:
+    """All records of one layer; writes the layer's matrices first."""
+    vectors, mask = sample.encode(context, layers, layer), sample.mask
+    matrices = pair_matrices(vectors, mask)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, languages=np.array(sample.languages), **matrices)  # type: ignore[arg-type]
+    atomic_write(matrix_file(context.output, layer), buffer.getvalue())
+    right = probe_languages(vectors, mask)
+    values: dict[tuple[str, str | None], tuple[float, int]] = {}
+    for metric in METRICS:
+        if metric == PROBE:
+            own = np.array([row.mean() for row in right])
+            statistic = partial(mean_of, own)
+        else:
+            own = np.nanmean((matrices[metric] + matrices[metric].T) / 2, axis=1)
+            statistic = partial(mean_of_pairs, matrices[metric])
+        for tag, value, count in zip(sample.languages, own, mask.sum(axis=1)):
+            values[metric, tag] = float(value), int(count)
+        overall = statistic(np.arange(len(own))), *bootstrap(len(own), statistic)
+        for ending, value in zip(("", "_lo", "_hi"), overall):
+            values[metric + ending, None] = value, len(own)
+    pairs = ((record, *values[record.metric, record.code]) for record in expected)
+    return [replace(record, value=value, n=n) for record, value, n in pairs]
+
+
+def matrix_file(output: Path, layer: int) -> Path:
+    """Where the matrices of a layer are."""
+    return output / "neutrality" / f"layer{layer:02d}.npz"
+
+
+def read_matrices(path: Path) -> tuple[list[str], dict[str, Matrix]]:
+    """Languages and matrices by name."""
+    with np.load(path, allow_pickle=False) as file:
+        return file["languages"].tolist(), {name: file[name] for name in file.files if name != "languages"}
+
+
+def _with_bounds(record: Record) -> list[Record]:
+    """A number over all languages has an interval; a language's own number has none."""
+    if record.language is not None:
+        return [record]
+    return [record, *(replace(record, metric=f"{record.metric}_{end}") for end in ("lo", "hi"))]
+
+
+def _check_same_languages(path: Path, languages: list[str]) -> None:
+    """The numbers depend on the whole set of languages, so one run directory holds one set."""
+    if path.exists() and (known := read_matrices(path)[0]) != languages:
+        raise ValueError(
+            f"{path} was measured over {len(known)} languages, now {len(languages)} others are asked for; "
+            "neutrality depends on the whole set: choose another --output"
+        )
+
+
+def _too_few(tag: str) -> list[Record]:
+    raise DataError(f"fewer than {FEWEST} of the sampled sentences")
+
+
+def _folder(context: Context) -> str:
+    """The parallel folder asked for, else the first there is."""
+    given = context.options.get("parallel")
+    return str(given or next((name for name in FOLDERS if context.data.folders(name)), FOLDERS[0]))
+
+
+def _limit(context: Context) -> int:
+    """Most sentences of a language. Raises ValueError for one: it has no other sentence to be compared with."""
+    limit = int(context.options.get("sentences") or SENTENCES)
+    if limit < 2:
+        raise ValueError("neutrality compares sentences with others: give --sentences 2 or more")
+    return limit
+
+
+NEUTRALITY = Neutrality()

@@ -1,0 +1,172 @@
+"""Sentence retrieval, `sr-bible` and `sr-tatoeba`: does a sentence find its translation? No training, frozen vectors.
+
+Protocol (paper section 3.1): mean-pooled vectors of layer 8, cosine, English as the query; here both directions, any
+layers, Acc@1/5/10, and on request CSLS. Rules that the official code leaves open:
+
+* A tie counts against the model: the rank of the right sentence is 1 + the number of wrong candidates whose similarity
+  is at least its own, minus `TIE`. A model that maps everything to one point scores 0, not luck.
+* A candidate with the very text of the right one, or whose source has the very text of the query, is right as well.
+* Pairs are joined by `id`, never by line number; sentences without a partner and blank ones are left out; n is told.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from itertools import product
+
+import numpy as np
+
+from langsamp.eval.data import EvalData
+from langsamp.eval.engines.encoder import Pool
+from langsamp.eval.results.records import Record
+from langsamp.eval.rows import DataError
+from langsamp.eval.task import Context, Unit
+from langsamp.eval.tasks.similarity import cosine
+
+logger = logging.getLogger(__name__)
+
+ENGLISH = "eng_Latn"
+TOP = (1, 5, 10)
+DIRECTIONS = ("en->x", "x->en")
+TIE = 1e-7  # cosines this close differ by rounding only
+CSLS_NEIGHBOURS = 10
+
+Pairs = tuple[list[str], list[str]]  # sentences of the language, their English translations
+
+
+def csls(similarity: np.ndarray, neighbours: int = CSLS_NEIGHBOURS) -> np.ndarray:
+    """Cross-domain similarity local scaling: 2 cos(x, y) - r(x) - r(y), r being the mean cosine of the nearest ones.
+
+    (n, m) -> (n, m). Source: Conneau et al. 2018, "Word translation without parallel data", section 2.3.
+    """
+    rows, columns = min(neighbours, similarity.shape[1]), min(neighbours, similarity.shape[0])
+    of_row = np.sort(similarity, axis=1)[:, -rows:].mean(axis=1, keepdims=True)
+    of_column = np.sort(similarity, axis=0)[-columns:].mean(axis=0, keepdims=True)
+    return 2 * similarity - of_row - of_column
+
+
+def ranks(similarity: np.ndarray, right: np.ndarray | None = None, tie: float = TIE) -> np.ndarray:
+    """Rank (from 1) of candidate i for query i, given (n, n) similarities; a tie counts against it.
+
+    `right` (n, n) bool marks other candidates that are right too and so are no competitors.
+    """
+    own = np.diagonal(similarity)[:, None]
+    better = similarity >= own - tie
+    np.fill_diagonal(better, False)
+    if right is not None:
+        better &= ~right
+    return np.asarray(1 + better.sum(axis=1))
+
+
+def same_text(queries: Sequence[str], candidates: Sequence[str]) -> np.ndarray:
+    """(n, n) bool: candidate j is right for query i because one of the two texts is literally the same."""
+    query, candidate = (np.unique(list(side), return_inverse=True)[1] for side in (queries, candidates))
+    return np.asarray((query[:, None] == query[None, :]) | (candidate[:, None] == candidate[None, :]))
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """A retrieval task; `english_in_file` tells whether the translations stand beside the sentences."""
+
+    name: str
+    folder: str
+    english_in_file: bool
+
+    def languages(self, context: Context) -> list[str]:
+        """All tags of the folder but English, which must be there unless it stands beside the sentences."""
+        found = context.data.languages(self.folder)
+        if not self.english_in_file and ENGLISH not in found:
+            raise DataError(f"{self.folder} has no {ENGLISH}, the language to search with")
+        return [tag for tag in found if tag != ENGLISH]
+
+    def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
+        """One unit a language, with all layers, directions and metrics."""
+        layers = context.layer_list()
+        english = self._english_pool(context, layers)
+        for tag in languages:
+            expected = [
+                context.record(self.name, tag, metric, layer=layer, direction=direction)
+                for layer, direction, metric in product(layers, DIRECTIONS, _metrics(context))
+            ]
+            yield Unit(tag, expected, partial(self._unit, context, tag, english, expected))
+
+    def pairs(self, data: EvalData, tag: str) -> Pairs:
+        """Aligned sentences of a language and English. Raises DataError if there are no two different pairs."""
+        if self.english_in_file:
+            rows = data.rows(self.folder, tag, ["text", "english"])
+            found = list(zip(rows["text"], rows["english"]))
+        else:
+            own = _by_id(data, self.folder, tag)
+            english = _by_id(data, self.folder, ENGLISH)
+            found = [(text, english[name]) for name, text in own.items() if name in english]
+            if not found:
+                raise DataError(f"{self.folder}/{tag} has no id in common with {ENGLISH}: the files are not parallel")
+        kept = [pair for pair in found if pair[0].strip() and pair[1].strip()]
+        if len(kept) < len(found):
+            logger.warning("%s/%s: %d blank sentences are left out", self.folder, tag, len(found) - len(kept))
+        if min(len({pair[side] for pair in kept}) for side in (0, 1)) < 2:
+            raise DataError(f"{self.folder}/{tag} has fewer than two different sentences: nothing to tell apart")
+        return [pair[0] for pair in kept], [pair[1] for pair in kept]
+
+    def _english_pool(self, context: Context, layers: tuple[int, ...]) -> Callable[[], Pool] | None:
+        """The English side if all languages share it: encoded once, not once a language."""
+        if self.english_in_file:
+            return None
+        return cache(lambda: Pool(context.encoder(layers), list(_by_id(context.data, self.folder, ENGLISH).values())))
+
+    def _unit(
+        self, context: Context, tag: str, pool: Callable[[], Pool] | None, expected: list[Record]
+    ) -> list[Record]:
+        texts, english = self.pairs(context.data, tag)
+        encoder = context.encoder(context.layer_list())
+        if pool is None:
+            both = encoder.encode(texts + english)  # together: fuller batches
+            own, other = both[:, : len(texts)], both[:, len(texts) :]
+        else:
+            own, other = encoder.encode(texts), pool().vectors(english)
+        values: dict[tuple[int | None, str | None, str], float] = {
+            (layer, direction, metric): value
+            for layer, x, en in zip(encoder.layers, own, other)
+            for (direction, metric), value in score(x, en, texts, english, bool(context.options.get("csls"))).items()
+        }
+        return [
+            replace(record, value=values[record.layer, record.direction, record.metric], n=len(texts))
+            for record in expected
+        ]
+
+
+def score(
+    own: np.ndarray, english: np.ndarray, texts: list[str], translations: list[str], with_csls: bool = False
+) -> dict[tuple[str, str], float]:
+    """Acc@k by (direction, metric) of aligned vectors (n, d) and their texts."""
+    right = same_text(texts, translations)
+    similarity = cosine(english, own)
+    found = {}
+    for ending, matrix in [("", similarity), ("_csls", csls(similarity))] if with_csls else [("", similarity)]:
+        for direction, scores in zip(DIRECTIONS, (matrix, matrix.T)):
+            rank = ranks(scores, right)
+            found.update({(direction, f"acc@{k}{ending}"): float((rank <= k).mean()) for k in TOP})
+    return found
+
+
+def _metrics(context: Context) -> list[str]:
+    endings = ("", "_csls") if context.options.get("csls") else ("",)
+    return [f"acc@{k}{ending}" for ending in endings for k in TOP]
+
+
+def _by_id(data: EvalData, folder: str, tag: str) -> dict[str, str]:
+    """Text by id. The same line twice is one; one id with two texts is an error."""
+    rows = data.rows(folder, tag, ["id", "text"])
+    found: dict[str, str] = {}
+    for name, text in zip(map(str, rows["id"]), rows["text"]):
+        if found.setdefault(name, text) != text:
+            raise DataError(f"{folder}/{tag}: id {name} stands for two different sentences; make the ids unique")
+    return found
+
+
+SR_BIBLE = Retrieval("sr-bible", "bible_retrieval", english_in_file=False)
+SR_TATOEBA = Retrieval("sr-tatoeba", "tatoeba", english_in_file=True)
+SR_CLDR = Retrieval("sr-cldr", "cldr", english_in_file=False)  # the built-in phrases of the quickstart

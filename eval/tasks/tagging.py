@@ -1,0 +1,252 @@
+"""Tagging (ner, pos): trained on one language, measured on every language of every data set there is.
+
+As the paper does it (notes/paper.md 3.4): label on the first piece of a word, seqeval F1, chosen by the source's dev F1
+every 1,000 updates. For POS the seqeval F1 is a chunk F1 that merges equal neighbours and confuses CCONJ with SCONJ, so
+the plain token accuracy is recorded beside it: `f1` and `accuracy` are two metrics, never one number.
+Unlike the official code, a word whose text gives no piece is `<unk>`, so every word has a tag (theirs shifts the tags);
+a sentence ends in one `</s>` as in pretraining (theirs in two); a word with an unknown label has a defined one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from langsamp.eval.engines.encoder import load_tokenizer
+from langsamp.eval.engines.finetune import Job, Recipe, Tuned, recipe_settings, task_name
+from langsamp.eval.engines.predict import IGNORED, Feature
+from langsamp.eval.metrics import span_f1, token_accuracy
+from langsamp.eval.results.records import Record
+from langsamp.eval.rows import DataError
+from langsamp.eval.task import Context, Unit
+
+logger = logging.getLogger(__name__)
+
+NER_LABELS = ("B-LOC", "B-ORG", "B-PER", "I-LOC", "I-ORG", "I-PER", "O")
+POS_LABELS = (
+    "ADJ",
+    "ADP",
+    "ADV",
+    "AUX",
+    "CCONJ",
+    "DET",
+    "INTJ",
+    "NOUN",
+    "NUM",
+    "PART",
+    "PRON",
+    "PROPN",
+    "PUNCT",
+    "SCONJ",
+    "SYM",
+    "VERB",
+    "X",
+)
+
+Sentence = tuple[list[str], list[str]]  # words, tags
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a sentence that fits into the model: which words, their first pieces, the token ids."""
+
+    sentence: int
+    words: range
+    starts: list[int]
+    ids: list[int]
+
+
+class WordTokenizer:
+    """Cuts sentences of given words into chunks of token ids; every word is segmented once."""
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
+        self.tokenizer, self.max_length = tokenizer, max_length
+        self.first, self.last = tokenizer.encode("").ids  # <s>, </s>
+        self.unknown: int = tokenizer.token_to_id("<unk>") or 0
+        self._pieces: dict[str, list[int]] = {}
+
+    def pieces(self, words: Sequence[str]) -> list[list[int]]:
+        """Piece ids of each word, at least one; a word longer than a whole chunk is cut."""
+        new = [word for word in dict.fromkeys(words) if word not in self._pieces]
+        clean = [word.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for word in new]
+        for word, encoding in zip(new, self.tokenizer.encode_batch_fast(clean, add_special_tokens=False)):
+            self._pieces[word] = encoding.ids[: self.max_length - 2] or [self.unknown]
+        return [self._pieces[word] for word in words]
+
+    def chunks(self, sentences: Sequence[Sentence]) -> list[Chunk]:
+        """All chunks in order; a sentence that does not fit is cut between words, one without words has no chunk."""
+        found = []
+        for number, (words, _) in enumerate(sentences):
+            begin = 0
+            starts: list[int] = []
+            ids = [self.first]
+            for position, pieces in enumerate(self.pieces(words)):
+                if len(ids) + len(pieces) + 1 > self.max_length:
+                    found.append(Chunk(number, range(begin, position), starts, [*ids, self.last]))
+                    begin, starts, ids = position, [], [self.first]
+                starts.append(len(ids))
+                ids.extend(pieces)
+            if starts:
+                found.append(Chunk(number, range(begin, len(words)), starts, [*ids, self.last]))
+        return found
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """A task over all data sets in its folder: `ner/wikiann`, `ner/uner` ... become tasks `ner-wikiann`, `ner-uner` ...
+
+    `other` is the tag of words whose label is not in `labels` (the protocol's O for NER and X for POS).
+    """
+
+    name: str
+    column: str
+    labels: tuple[str, ...]
+    other: str
+    metrics: tuple[str, ...]
+    recipe: Recipe
+    seeds: tuple[int, ...] = (1,)
+
+    def languages(self, context: Context) -> list[str]:
+        """Tags with data in any of the data sets."""
+        folders = context.data.folders(self.name)
+        return sorted({tag for folder in folders or [self.name] for tag in context.data.languages(folder)})
+
+    def settings(self, context: Context) -> dict[str, Any]:
+        """The recipe."""
+        return recipe_settings(self.recipe.changed(context.options))
+
+    def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
+        """For each seed the source's dev score, then each language of each data set."""
+        recipe = self.recipe.changed(context.options)
+        folders = context.data.folders(self.name)
+        for seed in context.seeds or self.seeds:
+            tagger = Tagger(context, self, recipe, seed)
+            shared: dict[str, Any] = {"source": context.train_language, "seed": seed}
+            dev = context.record(task_name(self.name, recipe), context.train_language, "dev_f1", **shared)
+            yield Unit(None, [dev], lambda tagger=tagger, dev=dev: [tagger.dev_record(dev)])  # type: ignore[misc]
+            for folder in folders:
+                task = task_name(folder.replace("/", "-"), recipe)
+                for tag in sorted({*languages} & {*context.data.languages(folder)}):
+                    wanted = [context.record(task, tag, metric, **shared) for metric in self.metrics]
+                    yield Unit(tag, wanted, lambda t=tagger, f=folder, tag=tag, to=wanted: t.measure(f, tag, to))  # type: ignore[misc]
+            tagger.release()
+
+    def read(self, context: Context, folder: str, tag: str, split: str) -> list[Sentence]:
+        """Sentences with at least one word; labels outside the label set become `other`, with a count in the log.
+
+        Raises DataError if words and tags differ in number, or if no label at all is known (numbers, another tag set):
+        every score would be that of `other`.
+        """
+        rows = context.data.rows(folder, tag, ["tokens", self.column], split)
+        known, strange, found = set(self.labels), Counter[str](), []
+        for number, (words, tags) in enumerate(zip(rows["tokens"], rows[self.column])):
+            if len(words) != len(tags):
+                raise DataError(f"{folder}/{tag}, {split} sentence {number}: {len(words)} words but {len(tags)} tags")
+            strange.update(str(label) for label in tags if label not in known)
+            if words:
+                found.append(([str(word) for word in words], [x if x in known else self.other for x in tags]))
+        if strange:
+            names = ", ".join(f"{label} ({count})" for label, count in strange.most_common(5))
+            if sum(strange.values()) == sum(map(len, rows[self.column])):
+                raise DataError(f"{folder}/{tag}: no {split} label is one of {', '.join(self.labels)}; found {names}")
+            logger.warning("%s/%s: unknown labels count as %s: %s", folder, tag, self.other, names)
+        return found
+
+    def source_folder(self, context: Context) -> str:
+        """The data set with the most training sentences in the source language. Raises DataError if none has any."""
+        sizes = {}
+        for folder in context.data.folders(self.name):
+            if context.train_language in context.data.languages(folder):
+                sizes[folder] = len(context.data.rows(folder, context.train_language, ["tokens"], "train")["tokens"])
+        if not any(sizes.values()):
+            raise DataError(f"{self.name} has no train sentences in {context.train_language}, the language to train on")
+        return max(sizes, key=lambda folder: sizes[folder])
+
+
+class Tagger:
+    """A fine-tuned tagger of one seed; trained when its first number is needed."""
+
+    def __init__(self, context: Context, task: Tagging, recipe: Recipe, seed: int) -> None:
+        self.context, self.task, self.recipe, self.seed = context, task, recipe, seed
+
+    @cached_property
+    def _words(self) -> WordTokenizer:
+        return WordTokenizer(load_tokenizer(self.context.source.path, self.recipe.max_length), self.recipe.max_length)
+
+    @cached_property
+    def _splits(self) -> dict[str, list[Sentence]]:
+        folder = self.task.source_folder(self.context)
+        tag = self.context.train_language
+        return {split: self.task.read(self.context, folder, tag, split) for split in ("train", "dev")}
+
+    @cached_property
+    def _tuned(self) -> Tuned:
+        context, labels = self.context, self.task.labels
+        name = task_name(self.task.name, self.recipe)
+        job = Job(context.source, "token", name, context.train_language, self.seed, labels, self.recipe, context.dtype)
+
+        def data() -> tuple[list[Feature], list[Feature]]:
+            return self.features(self._splits["train"]), self.features(self._splits["dev"])
+
+        def score(predicted: np.ndarray, true: np.ndarray) -> float:
+            """Span F1; a dev sentence that is cut counts as two."""
+            names = np.asarray(labels)
+            rows = [(names[p[t != IGNORED]].tolist(), names[t[t != IGNORED]].tolist()) for p, t in zip(predicted, true)]
+            return span_f1([true for _, true in rows], [guess for guess, _ in rows])["f1"]
+
+        return Tuned(job, data, score, context.output, context.progress)
+
+    def features(self, sentences: Sequence[Sentence]) -> list[Feature]:
+        """Chunks as the Trainer wants them: the label number at each word's first piece, else -100."""
+        number = {label: index for index, label in enumerate(self.task.labels)}
+        found = []
+        for chunk in self._words.chunks(sentences):
+            labels = [IGNORED] * len(chunk.ids)
+            for start, word in zip(chunk.starts, chunk.words):
+                labels[start] = number[sentences[chunk.sentence][1][word]]
+            found.append({"input_ids": chunk.ids, "labels": labels})
+        return found
+
+    def tag(self, sentences: Sequence[Sentence]) -> list[list[str]]:
+        """A tag for every word of every sentence."""
+        chunks = self._words.chunks(sentences)
+        found: list[list[str]] = [[] for _ in sentences]
+        for chunk, logits in zip(chunks, self._tuned.predict([chunk.ids for chunk in chunks])):
+            found[chunk.sentence] += [self.task.labels[int(i)] for i in logits[chunk.starts].argmax(-1)]
+        return found
+
+    def dev_record(self, expected: Record) -> Record:
+        """Train if need be; the best dev F1."""
+        score = self._tuned.trained[1]
+        return replace(expected, value=score, n=len(self._splits["dev"]))
+
+    def measure(self, folder: str, tag: str, expected: Sequence[Record]) -> list[Record]:
+        """The task's metrics on one language's test sentences; n counts true spans for `f1`, words for `accuracy`.
+
+        Raises DataError if there is no sentence with words.
+        """
+        test = self.task.read(self.context, folder, tag, "test")
+        if not test:
+            raise DataError(f"{folder}/{tag} has no test sentences with words")
+        true, predicted = [tags for _, tags in test], self.tag(test)
+        spans = span_f1(true, predicted)
+        found = {"f1": (spans["f1"], int(spans["n_spans"]))}
+        found["accuracy"] = (token_accuracy(true, predicted), sum(map(len, true)))
+        return [replace(record, value=found[record.metric][0], n=found[record.metric][1]) for record in expected]
+
+    def release(self) -> None:
+        """Free the model's memory, if it was ever loaded."""
+        if "_tuned" in self.__dict__:
+            self._tuned.release()
+
+
+_RECIPE = Recipe(learning_rate=2e-5, epochs=10, batch_size=8, accumulation=4, max_length=256, eval_steps=1000)
+NER = Tagging("ner", "ner_tags", NER_LABELS, "O", ("f1",), _RECIPE)
+POS = Tagging("pos", "upos", POS_LABELS, "X", ("accuracy", "f1"), _RECIPE)

@@ -1,0 +1,1 @@
+"""Experiments: questions about the method, asked with the package; not part of it."""

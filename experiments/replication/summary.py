@@ -1,0 +1,145 @@
+"""The short tables of `docs/replication.md`: what an experiment says of the claims, filled in between marks.
+
+<!-- table: e5 against the baseline -->
+...
+<!-- end of table -->
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from langsamp.eval.results import catalog
+from langsamp.eval.results.aggregate import Cell
+from langsamp.eval.results.compare import Comparison
+
+from . import donors
+from .contrasts import TAIL, TRAINED, UNTRAINED, Group, Part, Runs, clear
+from .variants import ZERO, about
+
+MARK = re.compile(r"(<!-- table: ([^\n]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+EMPTY = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measure over a group of languages."""
+
+    name: str
+    group: Group
+    measure: str
+
+    def part(self, parts: Sequence[Part]) -> Part | None:
+        """The part of the group, if it has the measure."""
+        found = (part for part in parts if part.group is self.group and self.measure in part.columns.values())
+        return next(found, None)
+
+
+BIBLE = "SR-Bible Acc@10"
+CLAIMS = (
+    Column(BIBLE, TRAINED, BIBLE),
+    Column("in the tail", TAIL, BIBLE),
+    Column("not trained on", UNTRAINED, BIBLE),
+    Column("SR-Tatoeba Acc@10", TRAINED, "SR-Tatoeba Acc@10"),
+    Column("centred cosine", TRAINED, "centred cosine"),
+    Column("SIB-200 probe F1", TRAINED, "SIB-200 probe F1"),
+    Column("SIB-200 fine-tuned F1", TRAINED, "SIB-200 fine-tuned F1"),
+    Column("LM loss", TRAINED, "LM loss"),
+)
+UNKNOWN = (Column("LM loss, not trained on", UNTRAINED, "LM loss"), Column(BIBLE, TRAINED, BIBLE))
+
+
+def tables(parts: Sequence[Part], runs: Runs) -> dict[str, list[str]]:
+    """Every table of an experiment by its name, as lines of Markdown; a table without rows is left out."""
+    others = [name for name in runs if name not in ("start", "baseline", ZERO)]
+    found = {
+        "means": _means(parts, [name for name in runs if name != ZERO]),
+        "against the baseline": _against("baseline", others, CLAIMS, parts),
+        "against the start": _against("start", ["baseline", *others], CLAIMS, parts),
+        "unknown rows": _against("baseline", [ZERO, "both", "dropout"], UNKNOWN, parts),
+        "donors": donors.table(runs),
+    }
+    return {name: lines for name, lines in found.items() if lines}
+
+
+def fill(document: str, found: Mapping[str, list[str]]) -> str:
+    """The document with the tables between its marks replaced; a table of an experiment that was not run stays.
+
+    Raises:
+        ValueError: an experiment that was run has no such table.
+    """
+    experiments = {name.partition(" ")[0] for name in found}
+
+    def filled(match: re.Match[str]) -> str:
+        """The marks with their table."""
+        head, name, end = match.groups()
+        if name in found:
+            return "\n".join([head, *found[name], "", end])
+        if name.partition(" ")[0] in experiments:
+            raise ValueError(f"there is no table {name!r}; there are: {', '.join(found)}.")
+        return match[0]
+
+    return MARK.sub(filled, document)
+
+
+def seeds(runs: Runs) -> str:
+    """How many models of each variant were measured."""
+    return ", ".join(f"{name} {len({r.model for r in found})}" for name, found in runs.items())
+
+
+def _means(parts: Sequence[Part], names: Iterable[str]) -> list[str]:
+    """Means over languages and seeds, one row a variant."""
+    shown = {column: part for column in CLAIMS if (part := column.part(parts))}
+    rows = []
+    for name in names:
+        values = [_mean(part, name, column.measure) for column, part in shown.items()]
+        rows.append(f"| {about(name)} | " + " | ".join(values) + " |")
+    return [*_head("layer " + _layer(parts), shown, "--:"), *rows] if shown else []
+
+
+def _mean(part: Part, variant: str, measure: str) -> str:
+    cell = _cell(part, measure)
+    records = part.values.get(variant, {}).get(cell, [])
+    return catalog.metric(cell.metric).show(float(np.mean([r.value for r in records]))) if records else EMPTY
+
+
+def _cell(part: Part, measure: str) -> Cell:
+    return next(cell for cell, name in part.columns.items() if name == measure)
+
+
+def _layer(parts: Sequence[Part]) -> str:
+    return str(next(cell.layer for part in parts for cell in part.columns if cell.layer))
+
+
+def _against(first: str, names: Iterable[str], columns: Sequence[Column], parts: Sequence[Part]) -> list[str]:
+    """Differences from one variant, with intervals; bold where they are clear."""
+    shown = {column: part for column in columns if (part := column.part(parts))}
+    rows = []
+    for name in names:
+        values = [_difference(part.comparisons, first, name, _cell(part, c.measure)) for c, part in shown.items()]
+        if set(values) != {EMPTY}:
+            rows.append(f"| {about(name)} | " + " | ".join(values) + " |")
+    return [*_head(f"minus {first}", shown, "---"), *rows] if rows else []
+
+
+def _head(title: str, shown: Mapping[Column, Part], rule: str) -> list[str]:
+    names = [f"{column.name} (n={_languages(part, column.measure)})" for column, part in shown.items()]
+    return [f"| {title} | " + " | ".join(names) + " |", "|---|" + f"{rule}|" * len(shown)]
+
+
+def _languages(part: Part, measure: str) -> int:
+    cell = _cell(part, measure)
+    return len({r.code for by_cell in part.values.values() for r in by_cell.get(cell, [])})
+
+
+def _difference(found: Sequence[Comparison], a: str, b: str, cell: Cell) -> str:
+    for entry in found:
+        if (entry.a, entry.b, entry.cell) == (a, b, cell):
+            value, low, high = (None if v is None else entry.metric.show(v, True) for v in entry.difference)
+            mark = "**" if clear(entry) else ""
+            return f"{mark}{value}{mark}" + (f" [{low}, {high}]" if low and high else "")
+    return EMPTY

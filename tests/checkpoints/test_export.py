@@ -1,0 +1,239 @@
+"""What is exported needs no code of ours and computes the same."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
+
+from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
+from langsamp.checkpoints.export import export_encoder, export_monolingual
+from langsamp.checkpoints.texts import read_texts
+from langsamp.core.manifest import verify_manifest
+
+SENTENCES = ["Das Haus steht am Fluss.", "В январе дни короткие.", "家は川のそばにあります。", "x"]
+
+
+@pytest.fixture(scope="module")
+def langsamp_model(tiny_model_dir):
+    return LangSAMPForMaskedLM.from_pretrained(tiny_model_dir).eval(), LangSAMPTokenizer.from_pretrained(tiny_model_dir)
+
+
+@pytest.fixture(scope="module")
+def batch(langsamp_model):
+    return langsamp_model[1](SENTENCES, padding=True, return_tensors="pt")
+
+
+@pytest.mark.parametrize("layer", [1, 2, 3, None])
+def test_encoder_equals_the_hidden_states_bit_for_bit(tiny_model_dir, langsamp_model, batch, tmp_path, layer):
+    done = export_encoder(str(tiny_model_dir), tmp_path / "out", layer)
+    encoder = AutoModel.from_pretrained(tmp_path / "out", add_pooling_layer=False).eval()
+    plain = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    with torch.no_grad():
+        states = langsamp_model[0](**batch, output_hidden_states=True).hidden_states
+        assert torch.equal(encoder(**plain).last_hidden_state, states[layer or 3])
+    assert encoder.config.num_hidden_layers == (layer or 3)
+    assert done.parameters[1] == encoder.num_parameters()
+    assert (done.parameters[1] < done.parameters[0]) == (layer != 3 and layer is not None)
+    assert verify_manifest(tmp_path / "out") == []
+
+
+def test_encoder_has_no_code_and_no_tables(tiny_model_dir, tmp_path, run_fresh):
+    export_encoder(str(tiny_model_dir), tmp_path / "out", 2)
+    assert not list((tmp_path / "out").glob("*.py"))
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    tokenizer = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert not {"auto_map", "languages", "scripts"} & (set(config) | set(tokenizer))
+    printed = run_fresh(
+        "from transformers import AutoModel, AutoTokenizer\n"
+        f"t = AutoTokenizer.from_pretrained({str(tmp_path / 'out')!r})\n"
+        f"m = AutoModel.from_pretrained({str(tmp_path / 'out')!r})\n"
+        "print(type(m).__name__, sorted(t('Das Haus')), t.model_max_length)"
+    )
+    assert printed.strip() == "XLMRobertaModel ['attention_mask', 'input_ids'] 512"
+
+
+def test_encoder_from_stock_and_half_precision(tiny_xlmr_dir, tmp_path):
+    stock = AutoModelForMaskedLM.from_pretrained(tiny_xlmr_dir).half()
+    stock.save_pretrained(tmp_path / "half")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "half" / name).write_bytes((tiny_xlmr_dir / name).read_bytes())
+    export_encoder(str(tmp_path / "half"), tmp_path / "out", 1)
+    encoder = AutoModel.from_pretrained(tmp_path / "out", dtype="auto")
+    assert encoder.dtype == torch.float16
+    theirs = stock.roberta.encoder.layer[0].output.dense.weight
+    assert torch.equal(encoder.encoder.layer[0].output.dense.weight, theirs)
+
+
+@pytest.mark.parametrize("layer", [0, 4, -1])
+def test_a_layer_that_does_not_exist(tiny_model_dir, tmp_path, layer):
+    with pytest.raises(ValueError, match="has blocks 1 to 3"):
+        export_encoder(str(tiny_model_dir), tmp_path / "out", layer)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(find_spec("sentence_transformers") is None, reason="sentence-transformers is not installed")
+def test_encoder_is_a_sentence_transformer(tiny_model_dir, langsamp_model, batch, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    export_encoder(str(tiny_model_dir), tmp_path / "out", 2)
+    vectors = SentenceTransformer(str(tmp_path / "out"), device="cpu").encode(SENTENCES)
+    with torch.no_grad():
+        states = langsamp_model[0](**batch, output_hidden_states=True).hidden_states[2]
+    mask = batch["attention_mask"][..., None]
+    np.testing.assert_allclose(vectors, ((states * mask).sum(1) / mask.sum(1)).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("language", ["deu_Latn", "deu", "de"])
+def test_monolingual_equals_langsamp_told_the_language(tiny_model_dir, langsamp_model, tmp_path, language):
+    export_monolingual(str(tiny_model_dir), tmp_path / "out", language)
+    stock = AutoModelForMaskedLM.from_pretrained(tmp_path / "out").eval()
+    model, tokenizer = langsamp_model
+    batch = tokenizer(SENTENCES, lang="deu_Latn", padding=True, return_tensors="pt")
+    plain = AutoTokenizer.from_pretrained(tmp_path / "out")(SENTENCES, padding=True, return_tensors="pt")
+    assert torch.equal(plain["input_ids"], batch["input_ids"])
+    with torch.no_grad():
+        torch.testing.assert_close(stock(**plain).logits, model(**batch).logits, atol=1e-6, rtol=0)
+        assert not torch.allclose(model(**batch).logits, model(**{**batch, "lang_ids": None}).logits, atol=1e-2)
+    assert not list((tmp_path / "out").glob("*.py"))
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert (card.data.language, card.data.pipeline_tag) == (["de"], "fill-mask")
+    assert pipeline("fill-mask", model=str(tmp_path / "out"))("Das <mask>")
+
+
+def test_monolingual_finds_the_row_of_the_same_writing(tiny_model_dir, tmp_path):
+    with pytest.raises(ValueError, match="nearest"):
+        export_monolingual(str(tiny_model_dir), tmp_path / "out", "fra_Latn")
+    with pytest.raises(ValueError, match="nearest"):
+        export_monolingual(str(tiny_model_dir), tmp_path / "out", "deu_Arab")
+    export_monolingual(str(tiny_model_dir), tmp_path / "out", "jpn_Hrkt")  # the table has Jpan
+
+
+def test_trimmed_vocabulary_keeps_the_texts_it_was_made_for(tiny_model_dir, langsamp_model, texts, tmp_path):
+    german = texts["deu_Latn"]
+    done = export_monolingual(str(tiny_model_dir), tmp_path / "out", "deu_Latn", german)
+    model, tokenizer = langsamp_model
+    stock = AutoModelForMaskedLM.from_pretrained(tmp_path / "out").eval()
+    small = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert done.vocabulary == (len(tokenizer), len(small))
+    assert len(small) < len(tokenizer)
+    assert stock.config.vocab_size == len(small)
+    masked = [text.replace("Haus", "<mask>") for text in german]
+    ours, theirs = (
+        tokenizer(masked, lang="deu_Latn", padding=True, return_tensors="pt"),
+        small(masked, padding=True, return_tensors="pt"),
+    )
+    names = [small.convert_ids_to_tokens(ids) for ids in theirs["input_ids"].tolist()]
+    assert names == [tokenizer.convert_ids_to_tokens(ids) for ids in ours["input_ids"].tolist()]
+    kept = torch.tensor(tokenizer.convert_tokens_to_ids(small.convert_ids_to_tokens(list(range(len(small))))))
+    with torch.no_grad():
+        torch.testing.assert_close(stock(**theirs).logits, model(**ours).logits[..., kept], atol=1e-6, rtol=0)
+    assert small.unk_token_id not in small("Die Vögel sitzen im Haus")["input_ids"]  # letters of the script stay
+    assert small.unk_token_id in small("птица")["input_ids"]
+
+
+def test_nothing_to_trim_to(tiny_model_dir, tiny_xlmr_dir, tmp_path):
+    with pytest.raises(ValueError, match="holds no text"):
+        export_monolingual(str(tiny_model_dir), tmp_path / "out", "deu_Latn", [])
+    with pytest.raises(ValueError, match="no language or script rows"):
+        export_monolingual(str(tiny_xlmr_dir), tmp_path / "out", "deu_Latn")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_tokenizer_or_of_another_kind(tiny_model_dir, tmp_path):
+    bare = tmp_path / "bare"
+    LangSAMPForMaskedLM.from_pretrained(tiny_model_dir).save_pretrained(bare)
+    with pytest.raises(FileNotFoundError, match="holds no tokenizer"):
+        export_encoder(str(bare), tmp_path / "out")
+    (bare / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match="'bert' model"):
+        export_encoder(str(bare), tmp_path / "out")
+    (bare / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        export_encoder(str(bare), tmp_path / "out")
+
+
+def test_texts_to_trim_to(tmp_path):
+    with gzip.open(tmp_path / "deu_Latn.txt.gz", "wt", encoding="utf-8") as file:
+        file.write("eins\n\nzwei\n")
+    (tmp_path / "fra_Latn.jsonl").write_text('{"text": "un"}\n{"text": "deux"}\n')
+    assert list(read_texts(str(tmp_path), "deu_Latn")) == ["eins", "zwei"]
+    assert list(read_texts(str(tmp_path / "fra_Latn.jsonl"), "deu_Latn")) == ["un", "deux"]
+    with pytest.raises(FileNotFoundError, match="no file of rus_Cyrl"):
+        read_texts(str(tmp_path), "rus_Cyrl")
+    with pytest.raises(FileNotFoundError, match="neither a file"):
+        read_texts(str(tmp_path / "gone"), "rus_Cyrl")
+    (tmp_path / "x.csv").write_text("a")
+    with pytest.raises(ValueError, match="is not one of"):
+        read_texts(str(tmp_path / "x.csv"), "rus_Cyrl")
+
+
+needs_onnx = pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")), reason="the extra onnx is missing"
+)
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_onnx_of_a_masked_lm(tiny_model_dir, langsamp_model, tmp_path):
+    import onnxruntime
+
+    from langsamp.checkpoints.export_onnx import export_onnx
+
+    done = export_onnx(str(tiny_model_dir), tmp_path / "out")
+    assert done.inputs == ["input_ids", "attention_mask", "lang_ids", "script_ids"]
+    assert done.difference <= 1e-5
+    assert done.int8_top1 is not None
+    assert done.int8_top1 > 0.8
+    assert done.sizes[1] < done.sizes[0]
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "onnx" / "model.onnx")
+    model, tokenizer = langsamp_model
+    for texts in (SENTENCES, SENTENCES[:1], ["a"] * 7):  # shapes other than the one that was traced
+        batch = tokenizer(texts, lang="rus", padding=True, return_tensors="pt")
+        (logits,) = session.run(["logits"], {name: value.numpy() for name, value in batch.items()})
+        with torch.no_grad():
+            reference = model(**batch).logits.numpy()
+        real = batch["attention_mask"].bool().numpy()
+        np.testing.assert_allclose(logits[real], reference[real], atol=1e-5)
+    assert "auto_map" not in json.loads((tmp_path / "out" / "config.json").read_text())
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_onnx_of_an_exported_encoder(tiny_model_dir, tmp_path):
+    from langsamp.checkpoints.export_onnx import export_onnx
+
+    export_encoder(str(tiny_model_dir), tmp_path / "encoder", 2)
+    done = export_onnx(str(tmp_path / "encoder"), tmp_path / "out")
+    assert done.inputs == ["input_ids", "attention_mask"]
+    assert done.difference <= 1e-5
+    assert done.int8_top1 is None
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_onnx_of_a_classifier(tiny_xlmr_dir, tmp_path):
+    from transformers import XLMRobertaForSequenceClassification
+
+    from langsamp.checkpoints.export_onnx import export_onnx
+
+    XLMRobertaForSequenceClassification.from_pretrained(tiny_xlmr_dir, num_labels=3).save_pretrained(tmp_path / "in")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "in" / name).write_bytes((tiny_xlmr_dir / name).read_bytes())
+    done = export_onnx(str(tmp_path / "in"), tmp_path / "out")
+    assert done.difference <= 1e-5
+    assert done.int8_top1 is None
+
+
+def test_onnx_says_which_extra_is_missing(tiny_model_dir, tmp_path, monkeypatch):
+    from langsamp.checkpoints import export_onnx
+
+    monkeypatch.setattr(export_onnx, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'langsamp\[onnx\]'"):
+        export_onnx.export_onnx(str(tiny_model_dir), tmp_path / "out")

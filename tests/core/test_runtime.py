@@ -1,0 +1,47 @@
+"""runtime.py: names to folders, the folders whole, files written whole or not at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from langsamp.core import runtime
+
+
+def test_atomic_write_replaces_whole_files_only(tmp_path):
+    target = tmp_path / "deep" / "file.json"
+    runtime.atomic_write(target, "é")
+    assert target.read_bytes() == b"\xc3\xa9"
+    runtime.atomic_write(target, b"new")
+    assert target.read_bytes() == b"new"
+    with pytest.raises(TypeError):
+        runtime.atomic_write(target, 3)  # type: ignore[arg-type]
+    assert target.read_bytes() == b"new"
+    assert [p.name for p in target.parent.iterdir()] == ["file.json"]
+
+
+def test_resolve_model_names_what_is_missing(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    source = runtime.resolve_model(tmp_path / "model")
+    assert (source.path, source.name, source.revision) == (tmp_path / "model", "model", None)
+    monkeypatch.chdir(tmp_path / "model")
+    assert runtime.resolve_model(".").name == "model"
+    (tmp_path / "model.bin").write_bytes(b"x")
+    with pytest.raises(FileNotFoundError, match="is a file; give the folder"):
+        runtime.resolve_model(tmp_path / "model.bin")
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        runtime.resolve_model(tmp_path / "absent" / "deep" / "model")
+
+
+def test_weights_that_were_cut_off_are_named_without_a_manifest(tmp_path, tiny_xlmr_dir):
+    weights = (tiny_xlmr_dir / "model.safetensors").read_bytes()
+    for name, data, problem in (
+        ("cut", weights[:-100], f"expected {len(weights)} bytes, found {len(weights) - 100}"),
+        ("header", weights[:1000], "no safetensors file"),
+        ("pointer", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        ("empty", b"", "no safetensors file"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(data)
+        with pytest.raises(RuntimeError, match=f"model.safetensors: .*{problem}"):
+            runtime.resolve_model(tmp_path / name)
+    assert runtime.resolve_model(tiny_xlmr_dir).path == tiny_xlmr_dir

@@ -1,0 +1,132 @@
+"""Masked-LM loss: equal to the whole model with its logits, sentence by sentence; the ids matter and only the ids."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from langsamp import LangSAMPForMaskedLM
+from langsamp.core.runtime import resolve_model
+from langsamp.eval.data import EvalData
+from langsamp.eval.rows import DataError
+from langsamp.eval.task import Context
+from langsamp.eval.tasks.lm import LM, Scorer, choose_masks, rows_of
+
+
+@pytest.fixture
+def data(tmp_path, texts):
+    (tmp_path / "mlm").mkdir()
+    for tag, lines in {**texts, "swe_Latn": ["Huset ligger vid floden."]}.items():
+        pq.write_table(
+            pa.table({"text": [*lines, " ", None, "\ud800".encode("utf-8", "replace").decode()]}),
+            tmp_path / f"mlm/{tag}.parquet",
+        )
+    return tmp_path
+
+
+def context(model, data, **settings):
+    return Context(resolve_model(model), EvalData(data), data / "out", progress=False, **settings)
+
+
+def compute(settings, tags):
+    return {
+        (record.code, record.metric, record.seed): record
+        for unit in LM.units(settings, tags)
+        for record in unit.compute()
+    }
+
+
+def naive_loss(folder, scorer, tag, seed, lang, script):
+    """One sentence at a time through the whole model: full logits, log-softmax by hand."""
+    from zlib import crc32
+
+    model = LangSAMPForMaskedLM.from_pretrained(folder).eval()
+    ids = scorer._texts(tag)
+    total, count = 0.0, 0
+    for text, where in zip(ids, choose_masks(ids, scorer.special, (seed, crc32(tag.encode())))):
+        masked = text.copy()
+        masked[where] = scorer.mask_id
+        with torch.no_grad():
+            logits = (
+                model(torch.tensor([masked.tolist()]), lang_ids=torch.tensor([lang]), script_ids=torch.tensor([script]))
+                .logits[0]
+                .double()
+            )
+        for position in where.tolist():
+            row = logits[position].tolist()
+            total += math.log(sum(math.exp(value) for value in row)) - row[text[position]]
+            count += 1
+    return total / count, count
+
+
+def test_equals_the_whole_model(data, tiny_model_dir):
+    settings = context(tiny_model_dir, data, seeds=(1,))
+    found = compute(settings, ["deu_Latn", "ell_Grek"])
+    scorer = Scorer(settings)
+    config = scorer.model.config
+    for tag in ("deu_Latn", "ell_Grek"):
+        lang, script = config.languages.index(tag[:3]), config.scripts.index(tag[4:])
+        for metric, rows in (("loss", (lang, script)), ("loss_missing", (0, 0))):
+            value, count = naive_loss(tiny_model_dir, scorer, tag, 1, *rows)
+            assert found[tag, metric, 1].value == pytest.approx(value, abs=2e-5)
+            assert found[tag, metric, 1].n == count
+        wrong = scorer._wrong((lang, script), (1, 2))
+        assert len(wrong) == 5
+        assert all(a not in (0, lang) and b not in (0, script) for a, b in wrong)
+        assert len({found[tag, metric, 1].value for metric in ("loss", "loss_missing", "loss_wrong")}) == 3
+
+
+def test_wrong_is_the_mean_of_the_draws(data, tiny_model_dir, monkeypatch):
+    settings = context(tiny_model_dir, data, seeds=(1,))
+    monkeypatch.setattr(Scorer, "_wrong", lambda self, right, seed: [(1, 1), (2, 2)])
+    found = compute(settings, ["rus_Cyrl"])["rus_Cyrl", "loss_wrong", 1].value
+    scorer = Scorer(settings)
+    expected = np.mean([naive_loss(tiny_model_dir, scorer, "rus_Cyrl", 1, row, row)[0] for row in (1, 2)])
+    assert found == pytest.approx(expected, abs=2e-5)
+
+
+def test_the_seed_fixes_the_masks(data, tiny_model_dir):
+    once = compute(context(tiny_model_dir, data, seeds=(1, 2)), ["eng_Latn"])
+    again = compute(context(tiny_model_dir, data, seeds=(2, 1)), ["deu_Latn", "eng_Latn"])
+    assert {key: again[key] for key in once} == once
+    assert once["eng_Latn", "loss", 1].value != once["eng_Latn", "loss", 2].value
+    assert compute(context(tiny_model_dir, data), ["eng_Latn"])["eng_Latn", "loss", 42]
+
+
+def test_models_and_languages_without_rows_have_one_loss(data, tiny_model_dir, tiny_xlmr_dir):
+    assert {metric for _, metric, _ in compute(context(tiny_xlmr_dir, data), ["deu_Latn"])} == {"loss"}
+    # Swedish has no row, but Latin has one: the script counts
+    assert rows_of("swe_Latn", ["und", "deu"], ["Zyyy", "Latn"]) == (0, 1)
+    assert rows_of("swe_Latn", [], []) == (0, 0)
+    assert rows_of("zho_Hans", ["und", "zho"], ["Zyyy", "Hani"]) == (1, 1)
+    found = compute(context(tiny_model_dir, data), ["swe_Latn"])
+    assert found["swe_Latn", "loss", 42].value != found["swe_Latn", "loss_missing", 42].value
+
+
+def test_masks():
+    ids = [np.array([0, 5, 6, 7, 2]), np.array([0, 2]), np.arange(100)]
+    masks = choose_masks(ids, {0, 1, 2}, (1,))
+    assert [len(mask) for mask in masks] == [1, 0, round(0.15 * 97)]
+    assert all(ids[n][mask].min(initial=9) > 2 for n, mask in enumerate(masks))
+    assert (choose_masks(ids[:1], {0, 1, 2}, (1,))[0] == masks[0]).all()
+
+
+def test_no_text_at_all(tmp_path, tiny_model_dir):
+    (tmp_path / "mlm").mkdir()
+    pq.write_table(pa.table({"text": ["", " ", "</s>"]}), tmp_path / "mlm/deu_Latn.parquet")
+    with pytest.raises(DataError, match=r"mlm/deu_Latn has no text"):
+        compute(context(tiny_model_dir, tmp_path), ["deu_Latn"])
+
+
+def test_folder_of_held_out_text(data, tiny_model_dir):
+    settings = context(tiny_model_dir, data)
+    assert len(LM.languages(settings)) == 7
+    (data / "lm").mkdir()
+    (data / "mlm/deu_Latn.parquet").rename(data / "lm/deu_Latn.parquet")
+    assert LM.languages(context(tiny_model_dir, data)) == ["deu_Latn"]
+    assert len(LM.languages(context(tiny_model_dir, data, options={"text": "mlm"}))) == 6

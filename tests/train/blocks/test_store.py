@@ -1,0 +1,510 @@
+"""Stores: the tokens of the plain way, block by block; added to, killed, cut into shards, sent round by the Hub."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zlib
+
+import numpy as np
+import pytest
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from transformers import AutoTokenizer
+
+from langsamp.train.blocks import shards
+from langsamp.train.blocks.prepare import as_tokenizer, load_tokenizer, prepare
+from langsamp.train.blocks.segment import Segmenter, Worker
+from langsamp.train.blocks.shards import merge
+from langsamp.train.blocks.store import BlockStore
+from langsamp.train.text.open import open_corpus
+
+# words that depend on their neighbours, odd spaces, special tokens in the text, marks, joiners, controls
+ODD = [
+    "a  b", "   lead", "trail   ", "a\u00a0b", "\u3000wide\u3000", "tab\there", "a <mask> b", "<s>x</s>", "x<mask>y",
+    "\u0301combining first", "word \u0301alone", "a \u200d b", "zwnj\u200c end", "▁mark ▁ x▁y", "e\u0301 NFD é",
+    "ﬁ ﬂ ½ ㎏", "\x00 nul \x00", "\x01control\x7f", "नदी के किनारे", "家は川の そばに", "\u2028sep\u2029", "\ufeffbom",
+    "\U0001f469\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea \U0001f1e9", "ا\u064b \u064b", "w" * 500,
+    "\u00ad soft\u00adhyphen", "½", "\U0001f3fd tone", "ｶﾞ ﾞ x", "\u0600 1", "a\u0085b", "…", "\u200b\u200bx",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stock(tiny_tokenizer_dir):
+    return AutoTokenizer.from_pretrained(tiny_tokenizer_dir)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_tokenizer_dir):
+    return load_tokenizer(tiny_tokenizer_dir)
+
+
+def _corpus(folder, texts, repeat=30):
+    """Lines made of the words of a few sentences; every third line is odd."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for language, sentences in texts.items():
+        rng = random.Random(language)
+        words = " ".join(sentences).split()
+        lines = [" ".join(rng.choices(words, k=rng.randint(1, 12))) for _ in range(repeat)]
+        (folder / f"{language}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def _lines(folder, language):
+    return [line for line in (folder / f"{language}.txt").read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def _plain(stock, lines):
+    return [i for line in lines for i in stock(line)["input_ids"]]
+
+
+def test_blocks_hold_every_token_of_the_plain_way(tmp_path, texts, stock, tokenizer):
+    folder = _corpus(tmp_path / "c", texts)
+    store = prepare(open_corpus(folder), tokenizer, tmp_path / "s", block_size=32, num_proc=1, progress=False)
+    assert store.languages == sorted(texts)
+    for language in store.languages:
+        expected = _plain(stock, _lines(folder, language))
+        got = store.blocks(language)
+        assert got.dtype == np.uint32
+        assert got.shape == (store.counts[language], 32) == (-(-len(expected) // 32), 32)
+        flat = got.reshape(-1).tolist()
+        assert flat[: len(expected)] == expected
+        assert set(flat[len(expected) :]) <= {stock.pad_token_id}
+        assert store.meta["languages"][language]["tokens"] == len(expected)
+        assert got[0, 0] == stock.bos_token_id
+    assert (store.block("deu_Latn", 1) == store.blocks("deu_Latn")[1]).all()
+    store.verify()
+
+
+@pytest.mark.parametrize("kind", ["transformers 5", "transformers 4", "spaces kept"])
+def test_cached_ids_equal_plain_ids_for_odd_text(tiny_tokenizer_dir, kind):
+    backend = Tokenizer.from_file(str(tiny_tokenizer_dir / "tokenizer.json"))
+    space = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
+    if kind == "transformers 5":  # the two forms in which the libraries load XLM-R's tokenizer
+        backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), space])
+        backend.normalizer = normalizers.NFKC()
+    else:
+        backend.pre_tokenizer = space
+        spaces = Regex(" {2,}") if kind == "transformers 4" else "  "
+        backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(spaces, " ")])
+    segmenter = Segmenter(backend.to_str())
+    assert segmenter.cached == (kind != "spaces kept"), "where runs of spaces stay, words do not stand alone"
+    rng = random.Random(0)
+    pieces = [word for text in ODD for word in [text, *text.split(" ")]]
+    for _ in range(20):
+        documents = [" ".join(rng.choices(pieces, k=rng.randint(1, 6))) for _ in range(40)]
+        documents = [text for text in [*documents, *rng.choices(ODD, k=5)] if text.strip()]
+        assert segmenter.encode(documents) == segmenter.plain(documents)
+    assert segmenter.encode([]) == b""
+
+
+def test_real_vocabulary_and_scripts_go_through_the_cache_exactly(shared):
+    backend = Tokenizer(models.Unigram([("<unk>", 0.0), ("▁", -3.0), ("a", -2.0), ("▁a", -1.5), ("ब", -4.0)], 0, False))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" {2,}", " ")])
+    corpus = open_corpus(shared / "data" / "mlm", only=["alw_Ethi", "hin_Deva", "pes_Arab", "tha_Thai", "abk_Cyrl"])
+    segmenter = Segmenter(backend.to_str())
+    for language, (part,) in corpus.parts.items():
+        documents = list(corpus.documents(part))[:300]
+        assert segmenter.encode(documents) == segmenter.plain(documents), language
+
+
+def test_tokenizers_of_another_kind_take_the_plain_way():
+    backend = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "b": 2}, "[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    segmenter = Segmenter(backend.to_str())
+    assert not segmenter.cached
+    assert np.frombuffer(segmenter.encode(["a b", "c"]), np.uint32).tolist() == [1, 2, 0]
+
+
+def test_a_worker_that_finds_its_cache_wrong_goes_the_plain_way(stock):
+    backend = Tokenizer.from_str(stock.backend_tokenizer.to_str())
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    worker = Worker(backend.to_str(), True, stock.unk_token_id)
+    assert worker._segmenter.cached
+    worker._segmenter._cache["Haus"] = b"\x07\x00\x00\x00"
+    found = worker(["Das Haus steht am Fluss."] * 3, 0.0)
+    assert not found.cached
+    assert np.frombuffer(found.tokens, np.uint32).tolist() == stock("Das Haus steht am Fluss.")["input_ids"] * 3
+
+
+def test_processes_and_cache_change_nothing(tmp_path, texts, tokenizer):
+    folder = _corpus(tmp_path / "c", texts, 200)
+    prints = set()
+    for name, num_proc, cache in (("one", 1, True), ("two", 2, True), ("plain", 1, False)):
+        store = prepare(
+            open_corpus(folder), tokenizer, tmp_path / name, 64, num_proc, progress=False, word_cache=cache, heldout=1
+        )
+        prints.add(store.fingerprint)
+    assert len(prints) == 1
+
+
+def test_adding_a_file_or_language_does_only_the_new_part(tmp_path, texts, tokenizer, monkeypatch):
+    folder = _corpus(tmp_path / "c", {"deu_Latn": texts["deu_Latn"], "rus_Cyrl": texts["rus_Cyrl"]})
+    prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
+    (folder / "deu_Latn.txt").rename(folder / "deu_Latn.1.txt")  # a new name, the same text
+    (folder / "deu_Latn.2.txt").write_text("Das Haus.\nAm Fluss.\n" * 9, encoding="utf-8")
+    _corpus(folder, {"hin_Deva": texts["hin_Deva"]})
+    read = []
+    corpus = open_corpus(folder)
+    documents = corpus.documents
+    monkeypatch.setattr(corpus, "documents", lambda part: read.append(part.name) or documents(part))
+    added = prepare(corpus, tokenizer, tmp_path / "s", 32, 1, progress=False)
+    assert read == ["deu_Latn.2.txt", "hin_Deva.txt"]
+    whole = prepare(open_corpus(folder), tokenizer, tmp_path / "whole", 32, 1, progress=False)
+    assert added.fingerprint == whole.fingerprint, "as if all had been there from the start: no padding in the middle"
+    assert (
+        prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False).fingerprint == whole.fingerprint
+    )
+
+
+def test_the_same_text_twice_counts_once(tmp_path, tokenizer, caplog):
+    for name in ("deu_Latn.a.txt", "deu_Latn.b.txt"):
+        (tmp_path / "c").mkdir(exist_ok=True)
+        (tmp_path / "c" / name).write_text("Das Haus.\n")
+    store = prepare(open_corpus(tmp_path / "c"), tokenizer, tmp_path / "s", 32, 1, progress=False)
+    assert store.meta["languages"]["deu_Latn"]["documents"] == 1
+    assert "same text" in caplog.text
+
+
+def test_changed_parts_and_settings_are_refused(tmp_path, texts, tokenizer, stock):
+    folder = _corpus(tmp_path / "c", {"deu_Latn": texts["deu_Latn"]})
+    prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
+    with pytest.raises(ValueError, match=r"another block_size \(32, now 64\)"):
+        prepare(open_corpus(folder), tokenizer, tmp_path / "s", 64, 1, progress=False)
+    larger = Tokenizer.from_str(tokenizer.json)
+    larger.add_tokens(["novel"])
+    stock_larger = type(stock)(tokenizer_object=larger, unk_token="<unk>", pad_token="<pad>", mask_token="<mask>")
+    with pytest.raises(ValueError, match="another tokenizer"):
+        prepare(open_corpus(folder), as_tokenizer(stock_larger, "new"), tmp_path / "s", 32, 1, progress=False)
+    (folder / "deu_Latn.txt").write_text("Etwas anderes.\n")
+    with pytest.raises(ValueError, match=r"deu_Latn.txt changed since"):
+        prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
+    with pytest.raises(FileNotFoundError, match="unfinished"):
+        BlockStore(tmp_path / "s")
+
+
+def test_a_language_that_is_held_out_whole_is_told(tmp_path, tokenizer, caplog):
+    lines = (f"only line {number}" for number in range(1000))
+    line = next(line for line in lines if zlib.crc32(line.encode()) < 0.1 * 2**32)  # a tenth is the most held out
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "deu_Latn.txt").write_text(line + "\n", encoding="utf-8")
+    with caplog.at_level(logging.WARNING, logger="langsamp"):
+        store = prepare(open_corpus(tmp_path / "c"), tokenizer, tmp_path / "s", 64, 1, heldout=8, progress=False)
+    assert store.counts.get("deu_Latn", 0) == 0
+    assert "deu_Latn: all of its 1 documents are held out" in caplog.text
+
+
+def test_held_out_documents_are_never_trained_on(tmp_path, stock, tokenizer):
+    rng = random.Random(1)
+    words = ["Das", "Haus", "steht", "am", "Fluss", "Im", "Januar", "sind", "die", "Tage"]
+    lines = [" ".join(rng.choices(words, k=12)) for _ in range(2000)]
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "deu_Latn.txt").write_text("\n".join(lines * 2), encoding="utf-8")
+    store = prepare(open_corpus(tmp_path / "c"), tokenizer, tmp_path / "s", 64, 1, heldout=8, progress=False)
+
+    def sentences(blocks):
+        found = [[]]
+        for i in blocks.reshape(-1).tolist():
+            if i == stock.bos_token_id:
+                found.append([])
+            elif i not in stock.all_special_ids:
+                found[-1].append(i)
+        return [tuple(sentence) for sentence in found if sentence]
+
+    held, trained = sentences(store.heldout("deu_Latn")), sentences(store.blocks("deu_Latn"))
+    assert 3 <= len(store.heldout("deu_Latn")) <= 30
+    assert not set(held) & set(trained), "copies of a document fall on one side"
+    assert len(held + trained) == 4000, "every document is on one side"
+    plain = prepare(open_corpus(tmp_path / "c"), tokenizer, tmp_path / "none", 64, 1, progress=False)
+    assert plain.heldout("deu_Latn").shape == (0, 64)
+
+
+_CHILD = """
+import json, pathlib, sys
+from langsamp.train import pipeline
+from langsamp.train import shards
+from langsamp.train.text.open import open_corpus
+from langsamp.train.prepare import Tokenizer, prepare
+pipeline._CHUNK_CHARS, pipeline._COMMIT_SECONDS = 4000, 0.0
+if __name__ == "__main__":
+    tokenizer = Tokenizer(**json.loads(pathlib.Path(sys.argv[2]).read_text()))
+    prepare(open_corpus(sys.argv[1]), tokenizer, sys.argv[3], 32, 2, heldout=1, progress=False)
+    print("done")
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_point_it_goes_on_and_ends_the_same(tmp_path, texts, tokenizer):
+    folder = _corpus(tmp_path / "c", texts, 3000)
+    (tmp_path / "child.py").write_text(_CHILD)
+    (tmp_path / "tokenizer").write_text(json.dumps(vars(tokenizer)))
+    expected = prepare(open_corpus(folder), tokenizer, tmp_path / "whole", 32, 1, heldout=1, progress=False)
+    command = [sys.executable, tmp_path / "child.py", folder, tmp_path / "tokenizer", tmp_path / "s"]
+    rng, kills = random.Random(1), 0
+    while kills < 3:
+        before = _written(tmp_path / "s")
+        child = subprocess.Popen(command, stdout=subprocess.PIPE)
+        while child.poll() is None and _written(tmp_path / "s") == before:
+            time.sleep(0.001)
+        time.sleep(rng.random() * 0.1)
+        if child.poll() is not None:
+            break
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        kills += 1
+    assert kills >= 1
+    assert b"done" in subprocess.run(command, capture_output=True, check=True).stdout
+    store = BlockStore(tmp_path / "s")
+    assert store.fingerprint == expected.fingerprint
+    store.verify()
+
+
+def _written(folder):
+    return sum(path.stat().st_size for path in folder.glob("*.u32")) if folder.exists() else 0
+
+
+def test_every_interruption_inside_a_run_is_survived(tmp_path, texts, tokenizer, monkeypatch):
+    """Stops the run after each of its appends in turn, with and without a commit since."""
+    from langsamp.train.blocks import ledger, pipeline
+
+    folder = _corpus(tmp_path / "c", {k: texts[k] for k in ("deu_Latn", "rus_Cyrl")}, 60)
+    (folder / "deu_Latn.b.txt").write_text("Am Fluss.\n" * 50)
+    expected = prepare(open_corpus(folder), tokenizer, tmp_path / "whole", 32, 1, heldout=1, progress=False)
+    monkeypatch.setattr(pipeline, "_CHUNK_CHARS", 300)
+    append = ledger.LanguageWriter.append
+
+    class Stop(Exception):
+        pass
+
+    for seconds in (0.0, 1e9):
+        for after in range(0, 24, 2):
+            target = tmp_path / f"s-{seconds}-{after}"
+            monkeypatch.setattr(pipeline, "_COMMIT_SECONDS", seconds)
+            calls = iter(range(10**6))
+
+            def stopping(self, *arguments, calls=calls, after=after):
+                append(self, *arguments)
+                if next(calls) == after:
+                    raise Stop
+
+            monkeypatch.setattr(ledger.LanguageWriter, "append", stopping)
+            try:
+                prepare(open_corpus(folder), tokenizer, target, 32, 1, heldout=1, progress=False)
+            except Stop:
+                with pytest.raises(FileNotFoundError, match="unfinished"):
+                    BlockStore(target)
+            monkeypatch.setattr(ledger.LanguageWriter, "append", append)
+            store = prepare(open_corpus(folder), tokenizer, target, 32, 1, heldout=1, progress=False)
+            assert store.fingerprint == expected.fingerprint, (seconds, after)
+
+
+def test_a_part_that_changes_after_an_interruption_is_taken_back(tmp_path, tokenizer, monkeypatch):
+    from langsamp.train.blocks import ledger, pipeline
+
+    folder = tmp_path / "c"
+    folder.mkdir()
+    (folder / "deu_Latn.txt").write_text("Das Haus.\n" * 200)
+    monkeypatch.setattr(pipeline, "_CHUNK_CHARS", 300)
+    monkeypatch.setattr(pipeline, "_COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(ledger.LanguageWriter, "finish", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
+    monkeypatch.undo()
+    row = json.loads((tmp_path / "s" / "deu_Latn.json").read_text())
+    assert row["current"]["documents"] == 200
+    (folder / "deu_Latn.txt").write_text("Am Fluss.\n" * 20)
+    store = prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
+    whole = prepare(open_corpus(folder), tokenizer, tmp_path / "whole", 32, 1, progress=False)
+    assert store.fingerprint == whole.fingerprint
+
+
+def test_shards_merge_into_the_store_of_one_machine(tmp_path, texts, tokenizer):
+    folder = _corpus(tmp_path / "c", texts)
+    whole = prepare(open_corpus(folder), tokenizer, tmp_path / "whole", 32, 1, progress=False)
+    out = tmp_path / "s"
+    with pytest.raises(FileNotFoundError, match="no shards"):
+        merge(out)
+    parts = [prepare(open_corpus(folder), tokenizer, out, 32, 1, shard=(i, 3), progress=False) for i in (0, 2)]
+    with pytest.raises(FileNotFoundError, match="lacks shards 1 of 3"):
+        merge(out)
+    parts.append(prepare(open_corpus(folder), tokenizer, out, 32, 1, shard=(1, 3), progress=False))
+    languages = [language for part in parts for language in part.languages]
+    assert sorted(languages) == sorted(texts)
+    merged = merge(out)
+    assert merged.fingerprint == whole.fingerprint
+    merged.verify()
+    assert not list(out.glob("shard-*"))
+    again = prepare(open_corpus(folder), tokenizer, out, 32, 1, progress=False)
+    assert again.fingerprint == whole.fingerprint, "a merged store can be added to"
+    with pytest.raises(ValueError, match="counts from 0"):
+        prepare(open_corpus(folder), tokenizer, out, 32, 1, shard=(3, 3), progress=False)
+
+
+@pytest.mark.parametrize("call", range(7))
+def test_a_merge_killed_at_any_point_is_finished_by_the_next(tmp_path, texts, tokenizer, monkeypatch, call):
+    """Three shards: killed before the index, between the renames, and between and inside the deletions."""
+    folder = _corpus(tmp_path / "c", texts)
+    whole = prepare(open_corpus(folder), tokenizer, tmp_path / "whole", 32, 1, progress=False)
+    out = tmp_path / "s"
+    for i in range(3):
+        prepare(open_corpus(folder), tokenizer, out, 32, 1, shard=(i, 3), progress=False)
+    calls = iter(range(100))
+
+    def dying(real):
+        def step(path, *args, **kwargs):
+            if next(calls) == call:
+                if real is rmtree:  # half of it is gone
+                    next(path.glob("*.json")).unlink()
+                raise KeyboardInterrupt
+            return real(path, *args, **kwargs)
+
+        return step
+
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(shards.shutil, "rmtree", dying(shutil.rmtree))
+    monkeypatch.setattr(shards.os, "replace", dying(os.replace))
+    with pytest.raises(KeyboardInterrupt):
+        merge(out)
+    monkeypatch.undo()
+    assert merge(out).fingerprint == whole.fingerprint
+    assert not [path for path in out.iterdir() if "shard" in path.name]
+
+
+def test_a_damaged_store_is_refused_by_name(tmp_path, texts, tokenizer):
+    folder = _corpus(tmp_path / "c", texts)
+    store = prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
+    file = tmp_path / "s" / "rus_Cyrl.u32"
+    data = file.read_bytes()
+    file.write_bytes(data[:-4])
+    with pytest.raises(ValueError, match=r"rus_Cyrl.u32 has"):
+        BlockStore(tmp_path / "s")
+    file.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    with pytest.raises(ValueError, match=r"rus_Cyrl.u32 does not have the sha256"):
+        BlockStore(tmp_path / "s").verify()
+    (tmp_path / "s" / "store.json").write_text("{")
+    with pytest.raises(ValueError, match="not readable"):
+        BlockStore(tmp_path / "s")
+    (tmp_path / "s" / "store.json").write_text('{"schema": 99}')
+    with pytest.raises(ValueError, match="not a store of format"):
+        BlockStore(tmp_path / "s")
+    with pytest.raises(FileNotFoundError, match="langsamp prepare"):
+        BlockStore(tmp_path)
+    with pytest.raises(IndexError, match="deu_Latn has blocks 0 to"):
+        store.block("deu_Latn", 10**6)
+    with pytest.raises(KeyError, match="no language 'xxx_Latn'"):
+        store.block("xxx_Latn", 0)
+
+
+def test_a_store_travels_to_workers_as_its_path(tmp_path, texts, tokenizer):
+    folder = _corpus(tmp_path / "c", texts, 500)
+    store = prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
+    store.blocks("deu_Latn")
+    data = pickle.dumps(store)
+    assert len(data) < 1000
+    assert (pickle.loads(data).block("deu_Latn", 0) == store.block("deu_Latn", 0)).all()
+
+
+def test_two_runs_do_not_write_to_one_store(tmp_path, texts, tokenizer):
+    from filelock import FileLock
+
+    folder = _corpus(tmp_path / "c", texts)
+    (tmp_path / "s").mkdir()
+    with FileLock(tmp_path / "s" / ".lock"), pytest.raises(RuntimeError, match="another langsamp prepare"):
+        prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
+
+
+def test_languages_without_text_and_bad_arguments(tmp_path, tokenizer):
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "deu_Latn.txt").write_text("Das Haus.\n")
+    (tmp_path / "c" / "rus_Cyrl.txt").write_text("\n \n")
+    store = prepare(open_corpus(tmp_path / "c"), tokenizer, tmp_path / "s", 32, 1, progress=False)
+    assert store.languages == ["deu_Latn"]
+    assert store.meta["languages"]["rus_Cyrl"]["blocks"] == 0
+    store.verify()
+    with pytest.raises(ValueError, match="block_size 4"):
+        prepare(open_corpus(tmp_path / "c"), tokenizer, tmp_path / "t", 4, progress=False)
+    with pytest.raises(FileNotFoundError, match="no tokenizer"):
+        load_tokenizer(tmp_path)
+
+
+def test_command_line(tmp_path, texts, tiny_tokenizer_dir, capsys):
+    from langsamp.cli import main
+
+    folder = _corpus(tmp_path / "c", texts)
+    out = str(tmp_path / "s")
+    command = ["prepare", "--corpus", str(folder), "--tokenizer", str(tiny_tokenizer_dir), "--output", out]
+    options = ["--block-size", "32", "--num-proc", "1", "--languages", "de", "rus_Cyrl"]
+    assert main([*command, *options]) == 0
+    assert "2 languages, 60 documents" in capsys.readouterr().out
+    assert BlockStore(out).languages == ["deu_Latn", "rus_Cyrl"]
+    assert main(["prepare", "--output", out]) == 1
+    assert "needs --corpus and --tokenizer" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--shard", "4/4"])
+
+
+_HUB = """
+import os, sys, threading
+sys.path.insert(0, {tools!r})
+from loopback_hub import HubServer
+server = HubServer(0)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+os.environ.update(HF_ENDPOINT=server.url, HF_HUB_DISABLE_XET="1", HF_TOKEN="hf_x")
+import pyarrow as pa
+import pyarrow.parquet as pq
+from huggingface_hub import HfApi
+from pathlib import Path
+from langsamp.train import shards
+from langsamp.train.text.open import open_corpus
+from langsamp.train.store import BlockStore, open_store, push_store
+
+push_store({store!r}, "user/store")
+pulled = open_store("user/store")
+assert pulled.fingerprint == BlockStore({store!r}).fingerprint
+victim = pulled.path / "deu_Latn.u32"
+data = victim.read_bytes()
+victim.unlink()
+victim.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+(pulled.path / ".verified").unlink()
+try:
+    open_store("user/store")
+except ValueError as error:
+    print(error)
+try:
+    open_store("user/nothing")
+except FileNotFoundError as error:
+    print(error)
+
+api = HfApi()
+api.create_repo("user/text", repo_type="dataset")
+folder = Path("text")
+entries = ""
+for tag in ("deu_Latn", "uzb_Cyrl"):
+    (folder / tag / "train").mkdir(parents=True)
+    pq.write_table(pa.table({{"text": ["one", "two " + tag]}}), folder / tag / "train" / "0000.parquet")
+    entries += f"- config_name: {{tag}}\\n  data_files: {{tag}}/train/*.parquet\\n"
+(folder / "README.md").write_text(f"---\\nconfigs:\\n{{entries}}---\\n")
+api.upload_folder(repo_id="user/text", repo_type="dataset", folder_path=folder)
+corpus = open_corpus("user/text", only=["de", "uz-Cyrl"])
+assert all(corpus.sizes.values())
+print({{language: list(corpus.documents(part)) for language, (part,) in corpus.parts.items()}})
+"""
+
+
+@pytest.mark.slow
+def test_stores_and_corpora_on_the_hub(tmp_path, texts, tokenizer, shared, run_fresh):
+    folder = _corpus(tmp_path / "c", texts)
+    prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
+    code = _HUB.format(tools=str(shared / "tools"), store=str(tmp_path / "s"))
+    out = run_fresh(code, network=True)
+    assert "deu_Latn.u32 does not have the sha256" in out
+    assert "neither a folder nor a Hub data set 'user/nothing'" in out
+    assert "{'deu_Latn': ['one', 'two deu_Latn'], 'uzb_Cyrl': ['one', 'two uzb_Cyrl']}" in out

@@ -1,0 +1,192 @@
+"""What a store knows about one language while it is being made: enough to go on after a kill at any point.
+
+The data file of a language is a plain token stream that only grows. The ledger (``deu_Latn.json``) says how much of
+it counts; whatever lies beyond was written by a run that died before saying so and is cut off.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from langsamp.core.runtime import atomic_write
+from langsamp.train.blocks.store import TOKEN, data_file, file_sha256
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over the text of one language so far; ``bytes`` are of UTF-8, ``unknown`` counts unknown tokens."""
+
+    documents: int = 0
+    bytes: int = 0
+    tokens: int = 0
+    heldout_tokens: int = 0
+    unknown: int = 0
+
+    def plus(self, other: Totals) -> Totals:
+        """The sum."""
+        mine, theirs = asdict(self), asdict(other)
+        return Totals(**{name: mine[name] + theirs[name] for name in mine})
+
+
+@dataclass
+class Ledger:
+    """The state of one language.
+
+    Attributes:
+        heldout_share: the share of documents set aside, fixed when the language is first met.
+        totals: what counts of the data files.
+        done: parts that are in, fingerprint -> name.
+        current: the part being read: its fingerprint, its name, how many documents of it are in, and the totals
+            from before it (to take it back out if it changes under way).
+        sha256, heldout_sha256: of the padded data files; empty while the language is unfinished.
+    """
+
+    heldout_share: float = 0.0
+    totals: Totals = field(default_factory=Totals)
+    done: dict[str, str] = field(default_factory=dict)
+    current: Current | None = None
+    sha256: str = ""
+    heldout_sha256: str = ""
+
+    @classmethod
+    def load(cls, path: Path) -> Ledger | None:
+        """Read a ledger; None if there is none."""
+        if not path.exists():
+            return None
+        row = json.loads(path.read_text(encoding="utf-8"))
+        row["totals"] = Totals(**row["totals"])
+        if row["current"] is not None:
+            row["current"]["before"] = Totals(**row["current"]["before"])
+            row["current"] = Current(**row["current"])
+        return cls(**row)
+
+    def entry(self, block_size: int) -> dict[str, Any]:
+        """What store.json says about the language."""
+        return {
+            **asdict(self.totals),
+            "blocks": -(-self.totals.tokens // block_size),
+            "heldout_blocks": -(-self.totals.heldout_tokens // block_size),
+            "sha256": self.sha256,
+            "heldout_sha256": self.heldout_sha256,
+            "parts": sorted(self.done.values()),
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the ledger whole or not at all."""
+        atomic_write(path, json.dumps(asdict(self), indent=1) + "\n")
+
+
+@dataclass(frozen=True)
+class Current:
+    """A part that is partly in."""
+
+    fingerprint: str
+    name: str
+    documents: int
+    before: Totals
+
+
+class LanguageWriter:
+    """Appends to the data files of one language and keeps its ledger."""
+
+    def __init__(self, folder: Path, language: str, block_size: int, pad_id: int, heldout_share: float) -> None:
+        self.language = language
+        self._folder = folder
+        self._block_size = block_size
+        self._pad_id = pad_id
+        self._files: dict[str, BinaryIO] = {}
+        self.ledger = Ledger.load(self._path) or Ledger(heldout_share=heldout_share)
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / f"{self.language}.json"
+
+    def begin(self, fingerprint: str, name: str) -> None:
+        """Begin a part, or go on with it."""
+        if self.ledger.current is None:
+            self.ledger.current = Current(fingerprint, name, 0, self.ledger.totals)
+
+    def take_back(self) -> None:
+        """Remove what is in of a part that was never finished and will not be gone on with."""
+        if self.ledger.current is not None:
+            self.ledger.totals = self.ledger.current.before
+            self.ledger.current = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the files are whole: filled up to full blocks and summed up."""
+        sizes = (("", self.ledger.totals.tokens), ("heldout_", self.ledger.totals.heldout_tokens))
+        return bool(self.ledger.sha256) and all(
+            _size(data_file(self._folder, self.language, kind)) == -(-count // self._block_size) * self._block_size * 4
+            for kind, count in sizes
+        )
+
+    def append(self, tokens: bytes, heldout: bytes, totals: Totals) -> None:
+        """Write tokens; they count from the next :meth:`commit` on."""
+        for kind, data in (("", tokens), ("heldout_", heldout)):
+            if data:
+                self._open(kind).write(data)
+        if self.ledger.current is not None:
+            read = self.ledger.current.documents + totals.documents
+            self.ledger.current = replace(self.ledger.current, documents=read)
+        self.ledger.totals = self.ledger.totals.plus(totals)
+
+    def _open(self, kind: str) -> BinaryIO:
+        """The data file, cut to what counts and positioned at its end.
+
+        Raises:
+            RuntimeError: the file is shorter than the ledger says (a disk that lost data in a crash).
+        """
+        file = self._files.get(kind)
+        if file is None:
+            path = data_file(self._folder, self.language, kind)
+            counted = (self.ledger.totals.heldout_tokens if kind else self.ledger.totals.tokens) * TOKEN.itemsize
+            if _size(path) < counted:
+                raise RuntimeError(
+                    f"{path} has lost data; delete {self._folder / self.language}.* and run langsamp prepare again."
+                )
+            path.touch()
+            file = open(path, "r+b")  # noqa: SIM115 (closed by finish())
+            file.truncate(counted)
+            file.seek(counted)
+            self._files[kind] = file
+        return file
+
+    def commit(self) -> None:
+        """Make everything appended so far count. Data first, then the ledger: a kill in between loses nothing."""
+        for file in self._files.values():
+            file.flush()
+        self.ledger.sha256 = self.ledger.heldout_sha256 = ""
+        self.ledger.save(self._path)
+
+    def part_done(self) -> None:
+        """Note that the current part is in."""
+        current = self.ledger.current
+        if current is not None:
+            self.ledger.done[current.fingerprint] = current.name
+            self.ledger.current = None
+
+    def finish(self) -> None:
+        """Fill up the last blocks, sum up the files and close them."""
+        sums = []
+        for kind, count in (("", self.ledger.totals.tokens), ("heldout_", self.ledger.totals.heldout_tokens)):
+            missing = -count % self._block_size
+            file = self._open(kind)
+            file.write(np.full(missing, self._pad_id, TOKEN).tobytes())
+            file.close()
+            path = data_file(self._folder, self.language, kind)
+            sums.append(file_sha256(path))
+            if not count:
+                path.unlink()
+        self._files.clear()
+        self.ledger.sha256, self.ledger.heldout_sha256 = sums
+        self.ledger.save(self._path)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

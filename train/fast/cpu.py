@@ -1,0 +1,208 @@
+"""Faster training on CPU over the same parameters: puts fast layers, loss and lookup in place, and takes them out.
+
+    with accelerate(model):        # bf16: autocast as usual, e.g. the Trainer's bf16=True
+        trainer.train()
+
+Values and gradients equal the stock model's (fp32: to rounding), the state_dict is untouched. On GPUs, and wherever a
+self-check fails, the stock code stays. Measured by benchmarks/step.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from langsamp.core import kernels as cpu_kernels
+from langsamp.train.fast.cpu_head import LOGITS_KEPT, HeadLoss, Owner, WordLookup
+from langsamp.train.fast.cpu_layer import PARAMETERS, Dropout, FastLayer, Plan
+
+log = logging.getLogger(__name__)
+# transformers 5 checkpoints inside the layer's class-level forward, which the fast one replaces; 4 does it around
+CHECKPOINTS_INSIDE = "__init_subclass__" in vars(GradientCheckpointingLayer)
+
+
+@contextmanager
+def accelerate(model: Any, *, checkpoint_layers: bool = False) -> Iterator[tuple[str, ...]]:
+    """Train ``model`` (LangSAMPForMaskedLM) faster inside the block; everything is as before after it.
+
+    Dropout draws its seeds from torch's CPU generator, so saving and restoring that makes a run exactly repeatable.
+    Evaluation (``model.eval()`` or no gradients) runs the stock code inside the block too, apart from the matrix
+    products' routing.
+
+    Args:
+        model: the model itself, not wrapped in DDP (wrap it after entering, or let the Trainer do it).
+        checkpoint_layers: keep one tensor a layer and compute the rest again in the backward pass: about 0.6 of the
+            stock step's peak memory, a quarter slower than without.
+
+    Yields:
+        What is on, of: ``"matmul"`` (fp32 products through oneDNN: AMD CPUs without AMX), ``"heap"`` (glibc),
+        ``"layers"``, ``"loss"``, ``"lookup"`` (the last two write into ``weight.grad``, so with one process only).
+    """
+    if {p.device.type for p in model.parameters()} != {"cpu"}:
+        log.info("fast CPU training is off: the model is on %s", next(model.parameters()).device)
+        yield ()
+        return
+    on = []
+    with ExitStack() as stack:
+        stack.enter_context(cpu_kernels.threads())
+        if stack.enter_context(cpu_kernels.fast_matmul()):
+            on.append("matmul")
+        if not checkpoint_layers and cpu_kernels.keep_heap():
+            on.append("heap")
+        if _install_layers(model, checkpoint_layers, stack):
+            on.append("layers")
+        if _one_process():
+            on += _install_ends(model, stack)
+        log.info("fast CPU training: %s", ", ".join(on) or "nothing applies")
+        yield tuple(on)
+
+
+def _one_process() -> bool:
+    """Whether nobody else reduces our gradients (DDP and FSDP watch the autograd engine, not ``weight.grad``)."""
+    return not (torch.distributed.is_available() and torch.distributed.is_initialized())
+
+
+def _patch(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
+    """Set an attribute on the instance until the stack closes."""
+    own = vars(owner)
+    if name in own:
+        stack.callback(own.__setitem__, name, own[name])
+    else:
+        stack.callback(own.pop, name)
+    own[name] = value
+
+
+def _install_layers(model: Any, recompute: bool, stack: ExitStack) -> bool:
+    """Replace the forward of every encoder layer and of the embeddings' dropout, if the first layer agrees."""
+    config, layers = model.config, model.roberta.encoder.layer
+    if not _known(config) or not layers or not _agrees(layers[0], config):
+        log.info("the encoder's layers stay as they are: not the architecture that the fast ones know")
+        return False
+    for layer in layers:
+        _patch(stack, layer, "forward", _fast_forward(layer, config, recompute))
+    dropout = model.roberta.embeddings.dropout
+    stock = dropout.forward
+
+    def fast_dropout(x: Tensor) -> Tensor:
+        return Dropout.apply(x, dropout.p) if dropout.training and 0 < dropout.p < 1 else stock(x)
+
+    _patch(stack, dropout, "forward", fast_dropout)
+    return True
+
+
+def _known(config: Any) -> bool:
+    """Whether the configuration is a plain encoder with exact GELU."""
+    return (
+        config.hidden_act == "gelu"
+        and not config.is_decoder
+        and not config.chunk_size_feed_forward
+        and getattr(config, "position_embedding_type", "absolute") == "absolute"
+        and max(config.hidden_dropout_prob, config.attention_probs_dropout_prob) < 1
+    )
+
+
+def _parameters(layer: nn.Module) -> list[Tensor]:
+    return [getattr(layer.get_submodule(name), kind) for name in PARAMETERS for kind in ("weight", "bias")]
+
+
+def _plan(layer: Any, config: Any, recompute: bool) -> Plan:
+    p = (layer.attention.self.dropout.p, layer.output.dropout.p) if layer.training else (0.0, 0.0)
+    return Plan(config.num_attention_heads, config.layer_norm_eps, p[0], p[1], recompute)
+
+
+def _agrees(layer: nn.Module, config: Any) -> bool:
+    """Whether the fast layer gives the stock layer's output on a small input (dropout off)."""
+    dtype = next(layer.parameters()).dtype
+    x = torch.arange(6 * config.hidden_size, dtype=dtype).sin().mul(3).view(2, 3, -1)
+    was_training = layer.training
+    layer.eval()
+    try:
+        with torch.no_grad():
+            stock = _first(layer(x, None))
+            fast = FastLayer.apply(x, None, _plan(layer, config, False), *_parameters(layer))
+    except (AttributeError, TypeError, RuntimeError) as error:
+        log.debug("the fast layer does not fit: %s", error)
+        return False
+    finally:
+        layer.train(was_training)
+    return bool((stock - fast).abs().max() <= 1e-5 * stock.abs().max().clamp(min=1))
+
+
+def _first(output: Any) -> Tensor:
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def _fast_forward(layer: Any, config: Any, recompute: bool) -> Callable[..., Any]:
+    """The layer's forward: fast where it trains all of its parameters and nobody asks for attention maps."""
+    stock = layer.forward
+
+    def forward(hidden_states: Tensor, attention_mask: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        parameters = _parameters(layer)
+        plain = not any(
+            isinstance(a, Tensor) for a in (*args, kwargs.get("encoder_hidden_states"), kwargs.get("head_mask"))
+        )
+        # not also "grad is enabled": the first pass of reentrant checkpointing has none and must draw the same masks
+        trains = layer.training and all(p.requires_grad for p in parameters)
+        if not (plain and trains) or kwargs.get("output_attentions"):
+            return stock(hidden_states, attention_mask, *args, **kwargs)
+        flag = layer.gradient_checkpointing  # set by model.gradient_checkpointing_enable()
+        again = recompute or flag if CHECKPOINTS_INSIDE else recompute and not flag
+        bias = _additive(attention_mask, hidden_states.dtype)
+        y = FastLayer.apply(hidden_states, bias, _plan(layer, config, again), *parameters)
+        return y if CHECKPOINTS_INSIDE else (y,)
+
+    return forward
+
+
+def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """What to add to the attention scores: a boolean mask (True: attend) becomes zeros and very negative numbers."""
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+
+
+def _install_ends(model: Any, stack: ExitStack) -> list[str]:
+    """Let head loss and word lookup write into the gradient of the vocabulary matrix."""
+    words = model.roberta.embeddings.word_embeddings
+    owner = Owner(words.weight)
+    installed = []
+    if hasattr(model, "summed_loss"):
+        _patch(stack, model, "summed_loss", _fast_loss(model.summed_loss, owner))
+        installed.append("loss")
+    if not (words.sparse or words.scale_grad_by_freq or words.max_norm):
+        _patch(stack, words, "forward", _fast_lookup(words, owner))
+        installed.append("lookup")
+    return installed
+
+
+def _writable(weight: Tensor) -> bool:
+    """Whether adding to ``weight.grad`` ourselves is unseen: a trained leaf that nobody has hooked."""
+    hooks = getattr(weight, "_backward_hooks", None) or getattr(weight, "_post_accumulate_grad_hooks", None)
+    return torch.is_grad_enabled() and weight.requires_grad and weight.is_leaf and not hooks
+
+
+def _fast_loss(stock: Callable[..., Tensor], owner: Owner) -> Callable[..., Tensor]:
+    def summed_loss(features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+        tied = weight is owner.weight and _writable(weight)
+        if not (tied and features.requires_grad and len(features) * len(weight) <= LOGITS_KEPT):
+            return stock(features, weight, bias, targets)
+        return HeadLoss.apply(features, bias, owner, targets)
+
+    return summed_loss
+
+
+def _fast_lookup(words: nn.Embedding, owner: Owner) -> Callable[[Tensor], Tensor]:
+    stock, anchor = words.forward, torch.zeros((), requires_grad=True)
+
+    def forward(ids: Tensor) -> Tensor:
+        if not (words.training and words.weight is owner.weight and _writable(words.weight)):
+            return stock(ids)
+        return WordLookup.apply(anchor, owner, ids, words.padding_idx)
+
+    return forward
