@@ -168,7 +168,7 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
 
     config_class = LangSAMPConfig
     accepts_loss_kwargs = True  # the loss is a sum divided by num_items_in_batch: accumulation and ranks change nothing
-    summed_loss = staticmethod(linear_cross_entropy)  # training may put a faster equal one here (train/fast.py)
+    summed_loss = staticmethod(linear_cross_entropy)  # training may put a faster equal one here (train/fast/cpu.py)
     _keys_to_ignore_on_load_unexpected = [r"pooler"]
 
     def __init__(self, config: LangSAMPConfig):

@@ -32,7 +32,7 @@ from langsamp.eval.results.compare import Comparison, comparison
 from langsamp.eval.results.compare_runs import write_comparison
 from langsamp.eval.results.plots import write_plots
 from langsamp.eval.results.records import read
-from langsamp.eval.results.report import write_report
+from langsamp.eval.results.report.report import write_report
 from langsamp.eval.run import run
 from langsamp.eval.task import Context
 from langsamp.train.blocks.prepare import load_tokenizer, prepare

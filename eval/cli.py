@@ -156,7 +156,7 @@ def run_report(arguments: Namespace) -> int:
     """Run `langsamp report`: prints the verdict and where the page is."""
     from langsamp.core.files import atomic_write
     from langsamp.eval.results import rundir
-    from langsamp.eval.results.report import Page, render, verdict
+    from langsamp.eval.results.report.report import Page, render, verdict
 
     page = Page.of(rundir.load(arguments.runs), arguments.baseline)
     path = atomic_write(arguments.output, render(page, arguments.title))

@@ -51,7 +51,7 @@ class Unit:
 class Task(Protocol):
     """One evaluation. `languages` lists the tags (`deu_Latn`) that the data has; `units` may share state lazily.
 
-    If its numbers depend on options, a third method `settings(context)` gives those: see eval/settings.py.
+    If its numbers depend on options, a third method `settings(context)` gives those: see eval/run_settings.py.
     """
 
     name: str

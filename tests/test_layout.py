@@ -128,7 +128,14 @@ def test_importing_the_package_is_cheap():
 
 @pytest.mark.parametrize(
     "name",
-    ["eval.results.report", "eval.results.compare_runs", "eval.results.plots", "hub.push", "hub.pull", "hub.documents"],
+    [
+        "eval.results.report.report",
+        "eval.results.compare_runs",
+        "eval.results.plots",
+        "hub.push",
+        "hub.pull",
+        "hub.documents",
+    ],
 )
 def test_commands_that_compute_no_model_do_not_wait_for_torch(name):
     code = f"import sys, langsamp.{name}; print(int('torch' in sys.modules))"

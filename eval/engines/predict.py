@@ -45,7 +45,7 @@ def predict(
 ) -> list[np.ndarray]:
     """Logits of each input, in the order given: (classes,) or, for tagging, (length, classes); float32.
 
-    Sorted by length and packed without padding (eval/packed.py), in the dtype the model is in. Raises RuntimeError for
+    Sorted by length and packed without padding (engines/packed.py), in the dtype the model is in. RuntimeError for
     logits that are not finite.
     """
     model.eval()

@@ -1,4 +1,4 @@
-"""Measures between the languages of parallel sentence vectors: the mathematics behind eval/neutrality.py.
+"""Measures between the languages of parallel sentence vectors: the mathematics behind eval/tasks/neutrality.py.
 
 Everywhere: `vectors` (languages, sentences, hidden), zero where a language lacks a sentence, and `mask` (languages,
 sentences) telling which exist. All results in float64 but the margins, whose large product is float32.

@@ -1,6 +1,6 @@
 """One encoder layer of XLM-R, forward and backward by hand: few passes over memory, cheap dropout, optional recompute.
 
-Same mathematics and the same parameters as the stock layer; `train/fast.py` puts it in place for CPU training.
+Same mathematics and the same parameters as the stock layer; `train/fast/cpu.py` puts it in place for CPU training.
 """
 
 from __future__ import annotations

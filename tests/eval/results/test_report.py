@@ -10,10 +10,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from langsamp.eval.results import report, rundir
+from langsamp.eval.results import rundir
 from langsamp.eval.results.records import Record, append, split_code, with_interval
-from langsamp.eval.results.report import write_report
+from langsamp.eval.results.report import report
 from langsamp.eval.results.report.page import Page
+from langsamp.eval.results.report.report import write_report
 from langsamp.eval.results.report.tables import language_table, means_table
 
 CODES = ["fra_Latn", "deu_Latn", "rus_Cyrl", "tha_Thai", "cym_Latn", "kor_Hang", "aak_Latn", "bod_Tibt", "mri_Latn"]

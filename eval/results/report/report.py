@@ -1,0 +1,74 @@
+"""The report: one run directory in, one self-contained HTML page out, computed from records and nothing else.
+
+    write_report(Path("runs/quickstart"), Path("report.html"))
+
+The page needs no network and no library; sections appear when their records or side files (results/rundir.py) exist. The
+same records give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from langsamp.core.files import atomic_write
+from langsamp.eval.results import rundir
+from langsamp.eval.results.report.extras import coverage_section, donor_sections, map_sections, training_section
+from langsamp.eval.results.report.page import Page
+from langsamp.eval.results.report.summary import summary, verdict
+from langsamp.eval.results.report.tasks import task_sections
+
+__all__ = ["Page", "render", "verdict", "write_report"]
+
+TEMPLATE = "report.html.jinja"
+
+
+def write_report(
+    run_dir: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    title: str | None = None,
+    baseline: str | None = None,
+) -> Path:
+    """Write the report of one or several run directories and return its path.
+
+    Args:
+        run_dir: folder(s) with results.jsonl (or with sub-folders that have one) of one or several models.
+        output: the HTML file.
+        title: heading; by default made of the models' names.
+        baseline: the model to compare the others with (its name in the records or as shown); by default the first.
+
+    Raises FileNotFoundError without records, ValueError for malformed files or an unknown baseline.
+    """
+    return atomic_write(Path(output), render(Page.of(rundir.load(run_dir), baseline), title))
+
+
+def render(page: Page, title: str | None = None) -> str:
+    """The text of the HTML page."""
+    parts = (task_sections, donor_sections, map_sections, training_section, coverage_section)
+    sections = [section for part in parts for section in part(page)]
+    environment = Environment(
+        loader=PackageLoader("langsamp.eval.results.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE).render(
+        title=title or page.title,
+        page=page,
+        summary=summary(page),
+        sections=[asdict(section) for section in sections],
+        style=Markup(_asset(environment, "report.css")),
+        script=Markup(_asset(environment, "report.js")),
+    )
+
+
+def _asset(environment: Environment, name: str) -> str:
+    """Our own file as it is: it is code, not text to escape."""
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
