@@ -1,7 +1,7 @@
 """Sentence classification (taxi1500, sib200): trained on one language, measured on every other one.
 
 As the paper does it (notes/paper.md 3.2, 3.3): `<s>` -> dense -> tanh -> linear, chosen by the source's dev macro-F1,
-zero-shot macro-F1 of each language. With the option `probe` the encoder stays frozen, see engines/probe.py; those records
+zero-shot macro-F1 of each language. With the option `probe` the encoder stays frozen (engines/probe.py); those records
 have a task name of their own (`sib200-probe`).
 """
 

@@ -2,7 +2,7 @@
 
     write_report(Path("runs/quickstart"), Path("report.html"))
 
-The page needs no network and no library; sections appear when their records or side files (results/rundir.py) exist. The
+The page needs no network and no library; sections appear when their records or side files (rundir.py) exist. The
 same records give the same bytes.
 """
 
