@@ -12,7 +12,7 @@ _PUBLIC = {
     "LangSAMPForSequenceClassification": "modeling_langsamp",
     "LangSAMPForTokenClassification": "modeling_langsamp",
     "LangSAMPTokenizer": "tokenization_langsamp",
-    "normalize_tag": "language_codes",
+    "normalize_tag": "core.languages",
     "parse_tag": "language_codes",
     "script_of": "unicode_scripts",
 }

@@ -1,7 +1,7 @@
-"""How a language is written: ``deu_Latn``, ISO 639-3 and ISO 15924. The one place that normalises what people type.
+"""How a language is written: ``deu_Latn``, ISO 639-3 and ISO 15924. The one place that reads what people type.
 
-Flat and pure Python: it travels with every checkpoint. Only guessing a script that was not given and judging whether a
-code exists (``normalize_tag``) need the package langcodes, which comes with an installed langsamp.
+Flat and pure Python: it travels with every checkpoint. Whether a code exists and which script is likely takes larger
+tables than a checkpoint should carry, and is told by `langsamp.core.languages`.
 """
 
 import difflib
@@ -12,10 +12,10 @@ UNKNOWN_SCRIPT = "Zyyy"  # ISO 15924 "undetermined": row 0 of the script table
 
 LANGUAGE_PATTERN = re.compile(r"[a-z]{3}")
 SCRIPT_PATTERN = re.compile(r"[A-Z][a-z]{3}")
-_TAG = re.compile(r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{4}))?(?:[-_]([A-Za-z]{2}|\d{3}))?")
+TAG = re.compile(r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{4}))?(?:[-_]([A-Za-z]{2}|\d{3}))?")
 
 # ISO 639-1 -> 639-3 (with the retired two-letter codes), and ISO 639-2/B -> 639-3. Source: the code tables of the
-# package langcodes; a test compares them.
+# package langcodes, which users need not have; a test compares them.
 _ISO_639_1 = """\
 aa:aar ab:abk ae:ave af:afr ak:aka am:amh an:arg ar:ara as:asm av:ava ay:aym az:aze ba:bak be:bel bg:bul bi:bis bm:bam
 bn:ben bo:bod br:bre bs:bos ca:cat ce:che ch:cha co:cos cr:cre cs:ces cu:chu cv:chv cy:cym da:dan de:deu dv:div dz:dzo
@@ -34,7 +34,7 @@ _ISO_639_2B = """\
 alb:sqi arm:hye baq:eus bur:mya chi:zho cze:ces dut:nld fre:fra geo:kat ger:deu gre:ell ice:isl mac:mkd mao:mri
 may:msa per:fas rum:ron slo:slk tib:bod wel:cym
 """
-_TO_ISO_639_3 = dict(pair.split(":") for pair in (_ISO_639_1 + _ISO_639_2B).split())
+TO_ISO_639_3 = dict(pair.split(":") for pair in (_ISO_639_1 + _ISO_639_2B).split())
 
 # Codes for the same letters at different precision: a table that has only one of a group serves all of it.
 _SAME_WRITING = (("Hani", "Hans", "Hant"), ("Hang", "Kore"), ("Jpan", "Hrkt"))
@@ -49,51 +49,18 @@ def parse_tag(tag: str) -> "tuple[str, str | None]":
     Raises:
         ValueError: the tag does not have the form of a language tag.
     """
-    match = _TAG.fullmatch(tag.strip()) if isinstance(tag, str) else None
+    match = TAG.fullmatch(tag.strip()) if isinstance(tag, str) else None
     if match is None:
         raise ValueError(
             f"{tag!r} is not a language tag; write ISO 639-3 and ISO 15924 like 'deu_Latn', or 'deu', 'de', 'de-Latn'."
         )
     language, script = match.group(1).lower(), match.group(2)
-    if len(language) == 2 and language not in _TO_ISO_639_3:
-        known = [code for code in _TO_ISO_639_3 if len(code) == 2]
+    if len(language) == 2 and language not in TO_ISO_639_3:
+        known = [code for code in TO_ISO_639_3 if len(code) == 2]
         raise ValueError(
             f"{language!r} in {tag!r} is no ISO 639-1 code; nearest: {', '.join(nearest(language, known))}."
         )
-    return _TO_ISO_639_3.get(language, language), script.title() if script else None
-
-
-def normalize_tag(tag: str) -> str:
-    """The full name of a language, ``de`` -> ``deu_Latn``; a script that is not given is the likely one of CLDR.
-
-    A region counts for that and is dropped then: ``zh-TW`` -> ``zho_Hant``.
-
-    Raises:
-        ValueError: malformed, or not a code of ISO 639-3 / ISO 15924 (the nearest ones are named), or a language whose
-            usual script CLDR does not know.
-        ImportError: the package langcodes is missing.
-    """
-    import langcodes
-    from langcodes.data_dicts import LIKELY_SUBTAGS
-
-    language, script = parse_tag(tag)
-    known = langcodes.Language.get(language)
-    if language != UNKNOWN_LANGUAGE and not known.is_valid():
-        raise ValueError(
-            f"{language!r} in {tag!r} is no ISO 639-3 code; nearest: {', '.join(nearest(language, _all_codes()))}."
-        )
-    if script is None:
-        known = known if known.language in LIKELY_SUBTAGS else known.prefer_macrolanguage()  # cmn -> zho, arb -> ara
-        if known.language not in LIKELY_SUBTAGS:
-            raise ValueError(f"{tag!r} names no script and CLDR knows none for it; write it out as lang_Script.")
-        match = _TAG.fullmatch(tag.strip())
-        region = match[3].upper() if match and match[3] else None
-        script = langcodes.Language.make(language=known.language, territory=region).maximize().script
-    elif not langcodes.Language.make(script=script).is_valid():
-        raise ValueError(
-            f"{script!r} in {tag!r} is no ISO 15924 code; nearest: {', '.join(nearest(script, _all_scripts()))}."
-        )
-    return f"{language}_{script}"
+    return TO_ISO_639_3.get(language, language), script.title() if script else None
 
 
 def nearest(code: str, known: "list[str] | tuple[str, ...]", n: int = 3) -> "list[str]":
@@ -111,17 +78,3 @@ def match_script(script: "str | None", known: "list[str] | tuple[str, ...]") -> 
     group = next((group for group in _SAME_WRITING if script in group), ())
     present = [other for other in group if other in known]
     return present[0] if len(present) == 1 or "Hani" in present else None
-
-
-def _all_codes() -> "list[str]":
-    """The ISO 639-3 codes CLDR knows, for suggestions."""
-    from langcodes.data_dicts import LIKELY_SUBTAGS
-
-    return sorted({code for code in LIKELY_SUBTAGS if LANGUAGE_PATTERN.fullmatch(code)} | set(_TO_ISO_639_3.values()))
-
-
-def _all_scripts() -> "list[str]":
-    """The ISO 15924 codes, for suggestions."""
-    from langcodes.data_dicts import ALL_SCRIPTS
-
-    return sorted(code for code in ALL_SCRIPTS if SCRIPT_PATTERN.fullmatch(code))

@@ -18,10 +18,11 @@ from torch import Tensor
 from tqdm.auto import trange
 
 from langsamp.configuration_langsamp import LangSAMPConfig
+from langsamp.core.languages import normalize_tag
 from langsamp.core.outputs import HANDLER, add_handler, new_folder
 from langsamp.core.runtime import pick_device, resolve_model
 from langsamp.eval.results.card.card import TRAINING, write_card
-from langsamp.language_codes import match_script, nearest, normalize_tag, parse_tag
+from langsamp.language_codes import match_script, nearest, parse_tag
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM, linear_cross_entropy
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
 from langsamp.train.blocks.store import BlockStore

@@ -70,7 +70,7 @@ def run_export(args: Namespace) -> int:
         if not args.language:
             raise ValueError("--to monolingual needs --language, like deu_Latn.")
         from langsamp.checkpoints.texts import read_texts
-        from langsamp.language_codes import normalize_tag
+        from langsamp.core.languages import normalize_tag
 
         texts = read_texts(args.trim_vocab, normalize_tag(args.language)) if args.trim_vocab else None
         done = export_monolingual(args.model, args.output, args.language, texts)
@@ -109,7 +109,7 @@ def add_add_language(parser: ArgumentParser) -> None:
 def run_add_language(args: Namespace) -> int:
     """Add a language."""
     from langsamp.checkpoints.add_language import Fit, add_language, read_blocks, same_script
-    from langsamp.language_codes import normalize_tag
+    from langsamp.core.languages import normalize_tag
 
     blocks = read_blocks(args.store, normalize_tag(args.language)) if args.store else None
     mean = [] if args.like else same_script(args.model, args.language)

@@ -15,11 +15,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast, XLMRobertaForMaskedLM, XLMRobertaModel
 
 from langsamp.checkpoints.plain import copy_tokenizer, read_config, stock_config, stock_tokenizer
+from langsamp.core.languages import normalize_tag
 from langsamp.core.outputs import new_folder
 from langsamp.core.runtime import ModelSource, atomic_write, resolve_model
 from langsamp.core.vocabulary import carry_rows, trim
 from langsamp.eval.results.card.metadata import hub_id, hub_language, language_name
-from langsamp.language_codes import UNKNOWN_SCRIPT, match_script, normalize_tag, parse_tag
+from langsamp.language_codes import UNKNOWN_SCRIPT, match_script, parse_tag
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM, LangSAMPModel
 from langsamp.unicode_scripts import script_of
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from langsamp.core.languages import normalize_tag
 from langsamp.eval.rows import SPLITS, DataError, Rows
-from langsamp.language_codes import normalize_tag
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Any
 from datasets import ClassLabel, Dataset, get_dataset_config_names, load_dataset
 from huggingface_hub import HfApi, hf_hub_download
 
+from langsamp.core.languages import normalize_tag
 from langsamp.eval.rows import SPLITS, DataError, Rows
-from langsamp.language_codes import normalize_tag
 
 logger = logging.getLogger(__name__)
 

@@ -61,10 +61,17 @@ def _modules(folder: str) -> list[Path]:
     return [path for path in sorted((ROOT / folder).rglob("*.py")) if "space" not in path.parts]
 
 
-@pytest.mark.parametrize("name", sorted(FLAT))
-def test_flat_files_import_only_each_other(name):
-    """They travel with every checkpoint: transformers copies only what a top-level ``from .name import`` names."""
-    assert _imports(ROOT / f"{name}.py") <= FLAT
+@pytest.mark.parametrize("name", [*sorted(FLAT), "hub/handler"])
+def test_what_travels_imports_only_each_other_and_what_its_users_have(name):
+    """Transformers copies what a top-level ``from .name import`` names, and wants every other import installed."""
+    path = ROOT / f"{name}.py"
+    assert _imports(path) <= FLAT
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        found |= {name.partition(".")[0] for name in names}
+    assert found - sys.stdlib_module_names <= {"torch", "transformers"}
 
 
 def _room(name: str, rooms: set[str]) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from langsamp.core.languages import normalize_tag
 from langsamp.eval.engines.probe import fit_probe
 from langsamp.eval.labelled import Source, read_examples, read_test
 from langsamp.eval.metrics import macro_f1, ndcg, regret
@@ -24,7 +25,6 @@ from langsamp.eval.results.records import Record
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
 from langsamp.eval.tasks.rankers import Rankers, read_table, row_tags
-from langsamp.language_codes import normalize_tag
 
 FOLDER = "sib200"
 TRANSFER = "donors-transfer"

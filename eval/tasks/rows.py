@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import safe_open
 
 from langsamp.configuration_langsamp import LangSAMPConfig
-from langsamp.language_codes import normalize_tag
+from langsamp.core.languages import normalize_tag
 
 KEYS = {"languages": "lang_embeddings.weight", "scripts": "script_embeddings.weight"}
 SIGMAS = 4.0  # how far a row's norm may be from that of a random row and still count as one

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from langsamp.language_codes import nearest, normalize_tag
+from langsamp.core.languages import normalize_tag
+from langsamp.language_codes import nearest
 
 from .variants import VARIANTS
 

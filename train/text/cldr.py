@@ -19,7 +19,7 @@ import babel
 from babel import localedata
 from babel.core import get_global
 
-from langsamp.language_codes import normalize_tag
+from langsamp.core.languages import normalize_tag
 from langsamp.train.text import cldr_text
 from langsamp.train.text.corpus import Corpus, Part
 

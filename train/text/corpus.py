@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from langsamp.language_codes import normalize_tag
+from langsamp.core.languages import normalize_tag
 
 log = logging.getLogger(__name__)
 
