@@ -27,78 +27,7 @@ from transformers.modeling_outputs import MaskedLMOutput
 
 from .configuration_langsamp import LangSAMPConfig
 from .language_codes import nearest, parse_tag
-
-LOGITS_AT_ONCE = 2**26  # elements of the one logits buffer of the loss: 256 MiB in fp32, whatever batch and vocabulary
-
-
-class LinearCrossEntropy(torch.autograd.Function):
-    """Summed cross entropy of ``features @ weight.T + bias``, a slice of rows at a time.
-
-    All logits at a large vocabulary need gigabytes, several times over; here one slice exists at once and turns in
-    place from logits into probabilities into their gradient. Gradients are made in the forward pass, nothing twice.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, rows: int, with_grad: bool
-    ) -> Tensor:
-        """Features (N, hidden), weight (vocab, hidden), bias (vocab), targets (N,) -> the summed loss, a scalar."""
-        device_type = features.device.type
-        dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else weight.dtype
-        with torch.autocast(device_type, enabled=False):
-            total, grads = _slices(features.to(dtype), weight.to(dtype), bias, targets, rows, with_grad)
-        if with_grad:
-            ctx.save_for_backward(grads[0].to(features.dtype), grads[1].to(weight.dtype), grads[2].to(bias.dtype))
-        return total
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        """Scale what the forward pass has made."""
-        features, weight, bias = ctx.saved_tensors
-        return features * grad_output, weight.mul_(grad_output), bias * grad_output, None, None, None
-
-
-def _slices(features, weight, bias, targets, rows, with_grad):
-    """The loss over all slices and, if asked for, the gradients of features, weight (fp32) and bias (fp32)."""
-    total = torch.zeros((), dtype=torch.float32, device=features.device)
-    if with_grad:
-        d_features = torch.empty_like(features)
-        d_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
-        d_bias = torch.zeros(bias.shape, dtype=torch.float32, device=bias.device)
-    for start in range(0, len(targets), rows):
-        x, y = features[start : start + rows], targets[start : start + rows]
-        logits = torch.mm(x, weight.t()).float().add_(bias)
-        logits.sub_(logits.amax(dim=1, keepdim=True))
-        at_target = logits.gather(1, y[:, None])
-        norm = logits.exp_().sum(dim=1, keepdim=True)
-        total += (norm.log() - at_target).sum()
-        if with_grad:
-            d_logits = logits.div_(norm).scatter_add_(1, y[:, None], torch.full_like(at_target, -1.0))
-            d_bias += d_logits.sum(dim=0)
-            d_logits = d_logits.to(x.dtype)
-            torch.mm(d_logits, weight, out=d_features[start : start + rows])
-            if x.dtype == torch.float32:
-                d_weight.addmm_(d_logits.t(), x)
-            else:
-                d_weight += torch.mm(d_logits.t(), x)
-    return total, (d_features, d_weight, d_bias) if with_grad else None
-
-
-def linear_cross_entropy(features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, rows: int = 0) -> Tensor:
-    """Summed cross entropy of a linear layer, never holding more than ``rows`` rows of logits.
-
-    Args:
-        features: (N, hidden). N may be 0: the loss is 0 and has zero gradients.
-        weight: (vocab, hidden); bias: (vocab); targets: (N,) int64, every one a valid class.
-        rows: rows of logits at once; 0 chooses ``LOGITS_AT_ONCE`` elements.
-
-    Returns:
-        The sum over the N rows in nats, fp32; value and gradients equal those of ``F.cross_entropy``.
-    """
-    with_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (features, weight, bias))
-    rows = rows or max(1, LOGITS_AT_ONCE // weight.shape[0])
-    return LinearCrossEntropy.apply(features, weight, bias, targets, rows, with_grad)
+from .linear_cross_entropy import linear_cross_entropy
 
 
 class _FromSafetensors:
@@ -168,7 +97,10 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
 
     config_class = LangSAMPConfig
     accepts_loss_kwargs = True  # the loss is a sum divided by num_items_in_batch: accumulation and ranks change nothing
-    summed_loss = staticmethod(linear_cross_entropy)  # training may put a faster equal one here (train/fast/cpu.py)
+    summed_loss = staticmethod(linear_cross_entropy)  # training may put a faster equal one here (train/fast)
+    check_ids = (
+        True  # that ids are rows of the tables; on a GPU this waits for it, so a run whose collator knows stops it
+    )
     _keys_to_ignore_on_load_unexpected = [r"pooler"]
 
     def __init__(self, config: LangSAMPConfig):
@@ -195,6 +127,7 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
         lang_ids: "Tensor | None" = None,
         script_ids: "Tensor | None" = None,
         num_items_in_batch: "Tensor | int | None" = None,
+        masked_positions: "Tensor | None" = None,
         return_dict: "bool | None" = None,
         **kwargs: Any,
     ) -> "MaskedLMOutput | tuple":
@@ -208,6 +141,9 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
                 None is "unknown" (row 0).
             num_items_in_batch: labelled tokens over all accumulated batches and ranks (Trainer gives it); the summed
                 loss is divided by it. None: by the labelled tokens of this batch.
+            masked_positions: (N,) int64, where the labelled tokens are, counted through the whole batch (row * length +
+                column), in any order, filled up with -1 to whatever N. With it a GPU need not be asked how many there
+                are. None: they are looked for in ``labels``.
 
         Returns:
             ``MaskedLMOutput`` (a tuple if ``return_dict=False``) with ``logits`` (batch, length, vocab) or with
@@ -228,35 +164,51 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
         hidden = outputs.last_hidden_state  # (batch, length, hidden)
         loss = logits = None
         if labels is None:
-            logits = self.lm_head(self._add_rows(hidden, lang_ids, script_ids))
+            logits = self.get_output_embeddings()(self.head_transform(self._add_rows(hidden, lang_ids, script_ids)))
         else:
-            loss = self._loss(hidden, labels.to(hidden.device), lang_ids, script_ids, num_items_in_batch)
+            loss = self._loss(hidden, labels, lang_ids, script_ids, num_items_in_batch, masked_positions)
         output = MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
         return_dict = getattr(self.config, "return_dict", True) if return_dict is None else return_dict
         return output if return_dict else output.to_tuple()
 
+    @property
+    def encoder_layers(self) -> nn.ModuleList:
+        """The encoder's layers. The encoder is ``base_model``, its word embeddings are ``get_input_embeddings()``."""
+        return self.roberta.encoder.layer
+
+    @property
+    def head_dense(self) -> nn.Linear:
+        """The first linear layer of the head, which sees the rows and can take them into its bias."""
+        return self.lm_head.dense
+
+    def head_transform(self, features: Tensor) -> Tensor:
+        """The head up to its decoder, which is ``get_output_embeddings()``: (*, hidden) -> (*, hidden)."""
+        return self.lm_head.layer_norm(nn.functional.gelu(self.head_dense(features)))
+
     def _add_rows(self, hidden, lang_ids, script_ids, where=None):
-        """Add the rows of the two tables: to all of hidden, or to its positions ``where`` (a mask) only."""
-        out = hidden if where is None else hidden[where]
+        """Add the rows of the two tables: to all of hidden, or to the tokens ``where`` (flat positions) only."""
+        out = hidden if where is None else hidden.flatten(0, 1).index_select(0, where)
         for name, ids in (("lang", lang_ids), ("script", script_ids)):
             table = getattr(self, f"{name}_embeddings")
             if table is not None:
-                ids = _checked_ids(ids, hidden, len(table.weight), f"{name}_ids")
-                out = out + table(ids if where is None else ids.expand(hidden.shape[:2])[where])
+                ids = _ids(ids, hidden, len(table.weight) if self.check_ids else None, f"{name}_ids")
+                out = out + table(ids if where is None else ids.expand(hidden.shape[:2]).flatten()[where])
         return out
 
-    def _loss(self, hidden, labels, lang_ids, script_ids, num_items):
+    def _loss(self, hidden, labels, lang_ids, script_ids, num_items, positions):
         """Mean cross entropy over the labelled positions, the head run on those only."""
-        where = labels != -100
-        head = self.lm_head
-        features = self._add_rows(hidden, lang_ids, script_ids, where)  # (labelled, hidden)
-        features = head.layer_norm(nn.functional.gelu(head.dense(features)))
-        total = self.summed_loss(features, head.decoder.weight, head.decoder.bias, labels[where])
-        if num_items is None:
-            return total / max(1, len(features))
-        return total / torch.as_tensor(num_items, device=total.device).reshape(-1)[0].clamp(min=1)
+        labels = labels.to(hidden.device).flatten()
+        where = (labels != -100).nonzero().squeeze(1) if positions is None else positions.to(hidden.device).clamp(min=0)
+        targets = labels[where]
+        if positions is not None:
+            targets = targets.where(positions.to(hidden.device) >= 0, -100)
+        features = self.head_transform(self._add_rows(hidden, lang_ids, script_ids, where))  # (labelled, hidden)
+        decoder = self.get_output_embeddings()
+        total = self.summed_loss(features, decoder.weight, decoder.bias, targets)
+        count = (targets >= 0).sum() if num_items is None else torch.as_tensor(num_items, device=total.device)
+        return total / count.reshape(-1)[0].clamp(min=1)
 
     @torch.no_grad()
     def fold_unknown(self) -> None:
@@ -264,9 +216,9 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
 
         ``dense(h + e) = dense(h) + W e``, so the bias takes ``W e`` and every row gives ``e`` away; row 0 becomes zero.
         """
-        dense = self.lm_head.dense
+        dense = self.head_dense
         for table in filter(None, (self.lang_embeddings, self.script_embeddings)):
-            dense.bias += dense.weight @ table.weight[0]
+            dense.bias.add_(dense.weight @ table.weight[0])
             table.weight -= table.weight[0].clone()
 
     @torch.no_grad()
@@ -309,7 +261,7 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
         folded = copy.deepcopy(self)
         for part, table, names in folded._tables():
             row = table.weight[_row(pair[part], names) if pair[part] else 0]
-            folded.lm_head.dense.bias += folded.lm_head.dense.weight @ row
+            folded.head_dense.bias.add_(folded.head_dense.weight @ row)
         stock = self.config.to_dict()
         for key in ("auto_map", "languages", "scripts", "table_initializer_range", "architectures"):
             stock.pop(key, None)
@@ -374,8 +326,8 @@ def _grown(table, source):
     return grown
 
 
-def _checked_ids(ids, hidden, rows, name):
-    """Ids as (batch, 1) or (batch, length), all inside the table; None is the unknown row."""
+def _ids(ids, hidden, rows, name):
+    """Ids as (batch, 1) or (batch, length), inside the table of ``rows`` rows if given; None is the unknown row."""
     batch, length = hidden.shape[:2]
     if ids is None:
         return torch.zeros(batch, 1, dtype=torch.long, device=hidden.device)
@@ -385,7 +337,9 @@ def _checked_ids(ids, hidden, rows, name):
         raise ValueError(f"{name} has shape {tuple(ids.shape)}; it must be ({batch},) or ({batch}, {length}).")
     ids = ids.to(hidden.device).long()
     ids = ids[:, None] if ids.dim() == 1 else ids
-    if not torch.compiler.is_compiling() and ids.numel():  # before the lookup: on a GPU it would be a device assert
+    if (
+        rows is not None and not torch.compiler.is_compiling() and ids.numel()
+    ):  # before the lookup: on a GPU it would be a device assert
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= rows:
             raise IndexError(f"{name} holds {low if low < 0 else high}, but the table has rows 0 to {rows - 1}.")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, linear
 
-from langsamp.modeling_langsamp import linear_cross_entropy
+from langsamp.linear_cross_entropy import linear_cross_entropy
 
 
 def _inputs(n, vocab, hidden, dtype=torch.float32):
@@ -54,6 +54,17 @@ def test_no_row_is_a_zero_loss_with_a_gradient():
     assert all(torch.equal(g, torch.zeros_like(t)) for g, t in zip(_gradients(loss, tensors), tensors))
 
 
+@pytest.mark.parametrize("rows", [1, 5, 0])
+def test_rows_that_only_fill_up_change_nothing(rows):
+    tensors, targets = _inputs(6, 11, 4)
+    filled = [torch.cat([tensors[0], 1e4 * torch.ones(3, 4)]), *tensors[1:]]
+    loss = linear_cross_entropy(*filled, torch.cat([targets, torch.tensor([-100, -1, -100])]), rows=rows)
+    plain = linear_cross_entropy(*tensors, targets, rows=rows)
+    torch.testing.assert_close(loss, plain, rtol=1e-6, atol=0)
+    for mine, theirs in zip(_gradients(loss, tensors), _gradients(plain, tensors)):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
+
+
 def test_huge_logits_stay_finite():
     tensors, targets = _inputs(4, 11, 4)
     with torch.no_grad():
@@ -91,7 +102,7 @@ def test_memory_at_the_vocabulary_of_xlmr(run_fresh):
 
 _PEAK = """
 import resource, torch
-from langsamp.modeling_langsamp import linear_cross_entropy
+from langsamp.linear_cross_entropy import linear_cross_entropy
 torch.manual_seed(0)
 features = torch.randn(2458, 768).requires_grad_()
 weight = (torch.randn(250002, 768) * 0.02).requires_grad_()

@@ -133,6 +133,39 @@ def test_num_items_in_batch_makes_accumulation_exact(model, batch):
     assert model.accepts_loss_kwargs
 
 
+@pytest.mark.parametrize("per_token", [False, True])
+def test_given_positions_are_those_of_the_labels_in_any_order_filled_up(model, batch, per_token):
+    labels = _labels(batch)
+    if per_token:
+        batch["lang_ids"] = batch["input_ids"] % 7
+    found = (labels.flatten() != -100).nonzero().squeeze(1)
+    positions = torch.cat([torch.tensor([-1]), found.flip(0), torch.tensor([-1, -1])])
+    other = copy.deepcopy(model)
+    loss, plain = model(**batch, labels=labels, masked_positions=positions).loss, other(**batch, labels=labels).loss
+    torch.testing.assert_close(loss, plain, rtol=1e-6, atol=0)
+    (loss.backward(), plain.backward())
+    for (name, mine), theirs in zip(model.named_parameters(), other.parameters()):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_positions_that_only_fill_up_are_a_zero_loss(model, batch):
+    """The last token is labelled: -1 must not stand for it."""
+    loss = model(**batch, labels=batch["input_ids"], masked_positions=torch.full((4,), -1)).loss
+    assert loss.item() == 0
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_the_parts_have_names_that_no_family_changes(model, batch):
+    """base_model, encoder_layers, head_dense, head_transform and the stock names for both ends of the vocabulary."""
+    model.set_unknown("zero")
+    inputs = batch["input_ids"], batch["attention_mask"]
+    hidden = model.base_model(*inputs).last_hidden_state
+    assert torch.equal(model.get_output_embeddings()(model.head_transform(hidden)), model(*inputs).logits)
+    assert len(model.encoder_layers) == model.config.num_hidden_layers
+    assert model.head_dense is model.lm_head.dense
+
+
 def test_all_padding_and_tuple_output(model, batch):
     empty = {"input_ids": torch.ones(1, 4, dtype=torch.long), "attention_mask": torch.zeros(1, 4, dtype=torch.long)}
     assert torch.isfinite(model(**empty).logits).all()

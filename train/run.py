@@ -101,7 +101,7 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.plan.save(self.folder / SAMPLING, self.args.max_steps * self.batch)
             log.info("sampling of languages:\n%s", format_table(self._sampling()))
-        with self._faster() as fast:
+        with self._known_ids(), self._faster() as fast:
             trainer = self._trainer(checkpoint, callbacks, fast)
             trainer.train(resume_from_checkpoint=os.fspath(checkpoint) if checkpoint else None)
         unsent = self.publisher.close() if self.publisher else []
@@ -152,6 +152,15 @@ class Run:
             return 0
         facts = checkpoints.read_facts(checkpoint)
         return int(facts["samples"]) - int(facts["step"]) * self.batch
+
+    @contextmanager
+    def _known_ids(self) -> Iterator[None]:
+        """The model does not look at the ids again: the collator takes them from the very tables."""
+        self.model.check_ids = False
+        try:
+            yield
+        finally:
+            del self.model.check_ids  # the class's own stays
 
     @contextmanager
     def _faster(self) -> Iterator[bool]:

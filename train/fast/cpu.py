@@ -80,13 +80,13 @@ def _patch(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
 
 def _install_layers(model: Any, recompute: bool, stack: ExitStack) -> bool:
     """Replace the forward of every encoder layer and of the embeddings' dropout, if the first layer agrees."""
-    config, layers = model.config, model.roberta.encoder.layer
+    config, layers = model.config, model.encoder_layers
     if not _known(config) or not layers or not _agrees(layers[0], config):
         log.info("the encoder's layers stay as they are: not the architecture that the fast ones know")
         return False
     for layer in layers:
         _patch(stack, layer, "forward", _fast_forward(layer, config, recompute))
-    dropout = model.roberta.embeddings.dropout
+    dropout = model.base_model.embeddings.dropout
     stock = dropout.forward
 
     def fast_dropout(x: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 def _install_ends(model: Any, stack: ExitStack) -> list[str]:
     """Let head loss and word lookup write into the gradient of the vocabulary matrix."""
-    words = model.roberta.embeddings.word_embeddings
+    words = model.get_input_embeddings()
     owner = Owner(words.weight)
     installed = []
     if hasattr(model, "summed_loss"):
@@ -190,7 +190,8 @@ def _writable(weight: Tensor) -> bool:
 def _fast_loss(stock: Callable[..., Tensor], owner: Owner) -> Callable[..., Tensor]:
     def summed_loss(features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
         tied = weight is owner.weight and _writable(weight)
-        if not (tied and features.requires_grad and len(features) * len(weight) <= LOGITS_KEPT):
+        fits = features.requires_grad and len(features) * len(weight) <= LOGITS_KEPT
+        if not (tied and fits) or (targets < 0).any():
             return stock(features, weight, bias, targets)
         return HeadLoss.apply(features, bias, owner, targets)
 
