@@ -63,6 +63,21 @@ class Batches(TrainerCallback):
         model.register_forward_pre_hook(hook, with_kwargs=True)
 
 
+def test_ids_are_not_looked_at_again_in_the_step_and_are_afterwards(go):
+    """On a GPU a look waits for it; the collator takes the ids from the tables themselves."""
+    seen = []
+
+    class Look(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            seen.append(model.check_ids)
+
+    model = go(callbacks=[Look()]).model
+    assert seen == [False] * 4
+    ids = torch.tensor([[3, 4]])
+    with pytest.raises(IndexError, match="lang_ids holds 99"):
+        model(ids, lang_ids=torch.tensor([99]))
+
+
 def test_finished_folder_is_whole_and_loads(go, small_store):
     result = go(training={"eval_strategy": "steps", "eval_steps": 2})
     assert verify_manifest(result.folder) == []
