@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from langsamp.eval.labelled import Source, read_test
-from langsamp.eval.metrics import macro_f1
+from langsamp.eval.metrics import compute
 from langsamp.eval.results.records import Record
 from langsamp.eval.task import Context, Unit
 
@@ -54,8 +54,12 @@ def fit_probe(
     for strength in strengths:
         model = LogisticRegression(C=strength, max_iter=2000).fit((train - mean) / scale, list(labels))
         probe = Probe(mean, scale, model, strength, 0.0)
-        candidates.append(replace(probe, dev_score=macro_f1(dev_labels, probe.predict(dev))))
+        candidates.append(replace(probe, dev_score=_macro_f1(probe.predict(dev), dev_labels)))
     return max(candidates, key=lambda probe: probe.dev_score)  # the first of equals
+
+
+def _macro_f1(predictions: Sequence[str], references: Sequence[str]) -> float:
+    return float(compute("macro_f1", predictions=predictions, references=references)["macro_f1"])
 
 
 class Probes:
@@ -88,7 +92,7 @@ class Probes:
         """Zero-shot macro-F1 of one language, one record a layer."""
         test = read_test(self.context, self.source.folder, tag, self.source.labels)
         probes, vectors = self.fitted(), self.encode(test.texts)
-        scores = [macro_f1(test.labels, probe.predict(part)) for probe, part in zip(probes, vectors)]
+        scores = [_macro_f1(probe.predict(part), test.labels) for probe, part in zip(probes, vectors)]
         return [replace(record, value=score, n=len(test.texts)) for record, score in zip(expected, scores)]
 
 

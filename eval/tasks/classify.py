@@ -20,7 +20,7 @@ from langsamp.eval.engines.finetune import Job, Recipe, Tuned, recipe_settings, 
 from langsamp.eval.engines.predict import Feature
 from langsamp.eval.engines.probe import probe_units
 from langsamp.eval.labelled import Examples, Source, read_test
-from langsamp.eval.metrics import macro_f1
+from langsamp.eval.metrics import compute
 from langsamp.eval.results.records import Record
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
@@ -81,7 +81,7 @@ class TunedClassifier:
         )
 
         def score(predicted: np.ndarray, true: np.ndarray) -> float:
-            return macro_f1(true.tolist(), predicted.tolist())
+            return float(compute("macro_f1", predictions=predicted, references=true)["macro_f1"])
 
         def data() -> tuple[list[Feature], list[Feature]]:
             return self._features(source.train), self._features(source.dev)
@@ -108,7 +108,8 @@ class TunedClassifier:
         test = read_test(self.context, self.source.folder, tag, self.source.labels)
         logits = self._tuned.predict(self.tokenize(test.texts))
         predicted = [self.source.labels[int(row.argmax())] for row in logits]
-        return replace(expected, value=macro_f1(test.labels, predicted), n=len(test.texts))
+        score = compute("macro_f1", predictions=predicted, references=test.labels)["macro_f1"]
+        return replace(expected, value=score, n=len(test.texts))
 
     def release(self) -> None:
         """Free the model's memory, if it was ever loaded."""

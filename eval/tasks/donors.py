@@ -19,7 +19,7 @@ import numpy as np
 from langsamp.core.languages import normalize_tag
 from langsamp.eval.engines.probe import fit_probe
 from langsamp.eval.labelled import Source, read_examples, read_test
-from langsamp.eval.metrics import macro_f1, ndcg, regret
+from langsamp.eval.metrics import compute
 from langsamp.eval.results import records
 from langsamp.eval.results.records import Record
 from langsamp.eval.rows import DataError
@@ -46,7 +46,10 @@ def judge(gains: dict[str, float], scores: dict[str, float]) -> tuple[float, flo
     last = min(scores.values(), default=0.0) - 1.0
     order = np.array([scores.get(name, last) for name in names])
     above = worth - worth.min()
-    return (ndcg(above, order, TOP) if above.any() else 1.0), regret(worth, order)
+    if not above.any():
+        return 1.0, 0.0
+    found = compute("ndcg", predictions=[order], references=[above], k=TOP)
+    return found["ndcg"], found["regret"]
 
 
 def references(target_gains: dict[str, float]) -> dict[str, dict[str, float]]:
@@ -78,7 +81,8 @@ class Transfer:
         found = []
         for record in expected:
             vectors, labels = self._test(record.code or "", data.labels)
-            found.append(replace(record, value=macro_f1(labels, probe.predict(vectors)), n=len(labels)))
+            score = compute("macro_f1", predictions=probe.predict(vectors), references=labels)["macro_f1"]
+            found.append(replace(record, value=score, n=len(labels)))
         return found
 
     def _test(self, target: str, labels: Sequence[str]) -> tuple[np.ndarray, list[str]]:

@@ -4,7 +4,7 @@ Protocol (paper section 3.1): mean-pooled vectors of layer 8, cosine, English as
 layers, Acc@1/5/10, and on request CSLS. Rules that the official code leaves open:
 
 * A tie counts against the model: the rank of the right sentence is 1 + the number of wrong candidates whose similarity
-  is at least its own, minus `TIE`. A model that maps everything to one point scores 0, not luck.
+  is at least its own, less rounding (`metrics/acc_at_k`). A model that maps everything to one point scores 0, not luck.
 * A candidate with the very text of the right one, or whose source has the very text of the query, is right as well.
 * Pairs are joined by `id`, never by line number; sentences without a partner and blank ones are left out; n is told.
 """
@@ -21,6 +21,7 @@ import numpy as np
 
 from langsamp.eval.data import EvalData
 from langsamp.eval.engines.encoder import Pool
+from langsamp.eval.metrics import compute
 from langsamp.eval.results.records import Record
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
@@ -31,7 +32,6 @@ logger = logging.getLogger(__name__)
 ENGLISH = "eng_Latn"
 TOP = (1, 5, 10)
 DIRECTIONS = ("en->x", "x->en")
-TIE = 1e-7  # cosines this close differ by rounding only
 CSLS_NEIGHBOURS = 10
 
 Pairs = tuple[list[str], list[str]]  # sentences of the language, their English translations
@@ -46,19 +46,6 @@ def csls(similarity: np.ndarray, neighbours: int = CSLS_NEIGHBOURS) -> np.ndarra
     of_row = np.sort(similarity, axis=1)[:, -rows:].mean(axis=1, keepdims=True)
     of_column = np.sort(similarity, axis=0)[-columns:].mean(axis=0, keepdims=True)
     return 2 * similarity - of_row - of_column
-
-
-def ranks(similarity: np.ndarray, right: np.ndarray | None = None, tie: float = TIE) -> np.ndarray:
-    """Rank (from 1) of candidate i for query i, given (n, n) similarities; a tie counts against it.
-
-    `right` (n, n) bool marks other candidates that are right too and so are no competitors.
-    """
-    own = np.diagonal(similarity)[:, None]
-    better = similarity >= own - tie
-    np.fill_diagonal(better, False)
-    if right is not None:
-        better &= ~right
-    return np.asarray(1 + better.sum(axis=1))
 
 
 def same_text(queries: Sequence[str], candidates: Sequence[str]) -> np.ndarray:
@@ -147,8 +134,8 @@ def score(
     found = {}
     for ending, matrix in [("", similarity), ("_csls", csls(similarity))] if with_csls else [("", similarity)]:
         for direction, scores in zip(DIRECTIONS, (matrix, matrix.T)):
-            rank = ranks(scores, right)
-            found.update({(direction, f"acc@{k}{ending}"): float((rank <= k).mean()) for k in TOP})
+            for metric, value in compute("acc_at_k", predictions=scores, k=TOP, right=right).items():
+                found[direction, metric + ending] = value
     return found
 
 

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from langsamp.eval.engines.encoder import load_tokenizer
 from langsamp.eval.engines.finetune import Job, Recipe, Tuned, recipe_settings, task_name
 from langsamp.eval.engines.predict import IGNORED, Feature
-from langsamp.eval.metrics import span_f1, token_accuracy
+from langsamp.eval.metrics import compute
 from langsamp.eval.results.records import Record
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
@@ -199,7 +199,8 @@ class Tagger:
             """Span F1; a dev sentence that is cut counts as two."""
             names = np.asarray(labels)
             rows = [(names[p[t != IGNORED]].tolist(), names[t[t != IGNORED]].tolist()) for p, t in zip(predicted, true)]
-            return span_f1([true for _, true in rows], [guess for guess, _ in rows])["f1"]
+            guessed, gold = zip(*rows)
+            return float(compute("span_f1", predictions=guessed, references=gold)["f1"])
 
         return Tuned(job, data, score, context.output, context.progress)
 
@@ -236,9 +237,8 @@ class Tagger:
         if not test:
             raise DataError(f"{folder}/{tag} has no test sentences with words")
         true, predicted = [tags for _, tags in test], self.tag(test)
-        spans = span_f1(true, predicted)
-        found = {"f1": (spans["f1"], int(spans["n_spans"]))}
-        found["accuracy"] = (token_accuracy(true, predicted), sum(map(len, true)))
+        scores = compute("span_f1", predictions=predicted, references=true)
+        found = {"f1": (scores["f1"], scores["n_spans"]), "accuracy": (scores["token_accuracy"], sum(map(len, true)))}
         return [replace(record, value=found[record.metric][0], n=found[record.metric][1]) for record in expected]
 
     def release(self) -> None:

@@ -14,9 +14,10 @@ from transformers import XLMRobertaModel
 from langsamp.core.runtime import resolve_model
 from langsamp.eval.data import EvalData
 from langsamp.eval.engines.encoder import Encoder
+from langsamp.eval.metrics.acc_at_k.acc_at_k import ranks
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context
-from langsamp.eval.tasks.retrieval import SR_BIBLE, SR_TATOEBA, csls, ranks, same_text, score
+from langsamp.eval.tasks.retrieval import SR_BIBLE, SR_TATOEBA, csls, same_text, score
 from langsamp.eval.tasks.similarity import cosine
 
 
@@ -82,7 +83,7 @@ def test_a_tie_counts_against_the_model():
 def test_the_same_text_is_the_same_answer():
     right = same_text(["a", "b", "c"], ["x", "x", "y"])
     assert right.tolist() == [[True, True, False], [True, True, False], [False, False, True]]
-    assert ranks(np.ones((3, 3)), right).tolist() == [2, 2, 3]
+    assert ranks(np.ones((3, 3)), right=right).tolist() == [2, 2, 3]
 
 
 def test_csls_by_hand():

@@ -15,7 +15,7 @@ from langsamp.core.runtime import resolve_model
 from langsamp.eval.data import EvalData
 from langsamp.eval.engines.encoder import load_tokenizer
 from langsamp.eval.engines.finetune import Recipe
-from langsamp.eval.metrics import span_f1
+from langsamp.eval.metrics import compute
 from langsamp.eval.results import records
 from langsamp.eval.rows import DataError
 from langsamp.eval.run import run
@@ -143,9 +143,9 @@ def test_pos_has_two_metrics_and_they_differ(tiny_model_dir, data, tmp_path, mon
 
 
 def test_i_without_b_starts_a_span():
-    assert span_f1([["I-PER", "O"]], [["B-PER", "O"]])["f1"] == 1.0
+    assert compute("span_f1", references=[["I-PER", "O"]], predictions=[["B-PER", "O"]])["f1"] == 1.0
     assert f1_score([["I-PER", "O"]], [["B-PER", "O"]]) == 1.0
-    assert span_f1([["B-PER", "I-LOC"]], [["B-PER", "I-PER"]])["f1"] == 0.0
+    assert compute("span_f1", references=[["B-PER", "I-LOC"]], predictions=[["B-PER", "I-PER"]])["f1"] == 0
 
 
 def test_unknown_labels_have_a_defined_tag(data, tmp_path, tiny_model_dir, caplog):
