@@ -6,7 +6,6 @@ The encoder and every old row stay as they are, bit for bit; config and tokenize
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,32 +14,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import trange
 
 from langsamp.configuration_langsamp import LangSAMPConfig
+from langsamp.core.fitting import Fit, fit_rows, mean_loss
 from langsamp.core.languages import normalize_tag
+from langsamp.core.masking import Masking
 from langsamp.core.outputs import HANDLER, add_handler, new_folder
 from langsamp.core.runtime import pick_device, resolve_model
 from langsamp.eval.results.card.card import TRAINING, write_card
 from langsamp.language_codes import match_script, nearest, parse_tag
-from langsamp.modeling_langsamp import LangSAMPForMaskedLM, linear_cross_entropy
+from langsamp.modeling_langsamp import LangSAMPForMaskedLM
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
 from langsamp.train.blocks.store import BlockStore
 
-logger = logging.getLogger(__name__)
-
 HELD_OUT = 0.1  # of the blocks, to tell whether the fitted row helps
-MASKED = 0.15
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How the new row is fitted: Adam on the row alone, everything else frozen."""
-
-    steps: int = 200
-    batch_size: int = 8
-    learning_rate: float = 0.01
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -147,10 +134,7 @@ def read_blocks(store: str | Path, language: str) -> np.ndarray:
 def fit_row(
     model: LangSAMPForMaskedLM, tokenizer: LangSAMPTokenizer, row: int, script: int, blocks: np.ndarray, fit: Fit
 ) -> tuple[float, float, float]:
-    """Fit one row of the language table by masked language modelling; nothing else of the model changes by a bit.
-
-    The encoder is frozen and its output does not depend on the row, so that each step runs the encoder without
-    gradients and only the head with them: minutes on a CPU.
+    """Fit one row of the language table to blocks of its language (:func:`langsamp.core.fitting.fit_rows`).
 
     Args:
         model: with the row to fit, which is also the start.
@@ -164,45 +148,40 @@ def fit_row(
         Mean loss in nats on masked held-out tokens: language unknown, the row as it started, the row fitted. A row
         that the fit has made worse on them goes back to its start.
     """
-    device, generator = pick_device(), torch.Generator().manual_seed(fit.seed)
     tokens = _some(blocks, model.config.vocab_size, fit)
     held = max(1, int(HELD_OUT * len(tokens)))
-    test, train = tokens[:held], tokens[held:]
-    torch.nn.Module.to(model, device)
-    model.requires_grad_(False).eval()
-    test_batches = [_mask(test[i : i + fit.batch_size], tokenizer, generator) for i in range(0, held, fit.batch_size)]
-    table = model.lang_embeddings.weight
-    start = table[row].detach().clone()
-    unknown, before = (_loss(model, test_batches, i, script) for i in (0, row))
-    vector = start.float().clone().requires_grad_(True)  # float() alone may be the same tensor
-    optimizer = torch.optim.Adam([vector], lr=fit.learning_rate)
-    for step in (bar := trange(fit.steps, desc="fitting the row", unit=" steps")):
-        optimizer.param_groups[0]["lr"] = fit.learning_rate * (1 - step / fit.steps)
-        rows = torch.randint(len(train), (min(fit.batch_size, len(train)),), generator=generator)
-        loss = _head_loss(model, vector, script, *_mask(train[rows], tokenizer, generator))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        bar.set_postfix(loss=f"{loss.item():.3f}")
-    table[row] = vector.detach().to(table)
-    after = _loss(model, test_batches, row, script)
-    if after > before:
-        logger.warning(
-            "the fitted row is worse on held-out text (%.3f, started at %.3f): kept the start", after, before
-        )
-        table[row] = start
-        after = before
+    mask = Masking(tokenizer, fit.seed)
+    rng = np.random.default_rng(fit.seed)
+    test = [
+        _batch(mask, tokens[i : min(i + fit.batch_size, held)], i, row, script) for i in range(0, held, fit.batch_size)
+    ]
+
+    def draw(step: int) -> dict[str, Tensor]:
+        """Blocks at random; the masks are others each time."""
+        picks = rng.integers(held, len(tokens), min(fit.batch_size, len(tokens) - held))
+        return _batch(mask, tokens[picks], held + step * fit.batch_size, row, script)
+
+    torch.nn.Module.to(model, pick_device())
+    unknown = mean_loss(model, [{**batch, "lang_ids": torch.zeros_like(batch["lang_ids"])} for batch in test])
+    before, after = fit_rows(model, {"lang_embeddings": row}, draw, test, fit)
     torch.nn.Module.to(model, "cpu")
-    model.requires_grad_(True)
     return unknown, before, after
 
 
-def _some(blocks: np.ndarray, vocab_size: int, fit: Fit) -> Tensor:
+def _batch(mask: Masking, tokens: np.ndarray, first: int, row: int, script: int) -> dict[str, Tensor]:
+    """A batch of one language, masked as the samples from number ``first`` on."""
+    ids, labels = mask(tokens, np.arange(first, first + len(tokens)))
+    batch = {"input_ids": ids, "attention_mask": (ids != mask.pad_id).astype(np.int64), "labels": labels}
+    named = {"lang_ids": torch.full((len(ids),), row), "script_ids": torch.full((len(ids),), script)}
+    return {name: torch.from_numpy(array) for name, array in batch.items()} | named
+
+
+def _some(blocks: np.ndarray, vocab_size: int, fit: Fit) -> np.ndarray:
     """Blocks in random order as int64, of a large store no more than a fit can use."""
     if np.ndim(blocks) != 2 or len(blocks) < 2:
         raise ValueError(f"blocks of shape {np.shape(blocks)} cannot fit a language; at least 2 blocks are needed.")
     picks = np.random.default_rng(fit.seed).permutation(len(blocks))[: 2 * fit.steps * fit.batch_size]
-    tokens = torch.from_numpy(np.stack([blocks[i] for i in picks]).astype(np.int64))
+    tokens = np.stack([blocks[i] for i in picks]).astype(np.int64)
     if int(tokens.max()) >= vocab_size:
         raise ValueError(
             f"the blocks hold id {int(tokens.max())}, but the model has {vocab_size} pieces: they were made with "
@@ -224,40 +203,3 @@ def _set_mean(model: LangSAMPForMaskedLM, row: int, languages: Sequence[str]) ->
     ids = [model.config.languages.index(parse_tag(language)[0]) for language in languages]
     with torch.no_grad():
         model.lang_embeddings.weight[row] = model.lang_embeddings.weight[ids].mean(dim=0)
-
-
-def _mask(tokens: Tensor, tokenizer: LangSAMPTokenizer, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(inputs, labels): 15 % of the tokens that are no special ones become ``<mask>``, always at least one a batch."""
-    special = torch.isin(tokens, torch.tensor(tokenizer.all_special_ids))
-    chosen = (torch.rand(tokens.shape, generator=generator) < MASKED) & ~special
-    if not chosen.any() and not special.all():
-        chosen.view(-1)[int((~special).view(-1).nonzero()[0])] = True
-    labels = torch.where(chosen, tokens, torch.full_like(tokens, -100))
-    return torch.where(chosen, torch.full_like(tokens, tokenizer.mask_token_id), tokens), labels
-
-
-def _head_loss(model: LangSAMPForMaskedLM, vector: Tensor, script: int, inputs: Tensor, labels: Tensor) -> Tensor:
-    """The loss as a function of the row alone: frozen encoder, then the head on the masked positions."""
-    device = model.device
-    inputs, labels = inputs.to(device), labels.to(device)
-    with torch.no_grad():
-        mask = torch.ne(inputs, int(model.config.pad_token_id or 0))
-        hidden = model.roberta(input_ids=inputs, attention_mask=mask.long()).last_hidden_state
-        if model.script_embeddings is not None:
-            hidden = hidden + model.script_embeddings.weight[script]
-    where = labels != -100
-    head = model.lm_head
-    features = head.layer_norm(torch.nn.functional.gelu(head.dense(hidden[where] + vector.to(hidden))))
-    total = linear_cross_entropy(features, head.decoder.weight, head.decoder.bias, labels[where])
-    return total / max(1, len(features))
-
-
-@torch.no_grad()
-def _loss(model: LangSAMPForMaskedLM, batches: list[tuple[Tensor, Tensor]], row: int, script: int) -> float:
-    """Mean loss over all masked tokens of the batches, with a row of the table."""
-    vector, total, count = model.lang_embeddings.weight[row], 0.0, 0
-    for inputs, labels in batches:
-        n = int((labels != -100).sum())
-        if n:
-            total, count = total + n * float(_head_loss(model, vector, script, inputs, labels)), count + n
-    return total / max(1, count)

@@ -161,21 +161,10 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    """Every field of PretrainSettings and TrainingArguments as an option; only those given end up in the namespace."""
-    from transformers import HfArgumentParser, TrainingArguments
+    """Every field of PretrainSettings and TrainingArguments as an option."""
+    from langsamp.train.settings import option_groups
 
-    from langsamp.train.settings import PretrainSettings
-
-    for title, fields in (
-        ("settings of the run", PretrainSettings),
-        ("transformers.TrainingArguments", TrainingArguments),
-    ):
-        options = HfArgumentParser([fields], add_help=False)  # type: ignore[list-item]
-        options._optionals.title = title
-        for action in options._actions:
-            action.default, action.required = argparse.SUPPRESS, False
-            if "--output_dir" in action.option_strings:
-                action.help = argparse.SUPPRESS  # --output
+    for options in option_groups():
         parser._add_container_actions(options)  # what argparse's own parents= does
 
 

@@ -12,18 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from langsamp.core.hashing import bits, uniform
+from langsamp.core.hashing import uniform
+from langsamp.core.masking import Masking
 from langsamp.language_codes import match_script, nearest
-
-IGNORED = -100  # label of positions without loss
-_CHUNK = 1 << 32
 
 
 class Collator:
     """Makes a batch of samples ``{"index": int, "language": "deu_Latn", "input_ids": (length,) ids}``.
-
-    Of the positions that are neither special nor padding 15 % are chosen; of these 80 % become ``<mask>``, 10 % a
-    random ordinary piece, 10 % stay (Devlin et al. 2019; paper.md section 2).
 
     Args:
         tokenizer: a transformers tokenizer: its special ids and vocabulary are read once.
@@ -32,6 +27,7 @@ class Collator:
         seed: of masking and language dropout.
         mlm_probability: share of positions chosen.
         lang_dropout: probability that a sample's language and script become unknown (0, 0), which trains these rows.
+        dropout_from: number of the first sample that this can happen to.
 
     Raises:
         ValueError: the tokenizer has no mask or pad token, or a probability is not in [0, 1].
@@ -45,19 +41,12 @@ class Collator:
         seed: int = 42,
         mlm_probability: float = 0.15,
         lang_dropout: float = 0.0,
+        dropout_from: int = 0,
     ) -> None:
-        if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
-            raise ValueError("the tokenizer has no mask or no pad token; masked language modelling needs both.")
-        for name, value in (("mlm_probability", mlm_probability), ("lang_dropout", lang_dropout)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} is {value}; a probability is between 0 and 1.")
-        self.seed = seed
-        self.mlm_probability = mlm_probability
-        self.lang_dropout = lang_dropout
-        self._mask_id, self._pad_id = int(tokenizer.mask_token_id), int(tokenizer.pad_token_id)
-        self._special = np.zeros(len(tokenizer), bool)
-        self._special[[int(i) for i in tokenizer.all_special_ids]] = True
-        self._ordinary = np.flatnonzero(~self._special)
+        if not 0 <= lang_dropout <= 1:
+            raise ValueError(f"lang_dropout is {lang_dropout}; a probability is between 0 and 1.")
+        self.seed, self.lang_dropout, self.dropout_from = seed, lang_dropout, dropout_from
+        self.mask = Masking(tokenizer, seed, mlm_probability)
         self._languages = {code: row for row, code in enumerate(languages)}
         self._scripts = {code: row for row, code in enumerate(scripts)}
         self._rows: dict[str, tuple[int, int]] = {}
@@ -75,39 +64,16 @@ class Collator:
         ids = self._stack([sample["input_ids"] for sample in samples])
         index = np.array([sample["index"] for sample in samples], np.int64)
         masked, labels = self.mask(ids, index)
-        batch = {"input_ids": masked, "attention_mask": (ids != self._pad_id).astype(np.int64), "labels": labels}
+        batch = {"input_ids": masked, "attention_mask": (ids != self.mask.pad_id).astype(np.int64), "labels": labels}
         rows = np.array([self._row(sample["language"]) for sample in samples], np.int64).reshape(-1, 2)
         if self.lang_dropout:
-            rows[uniform(self.seed, 5, index) < self.lang_dropout] = 0
+            dropped = uniform(self.seed, 5, index) < self.lang_dropout
+            rows[dropped & (index >= self.dropout_from)] = 0
         if self._languages:
             batch["lang_ids"] = rows[:, 0].copy()
         if self._scripts:
             batch["script_ids"] = rows[:, 1].copy()
         return {name: torch.from_numpy(array) for name, array in batch.items()}
-
-    def mask(self, ids: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mask (batch, length) ids of the samples with these indices; returns new ids and labels, int64."""
-        if ids.size and int(ids.max()) >= len(self._special):
-            raise ValueError(
-                f"token id {int(ids.max())} is outside the tokenizer's vocabulary of {len(self._special)}; "
-                "the store was made with another tokenizer."
-            )
-        # one 64-bit number a position: 32 bits choose it, 16 say what it becomes, 16 are not used
-        random = bits(bits(self.seed, 4, index)[:, None], np.arange(ids.shape[1]))
-        chosen = (random & np.uint64(_CHUNK - 1)) < np.uint64(round(self.mlm_probability * _CHUNK))
-        chosen &= ~self._special[ids]
-        row, column = np.nonzero(chosen)
-        labels = np.full(ids.shape, IGNORED, np.int64)
-        labels[row, column] = ids[row, column]
-        action = (random[row, column] >> np.uint64(32)) & np.uint64(0xFFFF)
-        masked = ids.astype(np.int64)
-        to_mask = action < np.uint64(52429)  # 0.8 * 65536
-        masked[row[to_mask], column[to_mask]] = self._mask_id
-        swap = (action >= np.uint64(52429)) & (action < np.uint64(58982))  # 0.9 * 65536
-        row, column = row[swap], column[swap]
-        other = bits(random[row, column], 1) % np.uint64(len(self._ordinary))
-        masked[row, column] = self._ordinary[other.astype(np.int64)]
-        return masked, labels
 
     def _stack(self, rows: Sequence[Any]) -> np.ndarray:
         """Rows of ids in one array, shorter ones padded on the right."""
@@ -115,7 +81,7 @@ class Collator:
         length = max((len(array) for array in arrays), default=0)
         if all(len(array) == length for array in arrays) and arrays:
             return np.stack(arrays).astype(np.int64)
-        ids = np.full((len(arrays), length), self._pad_id, np.int64)
+        ids = np.full((len(arrays), length), self.mask.pad_id, np.int64)
         for row, array in zip(ids, arrays):
             row[: len(array)] = array
         return ids

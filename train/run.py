@@ -34,6 +34,7 @@ from langsamp.train.sampling import Plan, format_table
 from langsamp.train.settings import PretrainSettings
 from langsamp.train.stream import BlockStream
 from langsamp.train.trainer import LangSAMPTrainer
+from langsamp.train.unknown import settle_unknown
 
 log = logging.getLogger(__name__)
 
@@ -113,12 +114,13 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must share with this run for a resume to be exact."""
         settings, config = self.settings, self.model.config
+        dropout_from = [settings.lang_dropout_from] if settings.lang_dropout and settings.lang_dropout_from else []
         return {
             "corpus": self.store.fingerprint,
             "tokenizer": tokenizer_hash(self.tokenizer),
             "languages": checkpoints.digest([config.languages, config.scripts]),
             "sampling": checkpoints.digest(vars(self.plan.sampling)),
-            "masking": [settings.mlm_probability, settings.lang_dropout],
+            "masking": [settings.mlm_probability, settings.lang_dropout, *dropout_from],
             "seed": self.args.seed,
             "batch": self.batch,
             "world_size": self.args.world_size,
@@ -183,7 +185,11 @@ class Run:
             args=args,
             train_dataset=stream,
             eval_dataset=stream if args.eval_strategy != "no" else None,
-            data_collator=self._collator(args.seed, settings.lang_dropout),
+            data_collator=self._collator(
+                args.seed,
+                lang_dropout=settings.lang_dropout,
+                dropout_from=round(settings.lang_dropout_from * args.max_steps) * self.batch + stream.offset,
+            ),
             processing_class=self.tokenizer,
             identity=self.identity,
             table_lr=settings.table_lr,
@@ -199,7 +205,7 @@ class Run:
             log.warning("no held-out loss: the store has no held-out blocks (langsamp prepare --heldout)")
         return trainer
 
-    def _collator(self, seed: int, lang_dropout: float) -> Collator:
+    def _collator(self, seed: int, **dropout: Any) -> Collator:
         config = self.model.config
         return Collator(
             self.tokenizer,
@@ -207,7 +213,7 @@ class Run:
             config.scripts,
             seed=seed,
             mlm_probability=self.settings.mlm_probability,
-            lang_dropout=lang_dropout,
+            **dropout,
         )
 
     def _heldout(self) -> HeldOut:
@@ -215,7 +221,7 @@ class Run:
         together = bool(args.fsdp)  # every forward is collective: all processes do all languages
         return HeldOut(
             self.store,
-            self._collator(HELDOUT_SEED, 0.0),
+            self._collator(HELDOUT_SEED),
             self.folder,
             self.settings.heldout_blocks,
             args.per_device_eval_batch_size,
@@ -279,7 +285,9 @@ class Run:
         else:
             model = trainer.accelerator.unwrap_model(trainer.model)
         if self.args.should_save:
-            self._settle_unknown(model)
+            shares = {row["language"]: row["probability"] for row in facts["sampling"]}
+            stream: Any = trainer.train_dataset
+            settle_unknown(model, self.settings.unknown_policy, shares, stream, self._collator(self.args.seed))
             model.save_pretrained(self.folder)
             self.tokenizer.save_pretrained(self.folder)
             atomic_write(self.folder / FACTS, json.dumps(facts, indent=1, default=str) + "\n")
@@ -304,15 +312,6 @@ class Run:
             model.load_state_dict({name.removeprefix("module."): value.float() for name, value in state.items()})
             model.tie_weights()
         return model
-
-    def _settle_unknown(self, model: LangSAMPForMaskedLM) -> None:
-        """Make the unknown rows what the policy says and fold them into the head."""
-        policy = self.settings.unknown_policy
-        if policy == "zero":
-            model.set_unknown("zero")
-        elif policy == "mean":
-            model.set_unknown({row["language"]: row["probability"] for row in self._sampling()})
-        model.fold_unknown()
 
 
 def _step(checkpoint: Path | None) -> int:

@@ -5,23 +5,27 @@ Read by :mod:`langsamp.train.pretrain`; the command line is one more way to fill
 
 from __future__ import annotations
 
+import argparse
 import copy
 import os
 import re
+import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from transformers import TrainingArguments
+from transformers import HfArgumentParser, TrainingArguments
 
 from langsamp.language_codes import nearest
+from langsamp.train.checkpoints import IDENTITY
 from langsamp.train.sampling import Sampling, glot500
 
 # The unknown rows after training: with language dropout they were trained and stay; without it they are still what they
 # started as, so they get the mean of the rows, weighted by the tokens of each language.
+UNKNOWN = ("zero", "mean", "fitted", "keep")
 UNKNOWN_WITHOUT_DROPOUT, UNKNOWN_WITH_DROPOUT = "mean", "keep"
 
 
@@ -53,6 +57,10 @@ class PretrainSettings:
         default=0.0,
         metadata={"help": "share of blocks trained as language and script unknown; trains the unknown rows"},
     )
+    lang_dropout_from: float = field(
+        default=0.0,
+        metadata={"help": "language dropout only after this share of the steps, like 0.8; the table learns first"},
+    )
     table_lr: float | None = field(default=None, metadata={"help": "learning rate of the two tables; default the same"})
     table_init: float = field(
         default=0.0,
@@ -65,9 +73,10 @@ class PretrainSettings:
     unknown: str | None = field(
         default=None,
         metadata={
-            "help": "the unknown rows after training: zero, token-weighted mean of the rows, or keep as trained "
-            f"(default {UNKNOWN_WITHOUT_DROPOUT}, with language dropout {UNKNOWN_WITH_DROPOUT})",
-            "choices": ["zero", "mean", "keep"],
+            "help": "the unknown rows after training: zero, token-weighted mean of the rows, fitted to text with "
+            f"everything else frozen, or keep as trained (default {UNKNOWN_WITHOUT_DROPOUT}, with language dropout "
+            f"{UNKNOWN_WITH_DROPOUT})",
+            "choices": list(UNKNOWN),
         },
     )
     heldout_blocks: int = field(default=4, metadata={"help": "held-out blocks a language in each evaluation"})
@@ -79,9 +88,7 @@ class PretrainSettings:
     )
     allow_changed: list[str] = field(
         default_factory=list,
-        metadata={
-            "help": "resume although these differ: corpus tokenizer languages world_size batch seed sampling masking"
-        },
+        metadata={"help": f"resume although these differ: {' '.join(IDENTITY)}"},
     )
     hub_every: int = field(
         default=1, metadata={"help": "push every N-th save (with --push_to_hub --hub_model_id REPO)"}
@@ -92,16 +99,19 @@ class PretrainSettings:
 
     def __post_init__(self) -> None:
         """Check what the type cannot say. Raises ValueError naming the setting."""
-        for name in ("mlm_probability", "lang_dropout"):
+        for name in ("mlm_probability", "lang_dropout", "lang_dropout_from"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}.")
         if self.new_rows not in ("mean", "random"):
             raise ValueError(f"new_rows must be 'mean' or 'random', not {self.new_rows!r}.")
-        if self.unknown not in (None, "zero", "mean", "keep"):
-            raise ValueError(f"unknown must be 'zero', 'mean' or 'keep', not {self.unknown!r}.")
+        if self.unknown not in (None, *UNKNOWN):
+            raise ValueError(f"unknown must be {', '.join(UNKNOWN[:-1])} or {UNKNOWN[-1]}, not {self.unknown!r}.")
         if self.hub_every < 1:
             raise ValueError(f"hub_every must be 1 or more, not {self.hub_every}.")
         self.allow_changed = [name.replace("-", "_") for name in self.allow_changed or []]
+        unknown = sorted(set(self.allow_changed) - set(IDENTITY))
+        if unknown:
+            raise ValueError(f"allow_changed knows {', '.join(IDENTITY)}, not {unknown[0]!r}.")
 
     def sampling(self, languages: list[str], batch: int, steps: int) -> Sampling:
         """How languages share the draws of a run of ``steps`` steps with ``batch`` blocks each.
@@ -207,13 +217,15 @@ def split(values: Mapping[str, Any], where: str) -> tuple[PretrainSettings, dict
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 5e-5 is a number (YAML 1.1 reads it as text) and a key given twice is an error."""
+    """YAML in which 5e-5 is a number (YAML 1.1 reads it as text), keys are plain names and none comes twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        repeated = [key for i, key in enumerate(keys) if key in keys[:i]]
-        if repeated:
-            raise ValueError(f"{repeated[0]!r} is given twice{node.start_mark}")
+        names = [key.value if isinstance(key, yaml.ScalarNode) else None for key, _ in node.value]
+        for i, (name, (key, _)) in enumerate(zip(names, node.value)):
+            if name is None or key.tag == "tag:yaml.org,2002:merge":  # built naively, nested ones take for ever
+                raise ValueError(f"a key is not a plain name{key.start_mark}")
+            if name in names[:i]:
+                raise ValueError(f"{name!r} is given twice{key.start_mark}")
         return super().construct_mapping(node, deep)
 
 
@@ -223,21 +235,73 @@ _Loader.add_implicit_resolver(
 
 
 def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A recipe: a flat YAML mapping of settings, names as on the command line.
+    """A recipe: a flat YAML mapping of settings, names and values as on the command line.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not a mapping, a name twice, or a name that is no setting (the nearest are named).
+        ValueError: not a mapping, a name twice, a name that is no setting (the nearest are named), or a value of the
+            wrong kind.
     """
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"there is no recipe {str(file)!r}; a recipe is a YAML file like recipes/tiny.yaml.")
     try:
         values = yaml.load(file.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, ValueError) as error:
+    except Exception as error:  # the parser has many ways to fail on a wrong tag, a date, a depth
         raise ValueError(f"recipe {file}: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ValueError(f"recipe {file} must be a mapping of settings, not a {type(values).__name__}.")
     values = {str(name).replace("-", "_"): value for name, value in values.items()}
     check_names(values, sorted(known_settings()), f"recipe {file}")
-    return values
+    return _typed(values, f"recipe {file}")
+
+
+def option_groups() -> list[HfArgumentParser]:
+    """All settings as command-line options, ours and the Trainer's; only those given end up in the namespace."""
+    groups = []
+    kinds = {"settings of the run": PretrainSettings, "transformers.TrainingArguments": TrainingArguments}
+    for title, settings in kinds.items():
+        options = HfArgumentParser([settings], add_help=False, exit_on_error=False)  # type: ignore[list-item]
+        options._optionals.title = title
+        for action in options._actions:
+            action.default, action.required = argparse.SUPPRESS, False
+            if "--output_dir" in action.option_strings:
+                action.help = argparse.SUPPRESS  # --output
+        groups.append(options)
+    return groups
+
+
+def _typed(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The values of a recipe as the command line reads them, so that both accept the same.
+
+    Raises:
+        ValueError: a value of the wrong kind, with its name.
+    """
+    typed: dict[str, Any] = {}
+    for options, kind in zip(option_groups(), (PretrainSettings, TrainingArguments)):
+        for setting in fields(kind):  # type: ignore[arg-type]
+            if setting.name in values:
+                typed[setting.name] = _read(options, setting, values[setting.name], where)
+    return {name: typed.get(name, value) for name, value in values.items()}
+
+
+def _read(options: argparse.ArgumentParser, setting: Field, value: Any, where: str) -> Any:
+    """One value of a recipe through its option."""
+    if value is None and setting.default is None:
+        return None
+    if isinstance(value, dict) and setting.name in TrainingArguments._VALID_DICT_FIELDS:
+        return value
+    option = f"--{setting.name}"
+    many = isinstance(value, list) and options._option_string_actions[option].nargs == "+"
+    if many and not value:
+        return []
+    words = value if many else [value]
+    if value is None or any(isinstance(word, list | dict) for word in words):
+        raise ValueError(f"{where}: {setting.name} is {reprlib.repr(value)}; it needs a plain value.")
+    # 1e4 is a float in YAML, and fine as a number of steps
+    words = [int(word) if isinstance(word, float) and word.is_integer() else word for word in words]
+    try:
+        read = options.parse_known_args([option, *map(str, words)] if many else [f"{option}={words[0]}"])[0]
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{where}: {setting.name} is {reprlib.repr(value)}: {error.message}") from None
+    return getattr(read, setting.name)

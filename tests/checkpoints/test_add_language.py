@@ -159,17 +159,6 @@ def test_fitted_row_without_a_script_table(tiny_model_dir, texts, tmp_path):
     assert load(tmp_path / "out")[0].config.scripts == []
 
 
-def test_a_fit_that_hurts_is_not_kept(tiny_model_dir, texts, tmp_path, monkeypatch, caplog):
-    blocks = blocks_of(load(tiny_model_dir)[1], texts["hin_Deva"])
-    held_out = iter([3.0, 1.0, 2.0])  # as unknown, at the start, fitted
-    monkeypatch.setattr("langsamp.checkpoints.add_language._loss", lambda *args: next(held_out))
-    done = add_language(str(tiny_model_dir), tmp_path / "out", "mar_Deva", like="hin", blocks=blocks, fit=Fit(steps=2))
-    assert (done.loss_unknown, done.loss_start, done.loss_fitted) == (3.0, 1.0, 1.0)
-    weight = load(tmp_path / "out")[0].lang_embeddings.weight
-    assert torch.equal(weight[7], weight[4])
-    assert "worse on held-out text" in caplog.text
-
-
 @pytest.mark.parametrize(
     ("blocks", "message"),
     [

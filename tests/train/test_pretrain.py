@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import threading
 import time
@@ -157,6 +158,36 @@ def test_unknown_policy_is_what_the_stock_head_becomes(go):
     assert torch.equal(zero.model.lm_head.dense.bias, raw.lm_head.dense.bias)
     assert PretrainSettings(output="x", lang_dropout=0.1).unknown_policy == "keep"
     assert PretrainSettings(output="x").unknown_policy == "mean"
+
+
+def test_language_dropout_can_begin_late(go):
+    batches, always = Batches(), Batches()
+    go(callbacks=[batches], lang_dropout=0.5, lang_dropout_from=0.75, training={"max_steps": 8})
+    go("always", callbacks=[always], lang_dropout=0.5, training={"max_steps": 8})
+    assert all((batch["lang_ids"] > 0).all() for batch in batches.seen[:6])
+    for late, usual in zip(batches.seen[6:], always.seen[6:], strict=True):
+        assert torch.equal(late["lang_ids"], usual["lang_ids"])
+    assert (torch.cat([b["lang_ids"] for b in batches.seen[6:]]) == 0).any()
+    with pytest.raises(ValueError, match="the masking"):
+        go(lang_dropout=0.5, lang_dropout_from=0.5, training={"max_steps": 16})
+
+
+@pytest.mark.parametrize("tables", [{}, {"lang": False}, {"script": False}])
+def test_fitted_unknown_rows_lower_the_loss_without_ids_and_change_nothing_else(go, tables, caplog):
+    quick = {"max_steps": 24, "save_steps": 24, "eval_strategy": "steps", "eval_steps": 24}
+    with caplog.at_level(logging.INFO, "langsamp"):
+        fitted = go("fitted", unknown="fitted", training=quick, **tables)
+    mean = go("mean", unknown="mean", training=quick, **tables)
+    told = next(m for m in caplog.messages if m.startswith("unknown rows fitted: "))
+    before, after = (float(word) for word in re.findall(r"\d+\.\d+", told))
+    assert after < before
+    raw = LangSAMPForMaskedLM.from_pretrained(fitted.folder / "checkpoint-24")
+    state, other = fitted.model.state_dict(), mean.model.state_dict()
+    same = [name for name in state if "_embeddings.weight" not in name or name.startswith("roberta")]
+    assert all(torch.equal(state[name], other[name]) for name in same if name != "lm_head.dense.bias")
+    ids = {"input_ids": torch.tensor([[0, 10, 20, 2]]), "lang_ids": torch.tensor([2]), "script_ids": torch.tensor([1])}
+    with torch.no_grad():  # what is known is predicted as before: folding takes the rows' new zero point along
+        torch.testing.assert_close(fitted.model(**ids).logits, raw.eval()(**ids).logits, atol=2e-5, rtol=0)
 
 
 def test_bf16_of_one_run_does_not_reach_the_next(go):
@@ -422,10 +453,66 @@ def test_recipe_numbers_dashes_and_errors(tmp_path):
         split({"output": "x", "resume_from_checkpoint": "y"}, "the command line")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "alpha: high", "alpha:", "mlm_probability: 15%", "hub_every: two", "max_epochs: auto", "lang_dropout: [0.1]",
+        "lang_dropout: {a: 0.1}", "output: &a [*a]", "max_steps: many", "max_steps: 1.5", "max_steps: true",
+        "bf16: perhaps", "eval_strategy: sometimes", "allow_changed: [[corpus]]", "logging_steps: []", "seed: .inf",
+    ],
+)  # fmt: skip
+def test_a_recipe_with_a_value_of_the_wrong_kind_names_it(line, tmp_path):
+    (tmp_path / "r.yaml").write_text(line + "\n")
+    with pytest.raises(ValueError, match=rf"r\.yaml: .*\b{line.split(':')[0]}\b") as error:
+        read_recipe(tmp_path / "r.yaml")
+    assert len(str(error.value)) < 400 + len(str(tmp_path))
+
+
+def test_recipe_values_are_read_as_the_command_line_reads_them(tmp_path):
+    (tmp_path / "r.yaml").write_text(
+        "max_steps: 1e4\nlearning_rate: 1\nlang: no\nallow_changed: [batch, seed]\nmax_epochs:\n"
+        "alpha_schedule: ['10:0.5']\nfsdp_config: {version: 1}\noutput: 2024-01-01\nlr_scheduler_type: cosine\n"
+    )
+    assert read_recipe(tmp_path / "r.yaml") == {
+        "max_steps": 10_000, "learning_rate": 1.0, "lang": False, "allow_changed": ["batch", "seed"],
+        "max_epochs": None, "alpha_schedule": ["10:0.5"], "fsdp_config": {"version": 1}, "output": "2024-01-01",
+        "lr_scheduler_type": "cosine",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "? " * 40 + "a\n",  # used to take 2^40 steps
+        "{" * 3000 + "}" * 3000,
+        "[" * 3000,
+        "? [a]\n: b\n",
+        "a: &a {max_steps: 1}\n<<: [*a, *a]\n",
+        "!!timestamp x: 1",
+        "max_steps: !!timestamp x",
+        "max_steps: !!bool x",
+        "max_steps: " + "9" * 5000,
+        "\0",
+    ],
+)
+def test_hostile_recipes_are_refused_at_once(text, tmp_path):
+    (tmp_path / "r.yaml").write_text(text)
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=r"r\.yaml"):
+        read_recipe(tmp_path / "r.yaml")
+    assert time.monotonic() - started < 5
+
+
 def test_python_settings_errors(tmp_path):
     with pytest.raises(ValueError, match=r"no setting 'max_step'; nearest: max_steps"):
         training_arguments(tmp_path, {"max_step": 1})
-    for wrong in ({"lang_dropout": 1.5}, {"new_rows": "zero"}, {"unknown": "what"}, {"hub_every": 0}):
+    for wrong in (
+        {"lang_dropout": 1.5},
+        {"new_rows": "zero"},
+        {"unknown": "what"},
+        {"hub_every": 0},
+        {"allow_changed": ["weather"]},
+    ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             PretrainSettings(output="x", **wrong)
     with pytest.raises(ValueError, match="STEP:ALPHA"):

@@ -258,7 +258,7 @@ def test_changes_are_refused_with_reason_and_flag(nursery, small_store_dir, tmp_
         "the sampling of languages",
         "the rows of the tables",
         "--allow-changed corpus",
-        "--allow-changed knows corpus, tokenizer",
+        "allow_changed knows corpus, tokenizer",
         "resuming although the sequences of a step",
     ):
         assert reason in output, reason
