@@ -26,7 +26,7 @@ from transformers import (
 from transformers.modeling_outputs import MaskedLMOutput
 
 from .configuration_langsamp import LangSAMPConfig
-from .language_codes import nearest, parse_tag
+from .language_codes import parse_tag, suggest
 from .linear_cross_entropy import linear_cross_entropy
 
 
@@ -313,7 +313,7 @@ def _table(rows, hidden_size):
 def _row(name, names):
     """The id of a name, or an error with the nearest ones."""
     if name not in names:
-        raise ValueError(f"{name!r} has no row in this model; nearest: {', '.join(nearest(name or '', names))}.")
+        raise ValueError(f"{name!r} has no row in this model; nearest: {', '.join(suggest(name or '', names))}.")
     return names.index(name)
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import BatchEncoding
 
 from .configuration_langsamp import table_rows
-from .language_codes import SCRIPT_PATTERN, UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT, match_script, nearest, parse_tag
+from .language_codes import SCRIPT_PATTERN, UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT, match_script, parse_tag, suggest
 from .unicode_scripts import script_of
 
 MODEL_MAX_LENGTH = 512
@@ -212,7 +212,7 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
             return 0
         raise ValueError(
             f"{asked!r} is not one of the {len(table) - 1} codes of this model; nearest: "
-            f"{', '.join(nearest(asked, table[1:]))}. To treat it as unknown set tok.unknown_lang = 'ignore'."
+            f"{', '.join(suggest(asked, table[1:]))}. To treat it as unknown set tok.unknown_lang = 'ignore'."
         )
 
     def save_pretrained(
