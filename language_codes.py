@@ -39,7 +39,8 @@ TO_ISO_639_3 = dict(pair.split(":") for pair in (_ISO_639_1 + _ISO_639_2B).split
 
 # Macrolanguages of ISO 639-3 with their members; before the bar those meant where a data set names the macrolanguage
 # only (FineWeb2 and FLORES write swh, Glot500 and XLM-R swa). Sources: the IANA registry and CLDR's aliases in the
-# package langcodes, which a test compares; Bihari, Filipino and the usual members of msa, nor, pus are added.
+# package langcodes, which a test compares; Bihari, Filipino and the usual members of msa and nor are added, that of
+# pus is the one of FLORES.
 _MACROLANGUAGES = """\
 aka:fat,twi
 ara:arb|aao,abh,abv,acm,acq,acw,acx,acy,adf,aeb,aec,afb,ajp,apc,apd,arq,ars,ary,arz,auz,avl,ayh,ayl,ayn,ayp,bbz,pga
@@ -55,7 +56,7 @@ luy:bxk|ida,lkb,lko,lks,lri,lrm,lsm,lto,lts,lwg,nle,nyd,rag man:emk,mnk|mku,mlq,
 mlg:plt|bhr,bjq,bmm,bzc,msh,skg,tdx,tkg,txy,xmv,xmw mon:khk|mvf
 msa:zlm,zsm|bjn,btj,bve,bvu,coa,dup,hji,ind,jak,jax,kvb,kvr,kxd,lce,lcf,liw,max,meo,mfa,mfb,min,mqg,msi,mui,orn,ors
 msa:|pel,pse,tmw,urk,vkk,vkt,xmm,zmi mwr:dhd|mtr,mve,rwr,swv,wry nep:npi|dty nor:nob|nno
-oji:ojg|ciw,ojb,ojc,ojs,ojw,otw ori:ory|spv orm:gaz|gax,hae,orc pus:pbt,pbu|pst
+oji:ojg|ciw,ojb,ojc,ojs,ojw,otw ori:ory|spv orm:gaz|gax,hae,orc pus:pbt|pbu,pst
 que:quz|cqu,qub,qud,quf,qug,quh,quk,qul,qup,qur,qus,quw,qux,quy,qva,qvc,qve,qvh,qvi,qvj,qvl,qvm,qvn,qvo,qvp,qvs,qvw
 que:|qvz,qwa,qwc,qwh,qws,qxa,qxc,qxh,qxl,qxn,qxo,qxp,qxr,qxt,qxu,qxw raj:mup|bgq,gda,gju,hoj,wbr
 rom:rmy|rmc,rmf,rml,rmn,rmo,rmw sqi:als|aae,aat,aln srd:src|sdc,sdn,sro swa:swh|swc syr:cld|aii tgl:fil
@@ -149,6 +150,11 @@ def match_script(script: "str | None", known: "list[str] | tuple[str, ...]") -> 
     return present[0] if len(present) == 1 or "Hani" in present else None
 
 
+def other_codes(code: str) -> "list[str]":
+    """Other codes of the same language: coarser, finer or older ones (``swa`` -> ``["swh"]``)."""
+    return _SAME_LANGUAGE.get(code, [])
+
+
 def match_language(code: str, known: "Container[str]") -> "str | None":
     """The entry of ``known`` that stands for a language: itself, or the same language under a code at other precision.
 
@@ -157,16 +163,17 @@ def match_language(code: str, known: "Container[str]") -> "str | None":
     """
     if code in known:
         return code
-    found = [other for other in _SAME_LANGUAGE.get(code, ()) if other in known]
+    found = [other for other in other_codes(code) if other in known]
     return found[0] if len(found) == 1 else None
 
 
 def suggest(code: str, known: "list[str] | tuple[str, ...]", n: int = 3) -> "list[str]":
-    """The ``n`` entries of ``known`` to name where ``code`` is not one: the language under another code, then its
-    macrolanguage, then the other members of that, then codes that look alike.
+    """The ``n`` entries of ``known`` to name where ``code`` is not one (for error messages).
+
+    First the same language under another code, then its macrolanguage and the members of that, then what looks alike.
     """
     macros = [macro for macro, (usual, rest) in _MEMBERS.items() if code == macro or code in usual + rest]
     family = [other for macro in macros for other in (macro, *_MEMBERS[macro][0], *_MEMBERS[macro][1])]
     present = set(known)
-    first = [other for other in (*_SAME_LANGUAGE.get(code, ()), *family) if other in present]
+    first = [other for other in (*other_codes(code), *family) if other in present]
     return list(dict.fromkeys([*first, *nearest(code, known, n)]))[:n]

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from langsamp.language_codes import other_codes
+
 # The 100 languages of CC-100 that XLM-R was trained on (Conneau et al. 2020, appendix A), with the scripts of its data
-# (Bengali, Hindi, Tamil, Telugu and Urdu also in Latin letters). After a slash: codes that other data sets give to the
-# same language, a macrolanguage or its dominant member.
+# (Bengali, Hindi, Tamil, Telugu and Urdu also in Latin letters).
 XLMR_LANGUAGES = """
-afr_Latn amh_Ethi ara/arb_Arab asm_Beng aze/azj_Latn bel_Cyrl ben_Beng,Latn bos_Latn,Cyrl bre_Latn bul_Cyrl cat_Latn
-ces_Latn cym_Latn dan_Latn deu_Latn ell_Grek eng_Latn epo_Latn est/ekk_Latn eus_Latn fas/pes_Arab fin_Latn fra_Latn
-fry_Latn gla_Latn gle_Latn glg_Latn guj_Gujr hau_Latn heb_Hebr hin_Deva,Latn hrv_Latn hun_Latn hye_Armn ind_Latn
-isl_Latn ita_Latn jav_Latn jpn_Jpan kan_Knda kat_Geor kaz_Cyrl khm_Khmr kir_Cyrl kor_Hang,Kore kur/kmr_Latn lao_Laoo
-lat_Latn lav/lvs_Latn lit_Latn mal_Mlym mar_Deva mkd_Cyrl mlg/plt_Latn mon/khk_Cyrl msa/zsm/zlm_Latn mya_Mymr
-nep/npi_Deva nld_Latn nor/nob_Latn ori/ory_Orya orm/gaz_Latn pan_Guru pol_Latn por_Latn pus/pbt_Arab ron_Latn rus_Cyrl
-san_Deva sin_Sinh slk_Latn slv_Latn snd_Arab som_Latn spa_Latn sqi/als_Latn srp_Cyrl,Latn sun_Latn swa/swh_Latn swe_Latn
-tam_Taml,Latn tel_Telu,Latn tgl/fil_Latn tha_Thai tur_Latn uig_Arab ukr_Cyrl urd_Arab,Latn uzb/uzn_Latn vie_Latn
-xho_Latn yid/ydd_Hebr zho/cmn_Hani,Hans,Hant
+afr_Latn amh_Ethi ara_Arab asm_Beng aze_Latn bel_Cyrl ben_Beng,Latn bos_Latn,Cyrl bre_Latn bul_Cyrl cat_Latn ces_Latn
+cym_Latn dan_Latn deu_Latn ell_Grek eng_Latn epo_Latn est_Latn eus_Latn fas_Arab fin_Latn fra_Latn fry_Latn gla_Latn
+gle_Latn glg_Latn guj_Gujr hau_Latn heb_Hebr hin_Deva,Latn hrv_Latn hun_Latn hye_Armn ind_Latn isl_Latn ita_Latn
+jav_Latn jpn_Jpan kan_Knda kat_Geor kaz_Cyrl khm_Khmr kir_Cyrl kor_Hang,Kore kur_Latn lao_Laoo lat_Latn lav_Latn
+lit_Latn mal_Mlym mar_Deva mkd_Cyrl mlg_Latn mon_Cyrl msa_Latn mya_Mymr nep_Deva nld_Latn nor_Latn ori_Orya orm_Latn
+pan_Guru pol_Latn por_Latn pus_Arab ron_Latn rus_Cyrl san_Deva sin_Sinh slk_Latn slv_Latn snd_Arab som_Latn spa_Latn
+sqi_Latn srp_Cyrl,Latn sun_Latn swa_Latn swe_Latn tam_Taml,Latn tel_Telu,Latn tgl_Latn tha_Thai tur_Latn uig_Arab
+ukr_Cyrl urd_Arab,Latn uzb_Latn vie_Latn xho_Latn yid_Hebr zho_Hani,Hans,Hant
 """
 
 
 def _pairs(table: str) -> frozenset[str]:
+    """Also under the other codes that data sets give to the same language."""
     found = set()
     for entry in table.split():
-        languages, _, scripts = entry.partition("_")
-        found |= {f"{code}_{script}" for code in languages.split("/") for script in scripts.split(",")}
+        language, _, scripts = entry.partition("_")
+        found |= {f"{code}_{script}" for code in (language, *other_codes(language)) for script in scripts.split(",")}
     return frozenset(found)
 
 

@@ -4,7 +4,16 @@ import langcodes
 import pytest
 from langcodes.data_dicts import LANGUAGE_ALPHA3, LANGUAGE_ALPHA3_BIBLIOGRAPHIC
 
-from langsamp.language_codes import match_script, nearest, parse_tag
+from langsamp.language_codes import (
+    _MEMBERS,
+    TO_ISO_639_3,
+    match_language,
+    match_script,
+    nearest,
+    other_codes,
+    parse_tag,
+    suggest,
+)
 
 
 @pytest.mark.parametrize(
@@ -57,3 +66,51 @@ def test_match_script():
 
 def test_nearest_always_suggests():
     assert nearest("zzz", ["aaa", "zza", "zzb", "bbb"])[:2] == ["zzb", "zza"]
+
+
+@pytest.mark.parametrize(
+    ("code", "known", "expected"),
+    [
+        ("swh", ["und", "swa"], "swa"),
+        ("swa", ["swh"], "swh"),
+        ("cmn", ["zho"], "zho"),
+        ("zho", ["cmn", "yue"], "cmn"),
+        ("nob", ["nor"], "nor"),
+        ("scr", ["hrv"], "hrv"),
+        ("fil", ["tgl"], "tgl"),
+        ("arz", ["ara"], None),
+        ("swh", ["swc"], None),
+        ("msa", ["zsm", "zlm"], None),
+        ("deu", ["swa"], None),
+        ("swh", {"swh": 3, "swa": 4}, "swh"),
+    ],
+)
+def test_one_language_under_codes_of_other_precision(code, known, expected):
+    assert match_language(code, known) == expected
+
+
+def test_suggestions_begin_with_the_same_language_then_its_family():
+    known = ["deu", "swa", "ara", "swb", "swe", "arz", "zho", "hrv"]
+    assert suggest("swh", known)[0] == "swa"
+    assert suggest("arb", known)[:2] == ["ara", "arz"]
+    assert suggest("apc", known)[:2] == ["ara", "arz"]
+    assert suggest("srp", known)[0] == "hrv"
+    assert len(suggest("xxx", known, 5)) == 5
+
+
+def test_the_macrolanguages_agree_with_langcodes():
+    from langcodes.data_dicts import LANGUAGE_REPLACEMENTS, MACROLANGUAGES, NORMALIZED_MACROLANGUAGES
+
+    def long(code):
+        return TO_ISO_639_3.get(code, code)
+
+    table = {member: macro for macro, (usual, rest) in _MEMBERS.items() for member in usual + rest}
+    added = {"fil", "bho"}
+    assert {member: macro for member, macro in table.items() if member not in added} == {
+        long(member): long(macro) for member, macro in MACROLANGUAGES.items()
+    }
+    for member, macro in NORMALIZED_MACROLANGUAGES.items():
+        if member not in ("bh", "him", "pbu"):  # two are in no macrolanguage of ISO 639-3; FLORES has pbt
+            assert long(macro) in other_codes(long(member))
+    for old in ("scc", "scr", "ccq", "yuu"):
+        assert other_codes(old) == [long(LANGUAGE_REPLACEMENTS[old])]

@@ -228,7 +228,7 @@ def test_the_list_of_xlmr_languages():
     assert is_head("fra")
     assert not is_head("mri")
     languages = {code[:3] for code in HEAD}
-    assert len(languages) == 93 + 21  # 93 languages, 21 more codes for some of them
+    assert len(languages) == 93 + 25  # 93 languages, 25 more codes for some of them
     assert all(len(code) == 8 for code in HEAD)
 
 
