@@ -6,7 +6,7 @@ tables than a checkpoint should carry, and is told by `langsamp.core.languages`.
 
 import difflib
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 UNKNOWN_LANGUAGE = "und"  # ISO 639-3 "undetermined": row 0 of the language table
 UNKNOWN_SCRIPT = "Zyyy"  # ISO 15924 "undetermined": row 0 of the script table
@@ -167,13 +167,14 @@ def match_language(code: str, known: "Container[str]") -> "str | None":
     return found[0] if len(found) == 1 else None
 
 
-def suggest(code: str, known: "list[str] | tuple[str, ...]", n: int = 3) -> "list[str]":
-    """The ``n`` entries of ``known`` to name where ``code`` is not one (for error messages).
-
-    First the same language under another code, then its macrolanguage and the members of that, then what looks alike.
-    """
+def family(code: str, known: "Iterable[str]") -> "list[str]":
+    """The entries of ``known`` that are the same language, then its macrolanguage and the other members of that."""
     macros = [macro for macro, (usual, rest) in _MEMBERS.items() if code == macro or code in usual + rest]
-    family = [other for macro in macros for other in (macro, *_MEMBERS[macro][0], *_MEMBERS[macro][1])]
-    present = set(known)
-    first = [other for other in (*other_codes(code), *family) if other in present]
-    return list(dict.fromkeys([*first, *nearest(code, known, n)]))[:n]
+    members = [other for macro in macros for other in (macro, *_MEMBERS[macro][0], *_MEMBERS[macro][1])]
+    present = set(known) - {code}
+    return list(dict.fromkeys(other for other in (*other_codes(code), *members) if other in present))
+
+
+def suggest(code: str, known: "list[str] | tuple[str, ...]", n: int = 3) -> "list[str]":
+    """The ``n`` entries of ``known`` to name where ``code`` is not one: its family, then what looks alike."""
+    return list(dict.fromkeys([*family(code, known), *nearest(code, known, n)]))[:n]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import langcodes
 from langcodes.data_dicts import ALL_SCRIPTS, LIKELY_SUBTAGS
 
@@ -43,6 +45,22 @@ def normalize_tag(tag: str) -> str:
             f"{script!r} in {tag!r} is no ISO 15924 code; nearest: {', '.join(nearest(script, _all_scripts()))}."
         )
     return f"{language}_{script}"
+
+
+def parse_same_as(pairs: Iterable[str]) -> dict[str, str]:
+    """What ``--same-as swh=swa`` says: the first code is to be read as the second, both in ISO 639-3.
+
+    Raises:
+        ValueError: not two languages with ``=`` between them.
+    """
+    found = {}
+    for pair in pairs:
+        one, _, other = pair.partition("=")
+        try:
+            found[parse_tag(one)[0]] = parse_tag(other)[0]
+        except ValueError as error:
+            raise ValueError(f"--same-as {pair!r}: write two languages like swh=swa ({error})") from error
+    return found
 
 
 def _all_codes() -> list[str]:

@@ -46,6 +46,12 @@ def add_eval_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--sentences", type=_positive, help="neutrality, lm: most sentences a language")
     parser.add_argument("--text", metavar="FOLDER", help="lm: sub-folder with held-out text (default: lm, else mlm)")
+    parser.add_argument(
+        "--same-as",
+        nargs="+",
+        metavar="A=B",
+        help="lm, donors: use the model's row of B for language A (arz=ara; swh and swa find each other without it)",
+    )
     add_training_arguments(parser)
     parser.add_argument("--no-progress", dest="progress", action="store_false", help="no progress bars")
 

@@ -17,17 +17,18 @@ already done, appends each unit's records at once, prints coverage, and a killed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from langsamp.core.languages import parse_same_as
 from langsamp.core.runtime import ModelSource
 from langsamp.eval.data import EvalData
 from langsamp.eval.results.records import Record, split_code
 from langsamp.eval.rows import DataError
-from langsamp.language_codes import parse_tag
+from langsamp.language_codes import match_language, parse_tag
 
 if TYPE_CHECKING:
     from langsamp.eval.engines.encoder import Encoder
@@ -115,6 +116,11 @@ class Context:
     @cached_property
     def _encoders(self) -> dict[tuple[int, ...], Encoder]:
         return {}
+
+    def row_code(self, language: str, names: Container[str]) -> str | None:
+        """Which of the model's rows is a language's: what `same_as` says, else the same language under another code."""
+        told = parse_same_as(self.options.get("same_as") or ()).get(language, language)
+        return match_language(told, names)
 
     def record(self, task: str, tag: str | None, metric: str, value: float = 0.0, **fields: Any) -> Record:
         """A record of this model for the language `tag` (None: over several languages)."""

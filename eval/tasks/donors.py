@@ -107,6 +107,8 @@ class Donors:
     def settings(self, context: Context) -> dict[str, Any]:
         """The candidates of the study (an answer for one target adds to any run), and the table if there is one."""
         found: dict[str, Any] = {}
+        if told := context.options.get("same_as"):
+            found["same_as"] = sorted(told)
         if path := context.options.get("similarity"):
             found["similarity"] = hashlib.sha256(repr(sorted(read_table(path).items())).encode()).hexdigest()[:16]
         if not context.options.get("target"):

@@ -3,11 +3,13 @@
 The encoder never sees the ids, so it runs once; only the head runs again for each choice of rows. Three numbers a
 language and seed, in nats per masked token: `loss` with the right rows (unknown rows where the model has none),
 `loss_missing` with the unknown rows, `loss_wrong` with other languages' rows (mean of `WRONG_DRAWS` draws).
-A model without a row for the language has `loss` only.
+A model without a row for the language has `loss` only. The right row of `swh_Latn` is that of `swa` where there is no
+`swh`; other rows to use are named by the option `same_as`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -24,8 +26,10 @@ from langsamp.eval.engines.packed import packed_hidden_states, plan_batches
 from langsamp.eval.results.records import Record
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
-from langsamp.language_codes import match_script, parse_tag
+from langsamp.language_codes import family, match_script, parse_tag
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM, linear_cross_entropy
+
+logger = logging.getLogger(__name__)
 
 MASKED = 0.15  # share of the tokens, as in pretraining
 SENTENCES = 200
@@ -47,29 +51,44 @@ class MaskedLM:
 
     def settings(self, context: Context) -> dict[str, Any]:
         """What the numbers depend on besides the run's settings."""
-        return {"text": _folder(context), "sentences": _limit(context)}
+        told = sorted(context.options.get("same_as") or ())
+        return {"text": _folder(context), "sentences": _limit(context), **({"same_as": told} if told else {})}
 
     def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
         """One unit a language and seed."""
         config = read_config(context.source.path).to_dict()
         names = config.get("languages") or [], config.get("scripts") or []
         scorer = cache(lambda: Scorer(context))
+        _tell_rows(context, languages, names[0])
         for seed in context.seeds or (SEED,):
             for tag in languages:
-                known = any(rows_of(tag, *names))
+                known = any(rows_of(context, tag, *names))
                 metrics = ("loss", "loss_missing", "loss_wrong") if known else ("loss",)
                 expected = [context.record(self.name, tag, metric, seed=seed) for metric in metrics]
                 yield Unit(tag, expected, lambda tag=tag, seed=seed, to=expected: scorer().records(tag, seed, to))  # type: ignore[misc]
 
 
-def rows_of(tag: str, languages: Sequence[str], scripts: Sequence[str]) -> Rows:
+def rows_of(context: Context, tag: str, languages: Sequence[str], scripts: Sequence[str]) -> Rows:
     """Rows of a tag in the model's lists, 0 where it has none: (`deu_Latn`, ["und", "deu"], []) -> (1, 0)."""
     language, script = parse_tag(tag)
-    script = match_script(script, list(scripts))
+    code, script = context.row_code(language, languages), match_script(script, list(scripts))
     return (
-        languages.index(language) if language in languages else 0,
+        languages.index(code) if code in languages else 0,
         scripts.index(script) if script in scripts else 0,
     )
+
+
+def _tell_rows(context: Context, tags: Sequence[str], names: Sequence[str]) -> None:
+    """Say which rows serve languages that the model knows under another code, and which it has relatives of."""
+    for language in dict.fromkeys(parse_tag(tag)[0] for tag in tags):
+        code = context.row_code(language, names)
+        if code is not None and code != language:
+            logger.info("lm: the row of %s is used for %s", code, language)
+        elif code is None and (near := family(language, names)):
+            logger.warning(
+                "lm: the model has no row for %s; to use that of %s: --same-as %s=%s",
+                language, " or ".join(near), language, near[0],
+            )  # fmt: skip
 
 
 def choose_masks(ids: Sequence[np.ndarray], special: set[int], seed: Sequence[int]) -> list[np.ndarray]:
@@ -105,7 +124,7 @@ class Scorer:
         own = crc32(tag.encode())
         with torch.inference_mode(), threads():
             hidden, targets = self._hidden(ids, choose_masks(ids, self.special, (seed, own)))
-            right = rows_of(tag, self.languages, self.scripts)
+            right = rows_of(self.context, tag, self.languages, self.scripts)
             choices = {"loss": [right], "loss_missing": [(0, 0)], "loss_wrong": self._wrong(right, (seed, own))}
             return [
                 replace(

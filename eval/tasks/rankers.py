@@ -14,7 +14,7 @@ from langsamp.eval.labelled import read_texts
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context
 from langsamp.eval.tasks.rows import likely_tag, read_rows
-from langsamp.language_codes import parse_tag
+from langsamp.language_codes import match_script, parse_tag
 
 Table = dict[tuple[str, str], float]
 
@@ -88,10 +88,10 @@ def row_vectors(context: Context, tags: Sequence[str]) -> dict[str, dict[str, np
     alone: dict[str, np.ndarray] = {}
     for tag in tags if languages else ():
         language, script = parse_tag(tag)
-        row = languages.row(language) if languages else None
+        row = languages.row(context.row_code(language, languages.names)) if languages else None
         if row is not None:
             alone[tag] = row
-            if scripts and (extra := scripts.row(script or "")) is not None:
+            if scripts and (extra := scripts.row(match_script(script, scripts.names))) is not None:
                 both[tag] = row + extra
     return {"language+script-row": both, "language-row": alone}
 

@@ -36,7 +36,7 @@ class Rows:
         keep = ~self.untrained
         return Rows([name for name, kept in zip(self.names, keep) if kept], self.vectors[keep], self.init)
 
-    def row(self, name: str) -> np.ndarray | None:
+    def row(self, name: str | None) -> np.ndarray | None:
         """The vector of a code, None without one."""
         return self.vectors[self.names.index(name)] if name in self.names else None
 

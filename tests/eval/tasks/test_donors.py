@@ -21,7 +21,7 @@ from langsamp.eval.rows import DataError
 from langsamp.eval.run import run
 from langsamp.eval.task import Context
 from langsamp.eval.tasks.donors import judge, ranking_table, references
-from langsamp.eval.tasks.rankers import Rankers, read_table
+from langsamp.eval.tasks.rankers import Rankers, read_table, row_vectors
 
 TEXTS = {
     "eng_Latn": ("house river", "January days"),
@@ -186,6 +186,16 @@ def test_the_answer_for_one_target(trained_dir, tiny_xlmr_dir, data, tmp_path):
     # a stock model knows no rows, and the data no Hindi
     with pytest.raises(DataError, match="nothing is known of hin_Deva"):
         run(context(tiny_xlmr_dir, data, tmp_path / "run3", options={"target": "hin_Deva"}), ["donors"])
+
+
+def test_rows_are_found_under_another_code_of_the_language(trained_dir, data, tmp_path):
+    model = LangSAMPForMaskedLM.from_pretrained(trained_dir)
+    model.config.languages = ["und", "swa", *model.config.languages[2:]]
+    model.save_pretrained(trained_dir)
+    context = Context(resolve_model(trained_dir), EvalData(data), tmp_path / "out")
+    vectors = row_vectors(context, ["swh_Latn", "arz_Arab", "rus_Cyrl"])["language-row"]
+    assert set(vectors) == {"swh_Latn", "rus_Cyrl"}
+    assert np.allclose(vectors["swh_Latn"], model.lang_embeddings.weight[1].detach().numpy())
 
 
 def test_the_table_tells_what_was_measured(tiny_xlmr_dir, data, tmp_path):

@@ -101,9 +101,14 @@ def test_the_seed_fixes_the_masks(data, tiny_model_dir):
 def test_models_and_languages_without_rows_have_one_loss(data, tiny_model_dir, tiny_xlmr_dir):
     assert {metric for _, metric, _ in compute(context(tiny_xlmr_dir, data), ["deu_Latn"])} == {"loss"}
     # Swedish has no row, but Latin has one: the script counts
-    assert rows_of("swe_Latn", ["und", "deu"], ["Zyyy", "Latn"]) == (0, 1)
-    assert rows_of("swe_Latn", [], []) == (0, 0)
-    assert rows_of("zho_Hans", ["und", "zho"], ["Zyyy", "Hani"]) == (1, 1)
+    plain = context(tiny_model_dir, data)
+    assert rows_of(plain, "swe_Latn", ["und", "deu"], ["Zyyy", "Latn"]) == (0, 1)
+    assert rows_of(plain, "swe_Latn", [], []) == (0, 0)
+    assert rows_of(plain, "zho_Hans", ["und", "zho"], ["Zyyy", "Hani"]) == (1, 1)
+    assert rows_of(plain, "cmn_Hans", ["und", "zho"], ["Zyyy", "Hani"]) == (1, 1)
+    assert rows_of(plain, "arz_Arab", ["und", "ara"], ["Zyyy", "Arab"]) == (0, 1)
+    told = context(tiny_model_dir, data, options={"same_as": ["arz=ar"]})
+    assert rows_of(told, "arz_Arab", ["und", "ara"], ["Zyyy", "Arab"]) == (1, 1)
     found = compute(context(tiny_model_dir, data), ["swe_Latn"])
     assert found["swe_Latn", "loss", 42].value != found["swe_Latn", "loss_missing", 42].value
 
@@ -130,3 +135,26 @@ def test_folder_of_held_out_text(data, tiny_model_dir):
     (data / "mlm/deu_Latn.parquet").rename(data / "lm/deu_Latn.parquet")
     assert LM.languages(context(tiny_model_dir, data)) == ["deu_Latn"]
     assert len(LM.languages(context(tiny_model_dir, data, options={"text": "mlm"}))) == 6
+
+
+def test_a_language_under_another_code_has_the_row_of_its_own(data, tiny_model_dir, tmp_path, caplog):
+    """FineWeb2 writes swh and arb, Glot500 swa and ara: the loss with that row, and a word about it."""
+    from langsamp import LangSAMPConfig, LangSAMPTokenizer
+
+    folder = tmp_path / "model"
+    model = LangSAMPForMaskedLM.from_pretrained(tiny_model_dir)
+    renamed = {"deu": "swa", "rus": "ara"}
+    model.config.languages = [renamed.get(code, code) for code in model.config.languages]
+    model.save_pretrained(folder)
+    LangSAMPTokenizer.from_pretrained(tiny_model_dir, languages=model.config.languages[1:]).save_pretrained(folder)
+    assert "swa" in LangSAMPConfig.from_pretrained(folder).languages
+    for tag in ("swh_Latn", "apc_Arab"):
+        pq.write_table(pa.table({"text": ["Das Haus steht am Fluss."]}), data / f"mlm/{tag}.parquet")
+    with caplog.at_level("INFO"):
+        found = compute(context(folder, data), ["swh_Latn", "apc_Arab"])
+    assert len({found["swh_Latn", metric, 42].value for metric in ("loss", "loss_missing", "loss_wrong")}) == 3
+    assert "the row of swa is used for swh" in caplog.text
+    assert "no row for apc; to use that of ara: --same-as apc=ara" in caplog.text
+    assert ("apc_Arab", "loss_missing", 42) not in found
+    told = compute(context(folder, data, options={"same_as": ["apc=ara"]}), ["apc_Arab"])
+    assert told["apc_Arab", "loss", 42].value != told["apc_Arab", "loss_missing", 42].value
