@@ -5,12 +5,14 @@ Same mathematics and the same parameters as the stock layer; `train/fast/cpu.py`
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+SCORES_AT_ONCE = 2**20  # attention scores worked on together: short sequences by the batch, long ones one by one
 PARAMETERS = (
     "attention.self.query",
     "attention.self.key",
@@ -165,22 +167,34 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.addmm(bias.to(x.dtype), x, weight.to(x.dtype).t())
 
 
+def _sequences(q: Tensor) -> Iterator[slice]:
+    """Slices of the batch whose scores, together, are no more than ``SCORES_AT_ONCE``; one sequence at least."""
+    batch, heads, length, _ = q.shape
+    n = max(1, SCORES_AT_ONCE // (heads * length * length))
+    return (slice(start, start + n) for start in range(0, batch, n))
+
+
+def _flat(x: Tensor) -> Tensor:
+    """(some sequences, heads, ...) as one batch of products; no copy."""
+    return x.flatten(0, 1)
+
+
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, keep: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Attention probabilities (batch, H, length, length) before dropout and their values (batch, H, length, D).
 
-    One sequence at a time: its 12 x 512 x 512 scores stay in the cache through all passes over them.
+    A few sequences at a time: their scores stay in the cache through all passes over them.
     """
     batch, heads, length, _ = q.shape
     probabilities = q.new_empty(batch, heads, length, length)
     context = torch.empty_like(q)
-    for i in range(batch):
-        scores = torch.bmm(q[i], k[i].transpose(1, 2))
+    for some in _sequences(q):
+        scores = torch.bmm(_flat(q[some]), _flat(k[some]).transpose(1, 2)).view(-1, heads, length, length)
         if bias is not None:
-            scores.add_(bias[i])
-        p = torch.softmax(scores, -1, out=probabilities[i])
-        torch.bmm(p if keep is None else _masked(p, keep[i]), v[i], out=context[i])
+            scores.add_(bias[some])
+        p = torch.softmax(scores, -1, out=probabilities[some])
+        torch.bmm(_flat(p if keep is None else _masked(p, keep[some])), _flat(v[some]), out=_flat(context[some]))
     if scale != 1:
         context.mul_(scale)
     return probabilities, context
@@ -221,16 +235,16 @@ def _attend_backward(dcontext: Tensor, saved: Saved) -> tuple[Tensor, Tensor, Te
     q, k, v = saved.qkv
     keep = saved.masks[0]
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    for i in range(len(q)):
-        p, d = saved.probabilities[i], dcontext[i]
-        dp = torch.bmm(d, v[i].transpose(1, 2))
+    for some in _sequences(q):
+        p, d = _flat(saved.probabilities[some]), _flat(dcontext[some])
+        dp = torch.bmm(d, _flat(v[some]).transpose(1, 2))
         if keep is None:
-            torch.bmm(p.transpose(1, 2), d, out=dv[i])
+            torch.bmm(p.transpose(1, 2), d, out=_flat(dv[some]))
         else:
-            mask = keep[i].to(p.dtype)
+            mask = _flat(keep[some]).to(p.dtype)
             dp.mul_(mask)
-            torch.bmm(mask.mul_(p).transpose(1, 2), d, out=dv[i])
+            torch.bmm(mask.mul_(p).transpose(1, 2), d, out=_flat(dv[some]))
         ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
-        torch.bmm(ds, k[i], out=dq[i])
-        torch.bmm(ds.transpose(1, 2), q[i], out=dk[i])
+        torch.bmm(ds, _flat(k[some]), out=_flat(dq[some]))
+        torch.bmm(ds.transpose(1, 2), _flat(q[some]), out=_flat(dk[some]))
     return dq.mul_(q.shape[-1] ** -0.5), dk, dv
