@@ -35,7 +35,7 @@ IDENTITY = {
     "masking": "the masking",
     "seed": "the seed",
     "batch": "the sequences of a step (processes x accumulation x batch size)",
-    "world_size": "the number of processes (the stream stays the same, dropout does not)",
+    "world_size": "the number of processes (the stream stays the same, sums are rounded otherwise)",
 }
 
 

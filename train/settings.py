@@ -164,16 +164,41 @@ def training_arguments(
     """TrainingArguments for a run: what is given, our defaults for the rest, and what the stream needs.
 
     Raises:
-        ValueError: an unknown name; the nearest one is named.
+        ValueError: an unknown name (the nearest one is named), or a launcher whose processes would not train as one.
     """
     if isinstance(given, TrainingArguments):
-        given = copy.copy(given)  # a run changes some of them; the caller may use the object again
+        args = copy.copy(given)  # a run changes some of them; the caller may use the object again
         for name, value in FIXED.items():
-            setattr(given, name, value)
-        given.output_dir = os.fspath(output)
-        return given
-    check_names(given, [f.name for f in fields(TrainingArguments)], "TrainingArguments")
-    return TrainingArguments(**{**DEFAULTS, **given, **FIXED, "output_dir": os.fspath(output)})
+            setattr(args, name, value)
+        args.output_dir = os.fspath(output)
+    else:
+        check_names(given, [f.name for f in fields(TrainingArguments)], "TrainingArguments")
+        own = dict(DEFAULTS)
+        if launched() > 1 and not torch.accelerator.is_available():
+            own["use_cpu"] = True  # else accelerate leaves the processes alone, each with a run of its own
+        args = TrainingArguments(**{**own, **given, **FIXED, "output_dir": os.fspath(output)})
+    if launched() != args.world_size:
+        raise ValueError(
+            f"{launched()} processes were started, but the Trainer uses {args.world_size} on {args.device.type}; start "
+            "them with torchrun --nproc_per_node N -m langsamp train ..., without GPUs with --use_cpu true."
+        )
+    return args
+
+
+def launched() -> int:
+    """How many processes a launcher has started, or was asked for: torchrun, mpirun, accelerate launch; 1 without one.
+
+    Raises:
+        ValueError: ``accelerate launch`` was asked for several and, for want of a GPU, has started one.
+    """
+    sizes = [os.environ.get(name) for name in ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")]
+    size = next((int(size) for size in sizes if size), None)
+    if size is None and "ACCELERATE_USE_CPU" in os.environ and "MASTER_ADDR" in os.environ:
+        raise ValueError(
+            "accelerate launch was asked for several processes and has started one, as it does without a GPU; start "
+            "them with torchrun --nproc_per_node N -m langsamp train ..."
+        )
+    return size or 1
 
 
 def known_settings() -> set[str]:

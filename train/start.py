@@ -114,6 +114,14 @@ def _model(folder: Path, codes: list[str], scripts: list[str], table_init: float
             "--no-lang/--no-script as it was trained with, or with both to drop its tables."
         )
     model = _load(folder, **options)
+    for what, had, has in (("languages", known.languages, codes), ("scripts", known.scripts, scripts)):
+        left = len(set(had[1:]) - set(has))
+        if left:
+            log.warning(
+                "the store has text in %d of the base's %d %s; the rows of the other %d are kept, but not trained on "
+                "while the encoder changes",
+                len(had) - 1 - left, len(had) - 1, what, left,
+            )  # fmt: skip
     for code in codes:
         if code not in model.config.languages:
             model.add_language(code)

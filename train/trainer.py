@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer
 
+from langsamp.core.hashing import bits
 from langsamp.train import checkpoints
 from langsamp.train.fast.optimizer import fold_clip
 from langsamp.train.stream import BlockStream, InOrder
@@ -56,6 +57,7 @@ class LangSAMPTrainer(Trainer):
         self.identity, self.table_lr, self.keep = identity, table_lr, keep
         self.protected, self.heldout, self.fold_clip = protected, heldout, fold
         self._staging: str | None = None
+        self._micro, self._micro_of = 0, -1
         self._watch_gradients()
 
     @property
@@ -96,10 +98,24 @@ class LangSAMPTrainer(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """As in Trainer. Raises NonFiniteError before a non-finite loss can reach the weights."""
+        torch.manual_seed(self._draw_of(self._next_micro_batch()))
         loss = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss).all():
             self._stop("loss", float(loss.mean()))
         return loss
+
+    def _next_micro_batch(self) -> int:
+        """Number of the micro-batch that comes next on this process, as one process would count them."""
+        step = self.state.global_step
+        self._micro = self._micro + 1 if self._micro_of == step else 0
+        self._micro_of = step
+        args = self.args
+        return (step * args.gradient_accumulation_steps + self._micro) * args.world_size + args.process_index
+
+    def _draw_of(self, micro_batch: int) -> int:
+        """The seed of dropout, a function of the micro-batch: processes draw as one does, and each its own masks."""
+        first = micro_batch * self.args.train_batch_size + getattr(self.train_dataset, "offset", 0)
+        return int(bits(self.args.seed, 6, first))
 
     def _watch_gradients(self) -> None:
         """Look at the norm that clipping computes anyway (a loss can be finite where its gradient is not)."""

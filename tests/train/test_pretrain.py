@@ -521,6 +521,15 @@ def test_python_settings_errors(tmp_path):
     assert rule.schedule == ((40, 0.5), (80, 0.3))
 
 
+def test_one_process_of_a_launcher_that_was_asked_for_more_is_refused(monkeypatch, tmp_path):
+    """``accelerate launch --cpu --num_processes 2`` starts one process, with these variables."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    training_arguments(tmp_path, {**QUICK})
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(ValueError, match=r"has started one, .*torchrun --nproc_per_node N"):
+        training_arguments(tmp_path, {**QUICK})
+
+
 def test_training_arguments_can_be_an_object_and_stay_the_callers(tmp_path, small_store, tiny_xlmr_dir):
     from transformers import TrainingArguments
 

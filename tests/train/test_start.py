@@ -64,6 +64,15 @@ def test_langsamp_base_keeps_rows_and_adds_missing_ones_as_unknown(tiny_model_di
     model.config.check_tokenizer(tokenizer)
 
 
+def test_languages_of_the_base_that_will_not_be_trained_are_told(tiny_model_dir, caplog):
+    start(tiny_model_dir, ["cym_Latn", "deu_Latn"])
+    assert "text in 1 of the base's 6 languages; the rows of the other 5 are kept" in caplog.text
+    assert "text in 1 of the base's 5 scripts" in caplog.text
+    caplog.clear()
+    start(tiny_model_dir, ["deu_Latn", "ell_Grek", "eng_Latn", "hin_Deva", "jpn_Jpan", "rus_Cyrl"])
+    assert "of the base's" not in caplog.text
+
+
 def test_langsamp_base_as_an_ablation(tiny_model_dir):
     assert start(tiny_model_dir, LANGUAGES, lang=False, script=False)[0].lang_embeddings is None
     with pytest.raises(ValueError, match="same --no-lang/--no-script"):
