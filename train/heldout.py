@@ -7,24 +7,32 @@ store, so numbers of two runs can be compared language by language. The record f
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from langsamp.core.masking import IGNORED
+from langsamp.core.runtime import atomic_write
 from langsamp.language_codes import parse_tag
+from langsamp.linear_cross_entropy import LOGITS_AT_ONCE
 from langsamp.train.blocks.store import BlockStore
 
 RECORDS = "heldout.jsonl"
 WRONG_SHIFT = 0.618  # wrong ids are those of a language this far down the list: never the own one, spread over all
+Losses = dict[str, dict[str, float]]  # language -> {"loss": ..., "loss_missing": ..., "n": masked tokens}
 
 
 class HeldOut:
     """The held-out evaluation of a run.
+
+    The encoder never sees an id, so each block goes through it once; the head alone runs for each choice of ids. Blocks
+    of all languages share the batches.
 
     Args:
         store: has the held-out blocks.
@@ -39,7 +47,7 @@ class HeldOut:
     def __init__(
         self,
         store: BlockStore,
-        collate: Callable[[list[dict[str, Any]]], Any],
+        collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
         run: Path,
         blocks: int,
         batch_size: int,
@@ -57,6 +65,10 @@ class HeldOut:
     def __call__(self, model: nn.Module, step: int) -> dict[str, float]:
         """Measure and write records.
 
+        Args:
+            model: the masked LM, or a wrapper of it that has it as ``module`` (FSDP).
+            step: where the run is.
+
         Returns:
             Means over the languages: ``loss``, and ``loss_missing``, ``loss_wrong`` where the model has tables.
         """
@@ -64,53 +76,62 @@ class HeldOut:
         model.eval()
         try:
             with torch.no_grad():
-                mine = {
-                    language: self._language(model, language) for language in self.languages[self.rank :: self.world]
-                }
+                found = _gathered(self._measure(model), self.world)
         finally:
             model.train(was_training)
-        found = _gathered(mine, self.world)
         if self.writes:
             self._write(found, step)
         names = sorted({name for losses in found.values() for name in losses if name != "n"})
         return {name: float(np.mean([losses[name] for losses in found.values()])) for name in names}
 
-    def _language(self, model: nn.Module, language: str) -> dict[str, float]:
-        """The losses of one language, means over its masked tokens, and their number ``n``."""
-        blocks = self.store.heldout(language)[: self.blocks]
-        first = self.languages.index(language) * 1_000_003  # masks depend on the number of a sample
-        sums: dict[str, float] = {}
-        count = 0
-        for start in range(0, len(blocks), self.batch_size):
-            rows = blocks[start : start + self.batch_size]
-            samples = [
-                {"index": first + start + i, "language": language, "input_ids": row} for i, row in enumerate(rows)
-            ]
-            batch = {name: value.to(next(model.parameters()).device) for name, value in self.collate(samples).items()}
-            masked = int((batch["labels"] != -100).sum())
-            if not masked:
-                continue
-            for name, ids in self._choices(model, language, samples, batch).items():
-                sums[name] = sums.get(name, 0.0) + masked * float(model(**{**batch, **ids}).loss)
-            count += masked
-        return {**{name: total / count for name, total in sums.items()}, "n": count} if count else {"n": 0}
-
-    def _choices(self, model: nn.Module, language: str, samples: list[dict[str, Any]], batch: Any) -> dict[str, dict]:
-        """The ids to try: right, missing, and those of another language."""
-        config: Any = getattr(model, "module", model).config
-        ids = [name for name in ("lang_ids", "script_ids") if name in batch]
-        if not (config.languages or config.scripts) or not ids:
-            return {"loss": {}}
-        choices: dict[str, dict[str, torch.Tensor]] = {
-            "loss": {},
-            "loss_missing": {name: torch.zeros_like(batch[name]) for name in ids},
+    def _measure(self, model: nn.Module) -> Losses:
+        """Means over the masked tokens of each of this process's languages that has any."""
+        mine, samples = self.languages[self.rank :: self.world], list(self._samples())
+        rows = torch.tensor([mine.index(sample["language"]) for sample in samples])
+        inner: Any = getattr(model, "module", model)
+        device = next(inner.parameters()).device
+        sums, names = None, ["loss"]
+        with _forward(inner, partial(_losses, inner)):
+            for start in range(0, len(samples), self.batch_size):
+                some = samples[start : start + self.batch_size]
+                batch = {name: value.to(device) for name, value in self.collate(some).items()}
+                choices = self._choices(inner.config, some, batch)
+                names = list(choices)
+                losses = model(batch, list(choices.values()))  # (choices + 1, blocks)
+                if sums is None:
+                    sums = torch.zeros(len(losses), len(mine), dtype=torch.float64, device=device)
+                sums.index_add_(1, rows[start : start + self.batch_size].to(device), losses.double())
+        if sums is None:
+            return {}
+        *totals, counts = sums.tolist()
+        return {
+            language: {**{name: total[i] / counts[i] for name, total in zip(names, totals)}, "n": counts[i]}
+            for i, language in enumerate(mine)
+            if counts[i]
         }
+
+    def _samples(self) -> Iterator[dict[str, Any]]:
+        """The held-out blocks of this process's languages; masks depend on the number of a sample."""
+        for number, language in list(enumerate(self.languages))[self.rank :: self.world]:
+            for i, block in enumerate(self.store.heldout(language)[: self.blocks]):
+                yield {"index": number * 1_000_003 + i, "language": language, "input_ids": block}
+
+    def _choices(self, config: Any, samples: list[dict[str, Any]], batch: dict[str, Tensor]) -> dict[str, dict]:
+        """The ids to try: right, missing, and those of another language."""
+        right = {name: batch[name] for name in ("lang_ids", "script_ids") if name in batch}
+        choices = {"loss": right}
+        if not (config.languages or config.scripts) or not right:
+            return choices
+        choices["loss_missing"] = {name: torch.zeros_like(ids) for name, ids in right.items()}
         if len(self.languages) > 1:
-            shift = max(1, round(WRONG_SHIFT * len(self.languages))) % len(self.languages) or 1
-            other = self.languages[(self.languages.index(language) + shift) % len(self.languages)]
-            theirs = self.collate([{**sample, "language": other} for sample in samples])
-            choices["loss_wrong"] = {name: theirs[name].to(batch[name].device) for name in ids}
+            theirs = self.collate([{**sample, "language": self._other(sample["language"])} for sample in samples])
+            choices["loss_wrong"] = {name: theirs[name].to(ids.device) for name, ids in right.items()}
         return choices
+
+    def _other(self, language: str) -> str:
+        """The language whose ids are the wrong ones."""
+        shift = max(1, round(WRONG_SHIFT * len(self.languages))) % len(self.languages) or 1
+        return self.languages[(self.languages.index(language) + shift) % len(self.languages)]
 
     def _write(self, found: dict[str, dict[str, float]], step: int) -> None:
         """Append the records; a step that is measured again after a resume replaces its old lines."""
@@ -136,15 +157,51 @@ class HeldOut:
                 }
                 record |= {"n": int(losses["n"]), "layer": None, "direction": None, "source": None, "seed": None}
                 fresh.append(json.dumps(record | {"model": self.run.name, "revision": revision}) + "\n")
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(kept + fresh), encoding="utf-8")
-        os.replace(temporary, path)
+        atomic_write(path, "".join(kept + fresh))
 
 
-def _gathered(mine: dict[str, dict[str, float]], world: int) -> dict[str, dict[str, float]]:
+@contextmanager
+def _forward(module: Any, function: Callable[..., Tensor]) -> Iterator[None]:
+    """Another forward for a module, reached through whatever is wrapped around it (FSDP gathers weights there)."""
+    own = vars(module).get("forward")
+    module.forward = function
+    try:
+        yield
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
+
+
+def _losses(model: Any, batch: dict[str, Tensor], choices: list[dict[str, Tensor]]) -> Tensor:
+    """Summed losses of each block with each choice of ids, and below them the masked tokens: (choices + 1, blocks)."""
+    labels = batch["labels"]
+    where = (labels.flatten() != IGNORED).nonzero().squeeze(1)
+    targets, block = labels.flatten()[where], where // labels.shape[1]
+    hidden = model.base_model(batch["input_ids"], attention_mask=batch.get("attention_mask")).last_hidden_state
+    rows = [
+        _token_losses(model, model._add_rows(hidden, ids.get("lang_ids"), ids.get("script_ids"), where), targets)
+        for ids in choices
+    ]
+    values = torch.stack([*rows, torch.ones_like(rows[0])])
+    return values.new_zeros(len(values), len(labels)).index_add_(1, block, values)
+
+
+def _token_losses(model: Any, features: Tensor, targets: Tensor) -> Tensor:
+    """The cross entropy of each token, fp32 (N,), a slice of tokens at a time."""
+    decoder = model.get_output_embeddings()
+    rows = max(1, LOGITS_AT_ONCE // len(decoder.weight))
+    parts = [
+        nn.functional.cross_entropy(decoder(model.head_transform(some)).float(), wanted, reduction="none")
+        for some, wanted in zip(features.split(rows), targets.split(rows))
+    ]
+    return torch.cat(parts)
+
+
+def _gathered(mine: Losses, world: int) -> Losses:
     """The parts of all processes together."""
     if world == 1:
-        return {language: losses for language, losses in mine.items() if losses["n"]}
+        return mine
     parts: list[Any] = [None] * world
     torch.distributed.all_gather_object(parts, mine)
-    return {language: losses for part in parts for language, losses in part.items() if losses["n"]}
+    return {language: losses for part in parts for language, losses in part.items()}

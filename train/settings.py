@@ -173,7 +173,7 @@ def training_arguments(
         args.output_dir = os.fspath(output)
     else:
         check_names(given, [f.name for f in fields(TrainingArguments)], "TrainingArguments")
-        own = dict(DEFAULTS)
+        own = {**DEFAULTS, "per_device_eval_batch_size": given.get("per_device_train_batch_size", 8)}
         if launched() > 1 and not torch.accelerator.is_available():
             own["use_cpu"] = True  # else accelerate leaves the processes alone, each with a run of its own
         args = TrainingArguments(**{**own, **given, **FIXED, "output_dir": os.fspath(output)})

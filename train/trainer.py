@@ -204,7 +204,8 @@ class LangSAMPTrainer(Trainer):
         if self.heldout is None:
             return {}
         model: Any = self.model_wrapped if self.is_fsdp_enabled else self.model
-        metrics = self.heldout(model, self.state.global_step)
+        with self.accelerator.autocast():
+            metrics = self.heldout(model, self.state.global_step)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
