@@ -121,14 +121,12 @@ class Publisher(TrainerCallback):
         number = math.ceil(step / _save_steps(args)) if _save_steps(args) else self.every
         return step not in self.sent and number % self.every == 0
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Queue the checkpoint if it is its turn."""
-        if not state.is_world_process_zero:
-            return
+    def sealed(self, checkpoint: Path) -> None:
+        """Queue a finished checkpoint if it is its turn; called on the process that saves, from any thread."""
         self._saves += 1
-        if self._saves % self.every == 0 and state.global_step not in self.sent:
+        if self._saves % self.every == 0 and checkpoints.step_of(checkpoint) not in self.sent:
             with self._wake:
-                self._queue.append(self.run / f"checkpoint-{state.global_step}")
+                self._queue.append(checkpoint)
                 self._wake.notify_all()
 
     def waiting(self) -> set[Path]:

@@ -195,6 +195,7 @@ class Run:
             table_lr=settings.table_lr,
             keep=keep,
             protected=self.publisher.waiting if self.publisher else set,
+            sealed=self.publisher.sealed if self.publisher else bool,
             heldout=heldout or None,
             callbacks=[JsonLog(self.folder / LOG, self.batch * self.store.block_size), *callbacks],
             fold=fast,

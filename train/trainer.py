@@ -8,21 +8,27 @@ from __future__ import annotations
 import logging
 import math
 import os
+import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import Trainer
+from transformers import DefaultFlowCallback, Trainer, TrainerCallback
 
 from langsamp.core.hashing import bits
 from langsamp.train import checkpoints
 from langsamp.train.fast.optimizer import fold_clip
+from langsamp.train.saving import Saver, told
 from langsamp.train.stream import BlockStream, InOrder
 
 log = logging.getLogger(__name__)
+
+OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"  # the Trainer's names
 
 
 class NonFiniteError(RuntimeError):
@@ -37,6 +43,7 @@ class LangSAMPTrainer(Trainer):
         table_lr: learning rate of the language and script table; None: like the rest.
         keep: newest checkpoints to keep; None keeps all.
         protected: asked before pruning: which checkpoints must stay (waiting to be pushed).
+        sealed: told of every finished checkpoint, in the thread that saves.
         fold: clip inside the fused optimizer's update (faster on a CPU, the same numbers up to rounding).
         heldout: called by the periodic evaluation with (model, step); returns the metrics to log.
         kwargs: as for Trainer.
@@ -49,14 +56,19 @@ class LangSAMPTrainer(Trainer):
         table_lr: float | None = None,
         keep: int | None = None,
         protected: Callable[[], set[Path]] = set,
+        sealed: Callable[[Path], object] = bool,
         fold: bool = False,
         heldout: Callable[[nn.Module, int], dict[str, float]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.identity, self.table_lr, self.keep = identity, table_lr, keep
-        self.protected, self.heldout, self.fold_clip = protected, heldout, fold
+        self.protected, self.sealed, self.heldout, self.fold_clip = protected, sealed, heldout, fold
+        self.saver = Saver()
         self._staging: str | None = None
+        self._deferred: list[Callable[[], object]] | None = None
+        self._tokenizer_files: dict[str, bytes] = {}
+        self._prepared = False
         self._micro, self._micro_of = 0, -1
         self._watch_gradients()
 
@@ -98,6 +110,8 @@ class LangSAMPTrainer(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """As in Trainer. Raises NonFiniteError before a non-finite loss can reach the weights."""
+        self.saver.check()
+        self._prepare_saves()
         torch.manual_seed(self._draw_of(self._next_micro_batch()))
         loss = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss).all():
@@ -138,6 +152,8 @@ class LangSAMPTrainer(Trainer):
         stream = self.train_dataset
         mix = stream.mix(step * count, count) if isinstance(stream, BlockStream) else {}
         languages = ", ".join(f"{language} {n}" for language, n in list(mix.items())[:12])
+        with suppress(Exception):
+            self.saver.wait()
         good = checkpoints.last_good(self.run)
         raise NonFiniteError(
             f"the {what} is {value} in step {step + 1}; its blocks by language: {languages}"
@@ -147,8 +163,9 @@ class LangSAMPTrainer(Trainer):
 
     def _check_weights(self) -> None:
         model: Any = self.model
-        broken = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
-        if broken:
+        finite = {name: torch.isfinite(p.detach()).all() for name, p in model.named_parameters()}
+        if not torch.stack(list(finite.values())).all():  # asked once: a GPU answers when its queue is empty
+            broken = [name for name, whole in finite.items() if not whole]
             self._stop(f"weight {broken[0]} ({len(broken)} in all)", float("nan"))
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
@@ -157,22 +174,109 @@ class LangSAMPTrainer(Trainer):
         return self._staging or super()._get_output_dir(trial)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any, *args: Any, **kwargs: Any) -> None:
-        """As in Trainer, but made out of sight and sealed with a manifest; then, and only then, old ones go."""
+        """As in Trainer, but made out of sight, most of it in the background, and sealed with a manifest.
+
+        Only when it is sealed old checkpoints go. What is sharded (FSDP, DeepSpeed) is written by the processes
+        together, before they go on; only hashing is left to the background.
+        """
+        self.saver.wait()
         self._check_weights()
         step, run = self.state.global_step, self.run
         self._staging = os.fspath(run / checkpoints.STAGING)
-        try:
-            super()._save_checkpoint(model, trial, *args, **kwargs)
-        finally:
-            self._staging = None
+        at_once = self._is_sharded() or self.args.push_to_hub or not self.saver.room
+        self._deferred = None if at_once else []
+        with told(f"checkpoint-{step}", run):
+            try:
+                super()._save_checkpoint(model, trial, *args, **kwargs)
+            finally:
+                self._staging, writes, self._deferred = None, self._deferred or [], None
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             self._name_best(run, step)
-            checkpoints.publish_staged(run, step, {**self.identity, "step": step, "samples": self._position(step)})
-            if self.keep is not None:
-                best = self.state.best_model_checkpoint
-                checkpoints.prune(run, self.keep, step, self.protected() | ({Path(best)} if best else set()))
-        self.accelerator.wait_for_everyone()
+            facts = {**self.identity, "step": step, "samples": self._position(step)}
+            best = self.state.best_model_checkpoint
+            self.saver.start(lambda: self._seal(step, writes, facts, {Path(best)} if best else set()))
+            if self._others_look():
+                self.saver.wait()
+
+    def _seal(self, step: int, writes: list[Callable[[], object]], facts: dict[str, Any], best: set[Path]) -> None:
+        """In the background: write what is left, make the checkpoint visible, let old ones go."""
+        try:
+            with told(f"checkpoint-{step}", self.run):
+                for write in writes:
+                    write()
+                done = checkpoints.publish_staged(self.run, step, facts)
+        except RuntimeError:
+            checkpoints.clean(self.run)  # half a checkpoint is of no use, and may be what fills the disk
+            raise
+        self.sealed(done)
+        if self.keep is not None:
+            checkpoints.prune(self.run, self.keep, step, self.protected() | best)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if self._deferred is None or output_dir is None:
+            super()._save(output_dir, state_dict=state_dict)
+        elif self.args.should_save:
+            os.makedirs(output_dir, exist_ok=True)
+            model: Any = self.accelerator.unwrap_model(self.model)
+            weights = self.saver.copy({"model": model.state_dict()})["model"]
+            self._deferred.append(partial(model.save_pretrained, output_dir, state_dict=weights))
+            self._deferred.append(lambda: self._save_tokenizer(Path(output_dir)))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self._deferred is None:
+            super()._save_optimizer_and_scheduler(output_dir)
+        elif self.args.should_save:
+            for name, state in self.saver.copy(self._optimizer_state()).items():
+                self._deferred.append(partial(torch.save, state, Path(output_dir, name)))
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        """The state of the optimizer and of its schedule, by file."""
+        optimizer, scheduler = cast(Any, self.optimizer), cast(Any, self.lr_scheduler)
+        return {OPTIMIZER: optimizer.state_dict(), SCHEDULER: scheduler.state_dict()}
+
+    def _prepare_saves(self) -> None:
+        """Once the optimizer has a state: let the memory that saves copy to be made ready meanwhile."""
+        if self._prepared or not cast(Any, self.optimizer).state:
+            return
+        self._prepared = True
+        if self.args.should_save and self.args.save_strategy != "no" and not self._is_sharded():
+            model: Any = self.accelerator.unwrap_model(self.model)
+            self.saver.prepare({"model": model.state_dict(), **self._optimizer_state()})
+
+    def _save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer: once really, then from memory, for a large one holds up all threads of Python."""
+        if not self._tokenizer_files:
+            with tempfile.TemporaryDirectory() as scratch:
+                cast(Any, self.processing_class).save_pretrained(scratch)
+                self._tokenizer_files = {path.name: path.read_bytes() for path in Path(scratch).iterdir()}
+        for name, content in self._tokenizer_files.items():
+            (folder / name).write_bytes(content)
+
+    def _is_sharded(self) -> bool:
+        """Whether one process does not have all weights and the whole state of the optimizer."""
+        parallel = getattr(self.accelerator, "parallelism_config", None) is not None
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled or parallel)
+
+    def _others_look(self) -> bool:
+        """Whether a callback that is not ours is told of saves: it may want to read the checkpoint."""
+        silent = (TrainerCallback.on_save, DefaultFlowCallback.on_save)
+        return any(type(callback).on_save not in silent for callback in self.callback_handler.callbacks)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Trainer, and the last save is sealed at the end."""
+        try:
+            result = super().train(*args, **kwargs)
+        except BaseException:
+            with suppress(Exception):  # what ended the training is told
+                self.saver.wait()
+            raise
+        self.saver.wait()
+        return result
+
+    def _load_best_model(self) -> None:
+        self.saver.wait()
+        super()._load_best_model()
 
     def _position(self, step: int) -> int:
         """Samples of the plan consumed after a step."""
@@ -192,7 +296,7 @@ class LangSAMPTrainer(Trainer):
         if checkpoint is None or sharded or args.device.type != "cpu" or args.world_size == 1:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
-        for name, target in (("optimizer.pt", self.optimizer), ("scheduler.pt", self.lr_scheduler)):
+        for name, target in ((OPTIMIZER, self.optimizer), (SCHEDULER, self.lr_scheduler)):
             state: Any = torch.load(Path(checkpoint, name), map_location="cpu", weights_only=True)
             loaded: Any = target
             loaded.load_state_dict(state)

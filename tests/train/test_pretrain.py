@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
+from support.runs import QUICK
 from transformers import TrainerCallback
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
@@ -27,27 +28,6 @@ from langsamp.train.settings import PretrainSettings, read_recipe, split, traini
 from langsamp.train.trainer import NonFiniteError
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-QUICK = {
-    "max_steps": 4,
-    "per_device_train_batch_size": 4,
-    "learning_rate": 1e-2,
-    "save_steps": 2,
-    "logging_steps": 1,
-    "disable_tqdm": True,
-    "use_cpu": True,
-}
-
-
-@pytest.fixture
-def go(tmp_path, small_store, tiny_xlmr_dir):
-    """Run with small defaults; settings by keyword, TrainingArguments in ``training``."""
-
-    def run(name="run", training=None, store=small_store, publish=None, callbacks=None, fetch=None, **settings):
-        settings = PretrainSettings(**{"output": str(tmp_path / name), "base": str(tiny_xlmr_dir), **settings})
-        given = {**QUICK, **(training or {})}
-        return pretrain(settings, given, store=store, publish=publish, callbacks=callbacks, fetch=fetch)
-
-    return run
 
 
 class Batches(TrainerCallback):

@@ -34,6 +34,8 @@ def arm(where, step):
         original = getattr(owner, name)
         def patched(*args, **kwargs):
             hit = now(*args)
+            if hit and after is None:  # the last save is whole, or it never will be
+                args[0].saver.wait()
             if hit and not after:
                 os.kill(os.getpid(), signal.SIGKILL)
             result = original(*args, **kwargs)
@@ -43,7 +45,9 @@ def arm(where, step):
         setattr(owner, name, patched)
     run = trainer.LangSAMPTrainer
     if where == "step":
-        killing(run, "training_step", lambda self, *a: self.state.global_step == step, True)
+        killing(run, "training_step", lambda self, *a: self.state.global_step == step, None)
+    if where == "writing":  # in the background, while the next step runs
+        killing(torch, "save", lambda state, path, *a: str(path).endswith(f"checkpoint-{step}/optimizer.pt"), False)
     if where == "save":
         killing(trainer.Trainer, "_save_rng_state", lambda self, d: self.state.global_step == step, False)
     if where == "manifest":
@@ -52,11 +56,12 @@ def arm(where, step):
         killing(checkpoints, "write_manifest", lambda folder, *a: folder.name == f"checkpoint-{step}", True)
     if where == "prune":
         def half(folder, *a, **k):
-            for pruned in folder.glob("pruned-*"):
+            for pruned in Path(folder).glob("pruned-*"):
                 (pruned / "model.safetensors").unlink()
                 if checkpoints.step_of(checkpoints.checkpoints(folder.parent)[0]) == step:
                     os.kill(os.getpid(), signal.SIGKILL)
             remove(folder, *a, **k)
+        from pathlib import Path
         remove = checkpoints.shutil.rmtree
         checkpoints.shutil.rmtree = half
 
@@ -149,6 +154,7 @@ def same(a: Path, b: Path) -> None:
         (["save:4", "prune:6"], 0),
         (["rename:2", "prune:4", "step:7"], 0),
         (["step:3", "prune:8"], 2),
+        (["writing:2", "writing:6"], 0),
     ],
 )
 def test_killed_and_resumed_is_bit_equal(nursery, reference, tmp_path, kills, workers):
