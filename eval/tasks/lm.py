@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from langsamp.core.runtime import fast_matmul, threads
+from langsamp.core.runtime import fast_matmul, pick_device, threads
 from langsamp.eval.engines.encoder import MAX_TOKENS, clean_text, load_masked_lm, load_tokenizer, read_config
 from langsamp.eval.engines.packed import packed_hidden_states, plan_batches
 from langsamp.eval.results.records import Record
@@ -109,7 +109,7 @@ class Scorer:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.model: LangSAMPForMaskedLM = load_masked_lm(context.source.path)
+        self.model: LangSAMPForMaskedLM = load_masked_lm(context.source.path).to(pick_device())  # type: ignore[arg-type]
         self.languages, self.scripts = self.model.config.languages, self.model.config.scripts
         self.tokenizer: Tokenizer = load_tokenizer(context.source.path, MAX_LENGTH)
         names = {"<s>", "<pad>", "</s>", "<mask>"}
@@ -161,8 +161,8 @@ class Scorer:
                 texts.append(text)
             for last, _ in packed_hidden_states(self.model.roberta, texts):  # noqa: B007
                 pass
-            hidden.append(last[torch.from_numpy(np.concatenate(where))])
-        return torch.cat(hidden), torch.from_numpy(np.concatenate(targets).astype(np.int64))
+            hidden.append(last[torch.from_numpy(np.concatenate(where)).to(last.device)])
+        return torch.cat(hidden), torch.from_numpy(np.concatenate(targets).astype(np.int64)).to(last.device)
 
     def _loss(self, hidden: torch.Tensor, targets: torch.Tensor, rows: Rows) -> float:
         """Mean cross entropy in nats with these rows added."""

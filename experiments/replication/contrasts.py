@@ -55,11 +55,9 @@ class Group:
     has: Callable[[str, Languages], bool]
 
 
-TRAINED = Group("trained on, not used in the search", lambda tag, who: tag in who.trained and tag not in who.dev)
+TRAINED = Group("trained on, not used in the search", lambda tag, who: who.trains(tag) and tag not in who.dev)
 TAIL = Group("the tail of these (XLM-R never saw them)", lambda tag, who: TRAINED.has(tag, who) and not is_head(tag))
-UNTRAINED = Group(
-    "not trained on, not used in the search", lambda tag, who: tag in who.untrained and tag not in who.dev
-)
+UNTRAINED = Group("not trained on, not used in the search", lambda tag, who: not who.trains(tag) and tag not in who.dev)
 GROUPS = (TRAINED, TAIL, UNTRAINED, Group("used in the search", lambda tag, who: tag in who.dev))
 
 

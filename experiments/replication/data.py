@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .plan import Languages, Sizes
@@ -17,8 +18,9 @@ def cut(source: Path, languages: Languages, sizes: Sizes, output: Path) -> None:
     """Write `output/corpus` (training text) and `output/test` (evaluation data in the usual format).
 
     The last rows of a language's text are held out for the masked-LM loss; languages that are not trained on give their
-    first rows. Retrieval keeps the first verses and pairs. SIB-200 keeps all of English and of the languages trained
-    on, which may be sources of transfer, and the test part of the others.
+    first rows. Retrieval keeps the first verses and pairs. SIB-200 keeps all of English and of the languages that may
+    be sources of transfer (`sizes.sources`, else those trained on), and the test part of the others. Taxi1500 and
+    tagging are cut if `sizes.words` asks for them.
 
     Raises:
         FileNotFoundError: the folder lacks text of a language to train on.
@@ -33,7 +35,7 @@ def cut(source: Path, languages: Languages, sizes: Sizes, output: Path) -> None:
             raise FileNotFoundError(f"{source / 'mlm'} has no {tag}.parquet, which the recipe trains on.")
         if text is not None:
             _text(text.select(["text"]), tag, tag in languages.trained, sizes, scratch, output)
-        _test(source, tag, tag in languages.trained, sizes, scratch)
+        _test(source, tag, tag in (sizes.sources or languages.trained), sizes, scratch)
     _test(source, ENGLISH, True, sizes, scratch)
     scratch.rename(output / "test")
 
@@ -59,13 +61,37 @@ def _test(source: Path, tag: str, whole: bool, sizes: Sizes, scratch: Path) -> N
     verses, pairs = _read(source, "bible_retrieval", tag), _read(source, "tatoeba", tag)
     if verses is not None:
         count = len(verses) if tag == ENGLISH else sizes.verses  # others may lack some of its first verses
-        _write(verses.sort_by("id").slice(0, count), scratch / "bible_retrieval" / f"{tag}.parquet")
+        kept = verses.sort_by("id").slice(0, count).select(["id", "text"])
+        _write(kept, scratch / "bible_retrieval" / f"{tag}.parquet")
     if pairs is not None:
-        _write(pairs.slice(0, sizes.pairs), scratch / "tatoeba" / f"{tag}.parquet")
-    topics = _read(source, "sib200", tag)
-    if topics is not None:
-        keep = [whole or split == "test" for split in topics.column("split").to_pylist()]
-        _write(topics.filter(pa.array(keep)), scratch / "sib200" / f"{tag}.parquet")
+        _write(pairs.slice(0, sizes.pairs).select(["id", "text", "english"]), scratch / "tatoeba" / f"{tag}.parquet")
+    _labelled(source, "sib200", tag, scratch, None if whole else ("test",))
+    if sizes.words:
+        _labelled(source, "taxi1500", tag, scratch, None if tag == ENGLISH else ("test",))
+        for folder in ("pos", *(f"ner/{place.name}" for place in sorted((source / "ner").glob("*")))):
+            _tagged(source, folder, tag, sizes.words, scratch)
+
+
+def _labelled(source: Path, folder: str, tag: str, scratch: Path, splits: tuple[str, ...] | None) -> None:
+    """The sentences of some splits; None is all of them."""
+    table = _read(source, folder, tag)
+    if table is None:
+        return
+    if splits:
+        table = table.filter(pa.array([split in splits for split in table.column("split").to_pylist()]))
+    _write(table.select(["id", "text", "label", "split"]), scratch / folder / f"{tag}.parquet")
+
+
+def _tagged(source: Path, folder: str, tag: str, words: int, scratch: Path) -> None:
+    """The first sentences of the test part, and of English those to train and choose on."""
+    table = _read(source, folder, tag)
+    if table is None:
+        return
+    column = "upos" if folder == "pos" else "ner_tags"
+    counts = {"test": words} | ({"train": 10 * words, "dev": words} if tag == ENGLISH else {})
+    splits = pa.array(table.column("split").to_pylist())
+    parts = [table.filter(pc.equal(splits, split)).slice(0, count) for split, count in counts.items()]
+    _write(pa.concat_tables(parts).select(["tokens", column, "split"]), scratch / folder / f"{tag}.parquet")
 
 
 def texts_of(place: Path) -> list[str]:
@@ -80,5 +106,6 @@ def _read(source: Path, folder: str, tag: str) -> pa.Table | None:
 
 
 def _write(table: pa.Table, path: Path) -> None:
+    """Plain, so that whoever packs many of these into one archive need not pack what is packed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path)
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False)

@@ -20,6 +20,11 @@ class Pass:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+def some_layers(blocks: int) -> str:
+    """Those of :data:`SOME_LAYERS` that a model of so many has, else its last."""
+    return ",".join(str(layer) for layer in SOME_LAYERS if layer <= blocks) or "last"
+
+
 def passes(blocks: int, encoder: bool = True, lm: bool = True, downstream: bool = False) -> list[Pass]:
     """Everything to measure of a model of `blocks` layers.
 
@@ -29,7 +34,7 @@ def passes(blocks: int, encoder: bool = True, lm: bool = True, downstream: bool 
         lm: masked-LM loss with right, missing and wrong ids.
         downstream: transfer of a fine-tuned SIB-200 classifier, and how well donor languages are chosen.
     """
-    some = ",".join(str(layer) for layer in SOME_LAYERS if layer <= blocks) or "last"
+    some = some_layers(blocks)
     found: list[Pass] = []
     if encoder:
         found.append(Pass(("sr-bible", "sr-tatoeba"), "all"))

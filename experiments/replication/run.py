@@ -24,17 +24,14 @@ from langsamp.eval.engines.encoder import read_config
 from langsamp.eval.run import run
 from langsamp.eval.task import Context
 from langsamp.train import checkpoints
-from langsamp.train.blocks.store import BlockStore
-from langsamp.train.pretrain import pretrain
-from langsamp.train.settings import PretrainSettings
-from langsamp.train.start import start
 
 from .archive import FINISHED, unpack
 from .data import cut
 from .findings import write_findings
 from .measures import passes
 from .plan import Experiment, Replication, read_plan
-from .start import make_start, training_arguments
+from .start import make_start
+from .training import train
 from .variants import VARIANTS, ZERO, AtInput, half, halve
 
 
@@ -90,7 +87,9 @@ class Work:
         further = bool(self.experiment.downstream)
         self.measure("start", self.folder / "start", lm=self.base is not None, downstream=further)
         for variant, seed in tqdm(todo, desc=self.name, unit="model"):
-            model = self.train(variant, seed, store)
+            model = train(
+                variant, seed, self.experiment, self.folder / "start", store, self.folder / _name(variant, seed)
+            ).folder
             further = variant in self.experiment.downstream
             self.measure(_name(variant, seed), model, lm=VARIANTS[variant].kind is not AtInput, downstream=further)
             if variant == "both":
@@ -108,25 +107,6 @@ class Work:
     def measured(self, name: str) -> bool:
         """Whether there are all records of a model."""
         return (self.records / name / FINISHED).exists()
-
-    def train(self, name: str, seed: int, store: BlockStore) -> Path:
-        """One model; the seed decides blocks, masks and order alike for all variants."""
-        variant, folder = VARIANTS[name], self.folder / _name(name, seed)
-        settings = PretrainSettings(
-            output=str(folder),
-            lang=variant.lang,
-            script=variant.script,
-            table_lr=self.experiment.table_learning_rate,
-            lang_dropout=variant.lang_dropout,
-            unknown=variant.unknown,
-            fast=True,
-        )
-        init = 0.02 if variant.frozen else 0.0
-        tables = {"lang": variant.lang, "script": variant.script, "table_init": init}
-        model, tokenizer = start(self.folder / "start", store.languages, seed=seed, **tables)
-        given = training_arguments(self.experiment, self.experiment.steps, self.experiment.learning_rate, seed)
-        pretrain(settings, given, model=variant.prepare(model), tokenizer=tokenizer, store=store)
-        return folder
 
     def derive(
         self, model: Path, name: str, change: Callable[[LangSAMPForMaskedLM], None] | None = None, **wanted: bool

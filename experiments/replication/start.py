@@ -8,19 +8,23 @@ languages of the head only: XLM-R, from which the paper starts, is such a model.
 
 from __future__ import annotations
 
+import itertools
+import json
 import shutil
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
-from langsamp.core.runtime import resolve_model
+from langsamp.core.runtime import atomic_write, resolve_model
 from langsamp.core.vocabulary import trim
 from langsamp.core.xlmr_languages import is_head
 from langsamp.train.blocks.prepare import load_tokenizer, prepare
-from langsamp.train.blocks.store import BlockStore, open_store
+from langsamp.train.blocks.store import INDEX, BlockStore, data_file, open_store
 from langsamp.train.pretrain import pretrain
 from langsamp.train.settings import PretrainSettings
 from langsamp.train.start import start
@@ -29,6 +33,7 @@ from langsamp.train.vocab.new import new_tokenizer
 
 from .data import texts_of
 from .plan import Experiment, Sizes
+from .training import training_arguments
 
 HELDOUT_BLOCKS = 8
 
@@ -49,40 +54,42 @@ def make_start(base: str | None, experiment: Experiment, sizes: Sizes, cut: Path
     if base is None:
         _from_scratch(experiment, cut, first)
     else:
-        _from_encoder(base, cut, first)
+        from_encoder(base, cut, first, sizes.least)
     corpus = open_corpus(cut / "corpus")
     store = prepare(corpus, load_tokenizer(first), folder / "store", sizes.block, num_proc=1, heldout=HELDOUT_BLOCKS)
+    settle(first, experiment, store, folder)
+    return store
+
+
+def settle(first: Path, experiment: Experiment, store: BlockStore, folder: Path, **given: Any) -> None:
+    """Train the head, then the whole as a masked LM of the languages of the head, as asked for: `folder/start`.
+
+    `given` are training arguments other than the usual ones.
+    """
     if experiment.head_steps:
-        _train_head(first, experiment, store, folder / "head")
+        _train_head(first, experiment, store, folder / "head", given)
         first = folder / "head"
     if experiment.adapt_steps:
-        known = open_corpus(cut / "corpus", only=[tag for tag in store.languages if is_head(tag)])
-        blocks = prepare(known, load_tokenizer(first), folder / "known", sizes.block, num_proc=1)
-        _adapt(first, experiment, blocks, folder / "adapted")
+        known = part_of(store, [tag for tag in store.languages if is_head(tag)], folder / "known")
+        _adapt(first, experiment, known, folder / "adapted", given)
         first = folder / "adapted"
     made = LangSAMPForMaskedLM.from_pretrained(first, languages=[], scripts=[])
     made.save_pretrained(folder / "start.part")
     LangSAMPTokenizer.from_pretrained(first).save_pretrained(folder / "start.part")
     shutil.rmtree(folder / "start", ignore_errors=True)
     (folder / "start.part").rename(folder / "start")
-    return store
 
 
-def training_arguments(experiment: Experiment, steps: int, rate: float, seed: int) -> dict[str, Any]:
-    """What every training of the experiment has in common: linear schedule, bf16 products, no dropout of ours."""
-    return {
-        "max_steps": steps,
-        "per_device_train_batch_size": experiment.batch,
-        "learning_rate": rate,
-        "warmup_steps": round(experiment.warmup * steps),
-        "lr_scheduler_type": "linear",
-        "bf16": True,
-        "use_cpu": True,
-        "seed": seed,
-        "save_steps": steps,
-        "save_total_limit": 1,
-        "logging_steps": max(1, steps // 20),
-    }
+def part_of(store: BlockStore, languages: Collection[str], folder: Path) -> BlockStore:
+    """A store of some of another one's languages; the blocks are the same files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {tag: entry for tag, entry in store.meta["languages"].items() if tag in languages}
+    for kind, tag in itertools.product(("", "heldout_"), kept):
+        if (file := data_file(store.path, tag, kind)).exists():
+            (folder / file.name).unlink(missing_ok=True)
+            (folder / file.name).symlink_to(file.resolve())
+    atomic_write(folder / INDEX, json.dumps({**store.meta, "languages": kept}))
+    return BlockStore(folder)
 
 
 def _from_scratch(experiment: Experiment, cut: Path, folder: Path) -> None:
@@ -106,14 +113,20 @@ def _from_scratch(experiment: Experiment, cut: Path, folder: Path) -> None:
     XLMRobertaForMaskedLM(config).save_pretrained(folder)
 
 
-def _from_encoder(base: str, cut: Path, folder: Path) -> None:
-    """The encoder with only the pieces that the corpus and the verses use, and a head that is the identity."""
+def from_encoder(base: str, cut: Path, folder: Path, least: int = 1) -> None:
+    """The encoder with only the pieces that the corpus and the verses use, and a head that is the identity.
+
+    Of pieces of more than one character those stay that come `least` times.
+    """
     source = resolve_model(base).path
     tokenizer = LangSAMPTokenizer.from_pretrained(source)
-    used: set[int] = set()
+    counts = np.zeros(len(tokenizer), np.int64)
     for place in ("corpus", "test/bible_retrieval"):
-        for encoding in tokenizer.backend_tokenizer.encode_batch_fast(texts_of(cut / place), add_special_tokens=False):
-            used.update(encoding.ids)
+        for texts in _batches(texts_of(cut / place)):
+            for encoding in tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False):
+                np.add.at(counts, encoding.ids, 1)
+    letters = [number for piece, number in tokenizer.get_vocab().items() if len(piece) == 1 and counts[number]]
+    used = {*np.flatnonzero(counts >= least).tolist(), *letters}
     model, tokenizer = start(source, [], trim(tokenizer, used), lang=False, script=False)
     model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = 0.0
     with torch.no_grad():
@@ -123,15 +136,20 @@ def _from_encoder(base: str, cut: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _adapt(first: Path, experiment: Experiment, store: BlockStore, folder: Path) -> None:
+def _batches(texts: list[str], size: int = 10_000) -> Iterator[list[str]]:
+    """The texts, some at a time."""
+    return (texts[i : i + size] for i in range(0, len(texts), size))
+
+
+def _adapt(first: Path, experiment: Experiment, store: BlockStore, folder: Path, given: dict[str, Any]) -> None:
     """Make the encoder a masked LM of the languages in the store."""
     model, tokenizer = start(first, [], lang=False, script=False)
     settings = PretrainSettings(output=str(folder), base=str(first), lang=False, script=False, fast=True)
-    given = training_arguments(experiment, experiment.adapt_steps, experiment.learning_rate, seed=0)
-    pretrain(settings, given, model=model, tokenizer=tokenizer, store=store)
+    usual = training_arguments(experiment, experiment.adapt_steps, experiment.learning_rate, seed=0)
+    pretrain(settings, usual | given, model=model, tokenizer=tokenizer, store=store)
 
 
-def _train_head(first: Path, experiment: Experiment, store: BlockStore, folder: Path) -> None:
+def _train_head(first: Path, experiment: Experiment, store: BlockStore, folder: Path, given: dict[str, Any]) -> None:
     """Train the masked-LM head alone (not the word embeddings that its output shares with the encoder)."""
     model, tokenizer = start(first, [], lang=False, script=False)
     model.requires_grad_(False)
@@ -139,5 +157,5 @@ def _train_head(first: Path, experiment: Experiment, store: BlockStore, folder: 
         part.requires_grad_(True)
     model.lm_head.bias.requires_grad_(True)
     settings = PretrainSettings(output=str(folder), base=str(first), lang=False, script=False, fast=True)
-    given = training_arguments(experiment, experiment.head_steps, experiment.head_learning_rate, seed=0)
-    pretrain(settings, given, model=model, tokenizer=tokenizer, store=store)
+    usual = training_arguments(experiment, experiment.head_steps, experiment.head_learning_rate, seed=0)
+    pretrain(settings, usual | given, model=model, tokenizer=tokenizer, store=store)

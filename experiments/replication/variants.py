@@ -30,10 +30,10 @@ class ShuffledIds(LangSAMPForMaskedLM):
     """In training every text takes a random language's row and a random script's: the noise of the rows, no meaning."""
 
     def forward(self, *args: Any, lang_ids: Any = None, script_ids: Any = None, **kwargs: Any) -> Any:
-        """As LangSAMP, with ids drawn from torch's generator."""
+        """As LangSAMP, with ids drawn from torch's generator of their device."""
         if self.training:
-            lang_ids = torch.randint(1, len(self.config.languages), lang_ids.shape)
-            script_ids = torch.randint(1, len(self.config.scripts), script_ids.shape)
+            lang_ids = torch.randint_like(lang_ids, 1, len(self.config.languages))
+            script_ids = torch.randint_like(script_ids, 1, len(self.config.scripts))
         return super().forward(*args, lang_ids=lang_ids, script_ids=script_ids, **kwargs)
 
 

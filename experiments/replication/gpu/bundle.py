@@ -1,0 +1,197 @@
+"""Everything that a run on a GPU needs, in one folder small enough to be carried; made at home, opened there.
+
+    python -m experiments.replication.gpu.bundle recipes/replication_gpu.yaml --data DIR --base ENCODER --output .bundle
+
+The store's tokens are 16-bit, as the vocabulary is trimmed to fewer pieces than that can count; the encoder is in the
+form of `weights.py`; sentences stay text. `site/` holds the few pure Python packages that a bare machine with torch and
+transformers lacks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
+
+from langsamp.core.kernels import usable_cpus
+from langsamp.train.blocks.prepare import load_tokenizer, prepare
+from langsamp.train.blocks.store import INDEX, TOKEN, BlockStore, data_file
+from langsamp.train.text.open import open_corpus
+
+from ..data import cut
+from ..plan import Languages, Replication, read_plan
+from ..start import HELDOUT_BLOCKS, from_encoder
+from . import weights
+
+PACKAGES = ("seqeval==1.2.2", "langcodes==3.5.1")  # imported in a run, pure Python, and not on a bare machine
+RECIPE = "recipe.yaml"
+ARCHIVES = ("store", "model", "test")
+TOKENS, WEIGHTS = "tokens.npy", "weights.safetensors"
+KINDS = ("", "heldout_")
+TASKS = ("bible_retrieval", "tatoeba", "sib200", "taxi1500", "pos", "ner/*")
+
+
+def make(recipe: Path, size: str | None, data: Path, base: str, output: Path) -> None:
+    """Write the bundle; a folder that is there is replaced.
+
+    Args:
+        recipe, size: see :func:`~experiments.replication.plan.read_plan`.
+        data: folder with mlm and the evaluation sets.
+        base: the pretrained encoder.
+        output: the bundle's folder.
+
+    Raises:
+        ValueError: the trimmed vocabulary has more pieces than 16 bits can count.
+    """
+    plan = read_plan(recipe, size)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bundle-", dir=output.parent) as scratch:
+        work = Path(scratch)
+        cut(data, resolved(plan, data), plan.sizes, work)
+        from_encoder(base, work, work / "first", plan.sizes.least)
+        tokenizer = load_tokenizer(work / "first")
+        if tokenizer.about["vocab_size"] > 2**16:
+            raise ValueError(
+                f"{tokenizer.about['vocab_size']} pieces are more than 16 bits can count; raise `least` in {recipe}."
+            )
+        corpus = open_corpus(work / "corpus")
+        store = prepare(corpus, tokenizer, work / "blocks", plan.sizes.block, heldout=HELDOUT_BLOCKS)
+        _pack_store(store, work / "store")
+        _pack_model(work / "first", work / "model")
+        made = work / "made"
+        made.mkdir()
+        with ThreadPoolExecutor(usable_cpus()) as pool:
+            list(pool.map(lambda name: _archive(work / name, made / f"{name}.tar.xz"), ARCHIVES))
+        values = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+        (made / RECIPE).write_text(yaml.safe_dump({**values, "size": size}), encoding="utf-8")
+        _packages(made / "site")
+        shutil.rmtree(output, ignore_errors=True)
+        made.rename(output)
+    _tell(output, store)
+
+
+def resolved(plan: Replication, data: Path) -> Languages:
+    """The recipe's languages by name: all that have text or a test set."""
+    who = plan.languages
+    text = {path.stem for path in (data / "mlm").glob("*.parquet")}
+    tested = {path.stem for task in TASKS for path in data.glob(f"{task}/*.parquet")}
+    trained = tuple(sorted(tag for tag in text if who.trains(tag)))
+    if who.trained:
+        tested &= set(who.measured)
+    return replace(who, trained=trained, untrained=tuple(sorted({*who.untrained, *tested} - {*trained})))
+
+
+def open_bundle(bundle: Path, work: Path) -> tuple[Replication, BlockStore]:
+    """Unpack into `work`: `first` (model and tokenizer), `store`, `test`; done once.
+
+    Raises:
+        FileNotFoundError: there is no bundle.
+    """
+    if not (bundle / RECIPE).is_file():
+        raise FileNotFoundError(f"there is no bundle in {bundle}; make one with experiments.replication.gpu.bundle.")
+    size = yaml.safe_load((bundle / RECIPE).read_text(encoding="utf-8"))["size"]
+    if not (work / "store" / INDEX).exists():
+        with ThreadPoolExecutor(len(ARCHIVES)) as pool:
+            list(pool.map(lambda name: _extract(bundle / f"{name}.tar.xz", work), ARCHIVES))
+        model = XLMRobertaForMaskedLM(XLMRobertaConfig.from_pretrained(work / "model"))
+        model.load_state_dict(weights.unpack(work / "model" / WEIGHTS), strict=False)
+        model.save_pretrained(work / "first")
+        for file in (work / "model").glob("*token*.json"):
+            shutil.copy(file, work / "first")
+        _unpack_store(work / "store")
+    return read_plan(bundle / RECIPE, size), BlockStore(work / "store")
+
+
+def _pack_store(store: BlockStore, folder: Path) -> None:
+    """The index, and all blocks behind each other in its order."""
+    folder.mkdir()
+    parts = [getattr(store, "heldout" if kind else "blocks")(tag) for tag in store.meta["languages"] for kind in KINDS]
+    np.save(folder / TOKENS, np.concatenate(parts).astype(np.uint16))
+    shutil.copy(store.path / INDEX, folder)
+
+
+def _unpack_store(folder: Path) -> None:
+    """The files that a :class:`BlockStore` reads; the index becomes a store's last."""
+    tokens = np.load(folder / TOKENS, mmap_mode="r")
+    index = folder / INDEX
+    first = 0
+    for tag, entry in json.loads(index.read_text(encoding="utf-8"))["languages"].items():
+        for kind in KINDS:
+            count = entry[f"{kind}blocks"]
+            data_file(folder, tag, kind).write_bytes(tokens[first : first + count].astype(TOKEN).tobytes())
+            first += count
+
+
+def _pack_model(source: Path, folder: Path) -> None:
+    """The trimmed encoder with its head, and the tokenizer."""
+    folder.mkdir()
+    model = XLMRobertaForMaskedLM.from_pretrained(source)
+    model.config.save_pretrained(folder)
+    kept = dict(model.named_parameters())  # each once: the decoder is the word embeddings
+    weights.pack({name: value.detach() for name, value in kept.items()}, folder / WEIGHTS)
+    for file in source.glob("*token*.json"):
+        shutil.copy(file, folder)
+
+
+def _archive(folder: Path, file: Path) -> None:
+    """A folder as a tar, packed as small as it goes; the same bytes from the same files."""
+
+    def plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
+        info.mtime, info.uid, info.gid, info.uname, info.gname = 0, 0, 0, "", ""
+        return info
+
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
+    with lzma.open(file, "wb", filters=filters) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
+        for path in sorted(folder.rglob("*")):
+            tar.add(path, f"{folder.name}/{path.relative_to(folder)}", recursive=False, filter=plain)
+
+
+def _extract(file: Path, folder: Path) -> None:
+    with tarfile.open(file, "r:xz") as tar:
+        tar.extractall(folder, filter="data")
+
+
+def _packages(folder: Path) -> None:
+    """The packages of a bare machine's lack, unpacked so that a path is enough."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target", str(folder)]
+    subprocess.run([*command, *PACKAGES], check=True)
+
+
+def _tell(output: Path, store: BlockStore) -> None:
+    """What is in it, and how large that is."""
+    tokens, pieces = sum(store.counts.values()) * store.block_size, store.meta["tokenizer"]["vocab_size"]
+    print(f"{len(store.counts)} languages, {tokens:,} tokens to train on, vocabulary {pieces:,}")
+    total = 0
+    for path in sorted(output.iterdir()):
+        size = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
+        total += size
+        print(f"{size / 2**20:8.2f} MiB  {path.name}")
+    print(f"{total / 2**20:8.2f} MiB  {output}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--size", metavar="NAME", help="the recipe's values of that name, e.g. tiny")
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--base", required=True, metavar="MODEL")
+    parser.add_argument("--output", type=Path, default=Path(".bundle"), metavar="DIR")
+    args = parser.parse_args(argv)
+    make(args.recipe, args.size, args.data, args.base, args.output)
+
+
+if __name__ == "__main__":
+    main()

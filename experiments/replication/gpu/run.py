@@ -1,0 +1,239 @@
+"""The replication on a GPU: from a bundle to packed records, in the recipe's order, until the time is up.
+
+    python -m experiments.replication.gpu.run BUNDLE OUT --seconds 500
+
+Packed records in BUNDLE/records (those of an earlier call) are not made again. What fails is told and left out. OUT
+gets `<experiment>.jsonl.gz` and `runs.jsonl`, a line a training, all the time: they are whole whenever the end comes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transformers
+
+from langsamp import LangSAMPForMaskedLM
+from langsamp.core.kernels import usable_cpus
+from langsamp.train.pretrain import PretrainResult
+
+from ..archive import FINISHED, pack, unpack
+from ..plan import Experiment
+from ..start import settle
+from ..training import train
+from ..variants import VARIANTS, AtInput
+from .bundle import open_bundle
+from .measuring import MODEL, Measurers, frozen, tuned
+from .search import Trials, choose, dev_score
+from .vectors import VECTORS, Sentences, device_name
+
+RUNS = "runs.jsonl"
+SEARCH = "gpu-search"
+START = "start"
+LAST_MEASURES = 45  # seconds for what the last model still has to be measured by
+QUICK = {"save_strategy": "no", "disable_tqdm": True}  # nothing is kept of a model but its records
+
+
+@dataclass
+class Clock:
+    """Seconds since the call began, and how many are left."""
+
+    seconds: float
+    began: float
+
+    def __post_init__(self) -> None:
+        self.speed = 0.0  # tokens a second of the last training
+        self.beside = 5.0  # seconds of the last training and its vectors, without the steps
+
+    @property
+    def spent(self) -> float:
+        """Seconds so far."""
+        return time.monotonic() - self.began
+
+    @property
+    def left(self) -> float:
+        """Seconds from now to the end."""
+        return self.seconds - self.spent
+
+    def say(self, text: str) -> None:
+        """A line for people, at once."""
+        print(f"{self.spent:6.1f} s  {text}", flush=True)
+
+    def fits(self, tokens: float) -> bool:
+        """Whether a training of so many tokens, and its measuring, would still end in time."""
+        return self.left > LAST_MEASURES + self.beside + (tokens / self.speed if self.speed else 0)
+
+
+class GpuRun:
+    """One call."""
+
+    def __init__(self, bundle: Path, out: Path, work: Path, clock: Clock) -> None:
+        self.out, self.work, self.clock = out, work, clock
+        self.left_out: dict[str, None] = {}
+        cpus = usable_cpus()
+        self.measurers = Measurers(max(1, cpus * 5 // 8), max(1, min(3, cpus // 4)), clock.say)
+        self.plan, self.store = open_bundle(bundle, work)
+        out.mkdir(parents=True, exist_ok=True)
+        for file in (bundle / "records").glob("*.jsonl.gz"):
+            unpack(file, work / "records" / file.name.removesuffix(".jsonl.gz"))
+        if (bundle / "records" / RUNS).exists():
+            shutil.copy(bundle / "records" / RUNS, out)
+        tokens = sum(self.store.counts.values()) * self.store.block_size
+        clock.say(f"{device_name()}; {len(self.store.counts)} languages, {tokens:,} tokens")
+        self.sentences = Sentences(work / "test", work / "first")
+        clock.say(f"{len(self.sentences.texts):,} sentences to measure with")
+
+    def do(self) -> None:
+        """Everything, in order."""
+        settings = dict(self.plan.experiments)
+        first = next(iter(settings))
+        with self.guarded("start"):
+            settle(self.work / "first", settings[first], self.store, self.work, **QUICK)
+            self.clock.say("start made")
+            if not self.measured(first, START):
+                model = LangSAMPForMaskedLM.from_pretrained(self.work / START).to(self.sentences.device)
+                self.measure(first, START, settings[first], model)
+        with self.guarded("search"):
+            found = choose(settings[first], self.scored)
+            rates = {"learning_rate": found.learning_rate, "table_learning_rate": found.table_learning_rate}
+            settings = {name: replace(experiment, **rates) for name, experiment in settings.items()}
+            self.clock.say(f"chosen: {rates}")
+        for name, variant, seed in self.units():
+            if not self.measured(name, f"{variant}-{seed}"):
+                with self.guarded(f"{name}/{variant}-{seed}"):
+                    self.one(name, f"{variant}-{seed}", variant, seed, settings[name])
+        self.clock.say(f"no time for {', '.join(self.left_out) or 'nothing: all is done'}")
+
+    def units(self) -> Iterator[tuple[str, str, int]]:
+        """Experiment, variant and seed, seed by seed, so that whole comparisons come first."""
+        for entry in self.plan.order:
+            name, _, variants = entry.partition(":")
+            experiment = self.plan.experiments[name]
+            for seed in experiment.seeds:
+                for variant in variants.split(",") if variants else experiment.variants:
+                    yield name, variant, seed
+
+    @contextmanager
+    def guarded(self, name: str) -> Iterator[None]:
+        """A block whose failure is told and does not end the others."""
+        try:
+            yield
+        except Exception as error:
+            self.clock.say(f"{name}: {''.join(traceback.format_exception(error, limit=-4))}")
+
+    def measured(self, experiment: str, name: str) -> bool:
+        """Whether a model has its records, or is about to."""
+        folder = self.work / "records" / experiment / name
+        return (folder / FINISHED).exists() or folder in self.measurers.waiting
+
+    def scored(self, variant: str, trials: Trials) -> dict[str, float]:
+        """Train the trials that have no records yet, wait for their measures, and say how good they are."""
+        for name, experiment in trials.items():
+            if not self.measured(SEARCH, name):
+                self.one(SEARCH, name, variant, int(name.rpartition("-")[2]), replace(experiment, layers=False))
+        self.measurers.collect(max(0.0, min(60.0, self.clock.left)))
+        scores = {name: dev_score(self.work / "records" / SEARCH / name, self.plan.languages) for name in trials}
+        self.clock.say(f"search: {scores}")
+        return {name: score for name, score in scores.items() if score is not None}
+
+    def one(self, experiment: str, name: str, variant: str, seed: int, settings: Experiment) -> None:
+        """Train a model and set its measuring going, if there is time."""
+        tokens = settings.steps * settings.batch * self.store.block_size
+        if not self.clock.fits(tokens):
+            self.left_out[f"{experiment}/{name}"] = None
+            return
+        began = self.clock.spent
+        folder = self.work / "models" / experiment / name / MODEL
+        result = train(variant, seed, settings, self.work / START, self.store, folder, **QUICK)
+        self.tell(experiment, name, result, settings)
+        self.measure(experiment, name, settings, result.model, variant)
+        training = max(result.facts["seconds"], 1e-3)
+        self.clock.speed, self.clock.beside = tokens / training, self.clock.spent - began - training
+        del result
+        gc.collect()
+        self.measurers.collect()
+        self.pack()
+
+    def measure(self, experiment: str, name: str, settings: Experiment, model: Any, variant: str = "baseline") -> None:
+        """Make the model's vectors and hand it to the other processes."""
+        folder = self.work / "models" / experiment / name
+        if name == START:
+            shutil.copytree(self.work / START, folder / MODEL)
+        np.save(folder / VECTORS, self.sentences.vectors(model.roberta))
+        kind, short = VARIANTS[variant], experiment == SEARCH
+        downstream = not short and (variant in settings.downstream or name == START and bool(settings.downstream))
+        blocks = int(model.config.num_hidden_layers)
+        parts = frozen(blocks, settings.layers, kind.lang and not short, downstream)
+        if short:
+            parts = {"bible": parts["bible"]}
+        self.measurers.submit(
+            folder,
+            self.work / "records" / experiment / name,
+            self.work / "test",
+            parts,
+            tuned(kind.kind is not AtInput and not short, downstream),
+        )
+
+    def tell(self, experiment: str, name: str, result: PretrainResult, settings: Experiment) -> None:
+        """A line about a training, for people and in `runs.jsonl`."""
+        facts = {key: result.facts[key] for key in ("steps", "tokens", "seconds", "tokens_per_second", "parameters")}
+        rates = {"learning_rate": settings.learning_rate, "table_learning_rate": settings.table_learning_rate}
+        line = {"experiment": experiment, "model": name, **facts, **rates, "device": device_name()}
+        line["losses"] = [[step, round(loss, 4)] for step, loss in result.losses]
+        with (self.out / RUNS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        last = result.losses[-1][1] if result.losses else float("nan")
+        self.clock.say(f"{experiment}/{name}: loss {last:.3f}, {facts['tokens_per_second']:,.0f} tokens a second")
+
+    def pack(self) -> None:
+        """What is measured so far, as files to take home."""
+        for folder in sorted((self.work / "records").glob("*")):
+            file = self.out / f"{folder.name}.jsonl.gz"
+            newest = max((path.stat().st_mtime for path in folder.glob(f"*/{FINISHED}")), default=0.0)
+            if newest and (not file.exists() or file.stat().st_mtime < newest):
+                pack(folder, file)
+
+    def close(self) -> None:
+        """Wait for the last measures while there is time."""
+        with self.guarded("last measures"):
+            self.measurers.collect(max(0.0, self.clock.left - 3))
+        self.measurers.give_up()
+        self.pack()
+        self.clock.say("all is written")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    began = time.monotonic()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seconds", type=float, default=500.0, help="after which no more is begun and all is written")
+    args = parser.parse_args(argv)
+    logging.disable(logging.WARNING)
+    memory = Path("/dev/shm")
+    place = memory if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2**34 else None
+    with tempfile.TemporaryDirectory(prefix="replication-", dir=place) as work:
+        transformers.logging.disable_progress_bar()
+        run = GpuRun(args.bundle, args.out, Path(work), Clock(args.seconds, began))
+        try:
+            run.do()
+        finally:
+            run.close()
+
+
+if __name__ == "__main__":
+    main()
