@@ -125,8 +125,30 @@ def run_add_language(args: Namespace) -> int:
     return 0
 
 
+def add_average(parser: ArgumentParser) -> None:
+    """Options of `langsamp average`."""
+    parser.add_argument("models", metavar="MODEL", nargs="+", help="two or more folders or Hub ids (repo@revision)")
+    parser.add_argument("output", metavar="OUT", help="a folder that does not exist yet")
+    parser.add_argument(
+        "--weights", type=float, nargs="+", default=[], metavar="W", help="how much each counts (default: all the same)"
+    )
+
+
+def run_average(args: Namespace) -> int:
+    """Average checkpoints."""
+    from langsamp.checkpoints.average import average
+
+    done = average(args.models, args.output, args.weights)
+    shares = ", ".join(f"{share:.3g} {model}" for share, model in zip(done.shares, args.models))
+    print(f"{done.path}: {shares}; {done.languages} language rows, {done.scripts} script rows")
+    if done.left_out:
+        print(f"{done.left_out} pieces that {args.models[0]} does not have are left out")
+    return 0
+
+
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Namespace], int]]] = {
     "export": ("write a checkpoint that needs no code of ours: encoder, one language, or ONNX", add_export, run_export),
     "convert": ("turn an official LangSAMP or a stock XLM-R checkpoint into one of ours", add_convert, run_convert),
+    "average": ("the mean of checkpoints' weights, rows matched by name and piece", add_average, run_average),
     "add-language": ("add a row for a language; nothing else changes", add_add_language, run_add_language),
 }

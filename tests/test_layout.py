@@ -160,7 +160,7 @@ def test_every_command_has_help():
     from langsamp.cli import build_parser, commands
 
     expected = {"quickstart", "prepare", "extend-vocab", "train", "eval", "compare", "report", "push", "pull", "export",
-                "convert", "add-language"}  # fmt: skip
+                "convert", "add-language", "average"}  # fmt: skip
     assert expected <= set(commands())
     for name in commands():
         with pytest.raises(SystemExit) as done:

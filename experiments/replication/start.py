@@ -156,6 +156,7 @@ def _train_head(first: Path, experiment: Experiment, store: BlockStore, folder: 
     for part in (model.lm_head.dense, model.lm_head.layer_norm):
         part.requires_grad_(True)
     model.lm_head.bias.requires_grad_(True)
-    settings = PretrainSettings(output=str(folder), base=str(first), lang=False, script=False, fast=True)
+    compiled = torch.cuda.is_available()  # a frozen encoder is a graph of its own, not worth making for so few steps
+    settings = PretrainSettings(output=str(folder), base=str(first), lang=False, script=False, fast=not compiled)
     usual = training_arguments(experiment, experiment.head_steps, experiment.head_learning_rate, seed=0)
     pretrain(settings, usual | given, model=model, tokenizer=tokenizer, store=store)

@@ -56,6 +56,7 @@ def train(
         script=variant.script,
         table_lr=experiment.table_learning_rate,
         lang_dropout=variant.lang_dropout,
+        lang_dropout_from=variant.dropout_from,
         unknown=variant.unknown,
         fast=True,
     )

@@ -55,7 +55,7 @@ class AtInput(LangSAMPForMaskedLM):
 
     def _add_rows(self, hidden: Tensor, *ids: Any) -> Tensor:
         """Nothing at the output."""
-        return hidden if len(ids) < 3 or ids[2] is None else hidden[ids[2]]
+        return hidden if len(ids) < 3 or ids[2] is None else hidden.flatten(0, 1).index_select(0, ids[2])
 
     @torch.no_grad()
     def fold_unknown(self) -> None:
@@ -75,7 +75,7 @@ class Variant:
         kind: the class of the model.
         frozen: the tables start at random (standard deviation 0.02, the paper's) and stay as they are.
         unknown: what the unknown rows become after training.
-        lang_dropout: share of blocks trained without ids.
+        lang_dropout: share of blocks trained without ids, after the share `dropout_from` of the steps.
     """
 
     about: str
@@ -85,6 +85,7 @@ class Variant:
     frozen: bool = False
     unknown: str = "mean"
     lang_dropout: float = 0.0
+    dropout_from: float = 0.0
 
     def prepare(self, model: LangSAMPForMaskedLM) -> LangSAMPForMaskedLM:
         """Turn a LangSAMP model into this variant, in place."""
@@ -101,6 +102,10 @@ VARIANTS: dict[str, Variant] = {
     "script": Variant("script table alone", lang=False),
     "both": Variant("LangSAMP (both tables)"),
     "dropout": Variant("LangSAMP, ids missing in 10 % of blocks", unknown="keep", lang_dropout=0.1),
+    "late": Variant(
+        "LangSAMP, ids missing in half of the last tenth", unknown="keep", lang_dropout=0.5, dropout_from=0.9
+    ),
+    "fitted": Variant("LangSAMP, unknown rows fitted at the end", unknown="fitted"),
     "bias": Variant("control: one row for all texts", kind=BiasOnly, unknown="keep"),
     "shuffled": Variant("control: random ids", kind=ShuffledIds),
     "frozen": Variant("control: random rows, not trained", frozen=True),

@@ -10,11 +10,10 @@ transformers lacks.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import lzma
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +34,7 @@ from ..plan import Languages, Replication, read_plan
 from ..start import HELDOUT_BLOCKS, from_encoder
 from . import weights
 
-PACKAGES = ("seqeval==1.2.2", "langcodes==3.5.1")  # imported in a run, pure Python, and not on a bare machine
+PACKAGES = ("seqeval", "langcodes")  # imported in a run, pure Python, and not on a bare machine
 RECIPE = "recipe.yaml"
 ARCHIVES = ("store", "model", "test")
 TOKENS, WEIGHTS = "tokens.npy", "weights.safetensors"
@@ -164,9 +163,13 @@ def _extract(file: Path, folder: Path) -> None:
 
 
 def _packages(folder: Path) -> None:
-    """The packages of a bare machine's lack, unpacked so that a path is enough."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target", str(folder)]
-    subprocess.run([*command, *PACKAGES], check=True)
+    """What a bare machine lacks, from here, as a folder for its path."""
+    for name in PACKAGES:
+        found = importlib.util.find_spec(name)
+        if found is None or not found.submodule_search_locations:
+            raise ModuleNotFoundError(f"{name} is not installed here; a run needs it (pip install {name}).")
+        place = found.submodule_search_locations[0]
+        shutil.copytree(place, folder / name, ignore=shutil.ignore_patterns("__pycache__", "tests"))
 
 
 def _tell(output: Path, store: BlockStore) -> None:

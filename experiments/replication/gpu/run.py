@@ -174,7 +174,7 @@ class GpuRun:
             shutil.copytree(self.work / START, folder / MODEL)
         np.save(folder / VECTORS, self.sentences.vectors(model.roberta))
         kind, short = VARIANTS[variant], experiment == SEARCH
-        downstream = not short and (variant in settings.downstream or name == START and bool(settings.downstream))
+        downstream = not short and (variant in settings.downstream or (name == START and bool(settings.downstream)))
         blocks = int(model.config.num_hidden_layers)
         parts = frozen(blocks, settings.layers, kind.lang and not short, downstream)
         if short:
