@@ -1,41 +1,56 @@
-"""LangSAMP as the delta to XLM-R: two tables beside the encoder, added to its output just before the masked-LM head.
+"""LangSAMP as the delta to an encoder: two tables beside it, added to its output just before the masked-LM head.
 
-    H      = XLM-R(input_ids)                    the encoder never sees a language or a script
+    H      = encoder(input_ids)                  XLM-R, ModernBERT, ...: it never sees a language or a script
     o_i    = h_i + E_lang[l] + E_script[s]
-    logits = lm_head(o_i)
+    logits = head(o_i)
 
 Source: LangSAMP (Liu et al., ACL 2025), section 3. The tables live on the masked-LM class only, so every other key of a
-checkpoint is a stock XLM-R key and the encoder loads anywhere.
+checkpoint is a stock key and the encoder loads anywhere. What is added stands once, in ``LangSAMPMixin``; a family of
+encoders is a line of ``FAMILIES`` that says where its parts are, and its classes are the stock ones with that mixed in.
 """
 
 import copy
+import functools
+import inspect
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import (
-    XLMRobertaConfig,
-    XLMRobertaForMaskedLM,
-    XLMRobertaForSequenceClassification,
-    XLMRobertaForTokenClassification,
-    XLMRobertaModel,
-)
+from transformers import AutoModelForMaskedLM, PreTrainedModel, XLMRobertaForMaskedLM, XLMRobertaModel
 from transformers.modeling_outputs import MaskedLMOutput
 
-from .configuration_langsamp import LangSAMPConfig
-from .language_codes import parse_tag, suggest
+from .configuration_langsamp import FAMILIES, TASKS, LangSAMPConfig, LangSAMPConfigMixin, config_class
+from .language_codes import parse_tag
 from .linear_cross_entropy import linear_cross_entropy
 
+_Stock: Any = object  # a stock class stands behind each of our mix-ins; to mypy it has whatever they ask of it
 
-class _FromSafetensors:
-    """Load from safetensors only: other formats can run code."""
+
+class _Family(_Stock):
+    """What all classes share: one of the checkpoint's family is made, from safetensors (other formats can run code)."""
+
+    _keys_to_ignore_on_load_unexpected: Any = [r"pooler", r"^cls\.seq_relationship"]
+
+    def __new__(cls, config: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """A model of the configuration's own family, whichever family's class is called."""
+        family = cls if config is None else cls._of(config)
+        return super().__new__(cls) if family is cls else family(config, *args, **kwargs)
+
+    @classmethod
+    def _of(cls, config: Any) -> Any:
+        """The same class in the configuration's family; a class that somebody derived from it stays what it is."""
+        ours = cls.config_class.family.ours
+        if not isinstance(config, LangSAMPConfigMixin) or config.family.ours == ours or cls.__module__ != __name__:
+            return cls
+        return _made(config.family.ours + cls.__name__.removeprefix(ours))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: "str | PathLike | None", *args: Any, **kwargs: Any) -> Any:
-        """As in transformers.
+        """As in transformers, for a checkpoint of any family.
 
         Raises:
             FileNotFoundError: a local folder holds no safetensors weights.
@@ -46,64 +61,70 @@ class _FromSafetensors:
             found = f"only {', '.join(others)}, which can run code when loaded" if others else "no weights at all"
             raise FileNotFoundError(f"{folder} holds {found}; a model.safetensors is needed.")
         kwargs.setdefault("use_safetensors", True)
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
+        config = kwargs.get("config") or pretrained_model_name_or_path
+        if isinstance(config, str | PathLike):
+            config = LangSAMPConfig.from_pretrained(config, **{key: kwargs[key] for key in _PLACE if key in kwargs})
+        family: Any = super(_Family, cls._of(config))
+        return family.from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
 
-class _Downstream(_FromSafetensors):
-    """What LangSAMP does downstream: exactly what XLM-R does. The ids are accepted and ignored."""
+_PLACE = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+
+
+class _Downstream(_Family):
+    """What LangSAMP does downstream: exactly what the encoder does. The ids are accepted and ignored."""
 
     accepts_loss_kwargs = False  # else Trainer takes **kwargs for handling num_items_in_batch and scales a mean loss
-    _keys_to_ignore_on_load_unexpected: Any = [r"lm_head", r"pooler", r"lang_embeddings", r"script_embeddings"]
+    _keys_to_ignore_on_load_unexpected: Any = [r"pooler", r"^(lm_head|cls|head|decoder|(lang|script)_embeddings)\."]
 
-    def forward(
-        self,
-        input_ids: "Tensor | None" = None,
-        attention_mask: "Tensor | None" = None,
-        lang_ids: "Tensor | None" = None,
-        script_ids: "Tensor | None" = None,
-        **kwargs: Any,
-    ) -> Any:
-        """As in XLM-R; ``lang_ids`` and ``script_ids`` change nothing (paper: the encoder is used without them)."""
-        return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)  # type: ignore[misc]
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if cls.__module__ == __name__ and issubclass(cls, PreTrainedModel):  # not what others derive from it
+            cls.forward = _ignoring_ids(super().forward)
 
 
-class LangSAMPModel(_Downstream, XLMRobertaModel):
-    """The encoder: XLM-R, without the pooler that no masked-LM checkpoint has trained. Pool the hidden states."""
+def _ignoring_ids(stock):
+    """The stock forward, and to Trainer, PEFT and pipelines its signature, with two arguments more."""
 
-    config_class = LangSAMPConfig
+    @functools.wraps(stock)
+    def forward(self, *args, lang_ids=None, script_ids=None, **kwargs):
+        """As in the stock class; ``lang_ids`` and ``script_ids`` change nothing (paper: no ids downstream)."""
+        return stock(self, *args, **kwargs)
 
-    def __init__(self, config: LangSAMPConfig, add_pooling_layer: bool = False):
-        super().__init__(config, add_pooling_layer=add_pooling_layer)
-
-
-class LangSAMPForSequenceClassification(_Downstream, XLMRobertaForSequenceClassification):
-    """Sentence classification on the encoder; needs no ids."""
-
-    config_class = LangSAMPConfig
-
-
-class LangSAMPForTokenClassification(_Downstream, XLMRobertaForTokenClassification):
-    """Tagging on the encoder; needs no ids."""
-
-    config_class = LangSAMPConfig
+    given = inspect.signature(stock)
+    own = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in ("lang_ids", "script_ids")]
+    rest = [p for p in given.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    last = [p for p in given.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD]
+    forward.__signature__ = given.replace(parameters=[*rest, *own, *last])  # type: ignore[attr-defined]
+    return forward
 
 
-class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
-    """XLM-R's masked LM with a language and a script embedding added to the encoder's output.
+class _Encoder(_Downstream):
+    """An encoder, without the pooler that no masked-LM checkpoint has trained. Pool the hidden states."""
+
+    def __init__(self, config: Any, add_pooling_layer: bool = False):
+        if "add_pooling_layer" in inspect.signature(super().__init__).parameters:
+            super().__init__(config, add_pooling_layer=add_pooling_layer)
+        else:
+            super().__init__(config)
+
+
+class LangSAMPMixin(_Family):
+    """A masked LM with a language and a script embedding added to the encoder's output: all that LangSAMP is.
 
     ``lang_embeddings`` and ``script_embeddings`` have one row for each entry of ``config.languages`` and
     ``config.scripts``; row 0 is "unknown". A table whose list is empty is None (the paper's ablations).
+
+    Its parts have the same names in all families, whose table says where they are: the encoder is ``base_model``, its
+    layers are ``encoder_layers``, its word embeddings ``get_input_embeddings()``; the head is ``head_transform``, then
+    the decoder, ``get_output_embeddings()``.
     """
 
-    config_class = LangSAMPConfig
     accepts_loss_kwargs = True  # the loss is a sum divided by num_items_in_batch: accumulation and ranks change nothing
     summed_loss = staticmethod(linear_cross_entropy)  # training may put a faster equal one here (train/fast)
-    check_ids = (
-        True  # that ids are rows of the tables; on a GPU this waits for it, so a run whose collator knows stops it
-    )
-    _keys_to_ignore_on_load_unexpected = [r"pooler"]
+    check_ids = True  # against the tables; a GPU waits for it, so that a run whose collator has looked switches it off
 
-    def __init__(self, config: LangSAMPConfig):
+    def __init__(self, config: Any):
         super().__init__(config)
         self.lang_embeddings = _table(config.languages, config.hidden_size)
         self.script_embeddings = _table(config.scripts, config.hidden_size)
@@ -134,7 +155,7 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
         """Masked-LM logits, or with ``labels`` the loss.
 
         Args:
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds: as in XLM-R.
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds: as in the stock class.
             labels: (batch, length) int64, -100 where nothing is predicted. The head then runs on the labelled positions
                 only and no logits are returned.
             lang_ids, script_ids: (batch,) one id a sequence, or (batch, length) one a token for code-switched text;
@@ -152,10 +173,11 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
         Raises:
             ValueError: ids of another shape or type. IndexError: an id outside the table.
         """
-        outputs = self.roberta(
+        if token_type_ids is not None:
+            kwargs["token_type_ids"] = token_type_ids  # not every family has them
+        outputs = self.base_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
             return_dict=True,
@@ -175,17 +197,19 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
 
     @property
     def encoder_layers(self) -> nn.ModuleList:
-        """The encoder's layers. The encoder is ``base_model``, its word embeddings are ``get_input_embeddings()``."""
-        return self.roberta.encoder.layer
+        """The encoder's layers."""
+        return self.base_model.get_submodule(self.config.family.layers)
 
     @property
     def head_dense(self) -> nn.Linear:
         """The first linear layer of the head, which sees the rows and can take them into its bias."""
-        return self.lm_head.dense
+        return self.get_submodule(self.config.family.dense)
 
     def head_transform(self, features: Tensor) -> Tensor:
-        """The head up to its decoder, which is ``get_output_embeddings()``: (*, hidden) -> (*, hidden)."""
-        return self.lm_head.layer_norm(nn.functional.gelu(self.head_dense(features)))
+        """The head up to its decoder: (*, hidden) -> (*, hidden)."""
+        for part in self.config.family.head:
+            features = nn.functional.gelu(features) if part == "gelu" else self.get_submodule(part)(features)
+        return features
 
     def _add_rows(self, hidden, lang_ids, script_ids, where=None):
         """Add the rows of the two tables: to all of hidden, or to the tokens ``where`` (flat positions) only."""
@@ -206,13 +230,14 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
             targets = targets.where(positions.to(hidden.device) >= 0, -100)
         features = self.head_transform(self._add_rows(hidden, lang_ids, script_ids, where))  # (labelled, hidden)
         decoder = self.get_output_embeddings()
-        total = self.summed_loss(features, decoder.weight, decoder.bias, targets)
+        bias = decoder.weight.new_zeros(len(decoder.weight)) if decoder.bias is None else decoder.bias
+        total = self.summed_loss(features, decoder.weight, bias, targets)
         count = (targets >= 0).sum() if num_items is None else torch.as_tensor(num_items, device=total.device)
         return total / count.reshape(-1)[0].clamp(min=1)
 
     @torch.no_grad()
     def fold_unknown(self) -> None:
-        """Move the unknown rows into the head: same function, but now the stock XLM-R head IS "language unknown".
+        """Move the unknown rows into the head: same function, but now the stock head IS "language unknown".
 
         ``dense(h + e) = dense(h) + W e``, so the bias takes ``W e`` and every row gives ``e`` away; row 0 becomes zero.
         """
@@ -235,11 +260,11 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
             raise ValueError(f"the unknown rows can be 'zero', 'mean' or weights by language, not {policy!r}.")
         pairs = [] if isinstance(policy, str) else [(parse_tag(tag), float(w)) for tag, w in policy.items()]
         rows = []
-        for part, table, names in self._tables():
-            weights = torch.zeros(len(names), device=table.weight.device)  # fp32: token counts overflow fp16
+        for part, table, kind in self._tables():
+            weights = torch.zeros(len(table.weight), device=table.weight.device)  # fp32: token counts overflow fp16
             weights[1:] = float(policy == "mean")
             for pair, weight in pairs:
-                weights[_row(pair[part], names)] += weight
+                weights[self.config.row(kind, pair[part])] += weight
             if not isinstance(policy, str) and not weights.sum() > 0:
                 raise ValueError("the weights of the unknown rows must sum to a positive number.")
             rows.append(weights @ table.weight.float() / weights.sum().clamp(min=1e-12))
@@ -247,8 +272,8 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
             table.weight[0] = row
 
     @torch.no_grad()
-    def specialize(self, language: str, script: "str | None" = None) -> XLMRobertaForMaskedLM:
-        """A stock XLM-R masked LM that predicts as LangSAMP does for one language: its rows are folded into the head.
+    def specialize(self, language: str, script: "str | None" = None) -> PreTrainedModel:
+        """A stock masked LM that predicts as LangSAMP does for one language: its rows are folded into the head.
 
         Args:
             language: ``"deu_Latn"``, or ``"deu"`` with ``script="Latn"``; a script that is not given is unknown.
@@ -259,15 +284,11 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
         code, tag_script = parse_tag(language)
         pair = (code, script or tag_script)
         folded = copy.deepcopy(self)
-        for part, table, names in folded._tables():
-            row = table.weight[_row(pair[part], names) if pair[part] else 0]
+        for part, table, kind in folded._tables():
+            row = table.weight[self.config.row(kind, pair[part]) if pair[part] else 0]
             folded.head_dense.bias.add_(folded.head_dense.weight @ row)
-        stock = self.config.to_dict()
-        for key in ("auto_map", "languages", "scripts", "table_initializer_range", "architectures"):
-            stock.pop(key, None)
-        model = XLMRobertaForMaskedLM(XLMRobertaConfig(**stock))
-        state = {k: v for k, v in folded.state_dict().items() if not k.startswith(("lang_", "script_"))}
-        model.load_state_dict(state)
+        model = AutoModelForMaskedLM.from_config(self.config.stock())
+        model.load_state_dict({k: v for k, v in folded.state_dict().items() if not k.startswith(("lang_", "script_"))})
         torch.nn.Module.to(model, dtype=self.dtype, device=self.device)
         return model.eval()
 
@@ -291,7 +312,7 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
             raise ValueError(f"{code!r} cannot be added: this model has no language table.")
         if language in self.config.languages:
             raise ValueError(f"{language!r} has row {self.config.languages.index(language)} already.")
-        source = _row(parse_tag(like)[0], self.config.languages) if like else 0
+        source = self.config.row("languages", parse_tag(like)[0]) if like else 0
         self.lang_embeddings = _grown(self.lang_embeddings, source)
         self.config.languages = [*self.config.languages, language]
         if script and self.script_embeddings is not None and script not in self.config.scripts:
@@ -300,21 +321,14 @@ class LangSAMPForMaskedLM(_FromSafetensors, XLMRobertaForMaskedLM):
         return len(self.config.languages) - 1
 
     def _tables(self):
-        """The tables there are: (0 for languages or 1 for scripts, the table, the names of its rows)."""
-        both = ((0, self.lang_embeddings, self.config.languages), (1, self.script_embeddings, self.config.scripts))
+        """The tables there are: (0 for languages or 1 for scripts, the table, what its rows are)."""
+        both = ((0, self.lang_embeddings, "languages"), (1, self.script_embeddings, "scripts"))
         return [entry for entry in both if entry[1] is not None]
 
 
 def _table(rows, hidden_size):
     """An embedding for the rows, or None without any."""
     return nn.Embedding(len(rows), hidden_size) if rows else None
-
-
-def _row(name, names):
-    """The id of a name, or an error with the nearest ones."""
-    if name not in names:
-        raise ValueError(f"{name!r} has no row in this model; nearest: {', '.join(suggest(name or '', names))}.")
-    return names.index(name)
 
 
 def _grown(table, source):
@@ -346,7 +360,37 @@ def _ids(ids, hidden, rows, name):
     return ids
 
 
+class LangSAMPModel(_Encoder, XLMRobertaModel):
+    """The encoder: XLM-R, without the pooler that no masked-LM checkpoint has trained. Pool the hidden states."""
+
+    config_class = LangSAMPConfig
+
+
+class LangSAMPForMaskedLM(LangSAMPMixin, XLMRobertaForMaskedLM):
+    """LangSAMP on XLM-R; ``from_pretrained`` gives the class of whatever family the checkpoint is of."""
+
+    config_class = LangSAMPConfig
+
+
+@functools.cache
+def _made(name):
+    """One of our classes, made when it is first asked for: ``LangSAMPModernBertForMaskedLM`` and its like (PEP 562)."""
+    if name in globals():
+        return globals()[name]
+    for model_type, family in FAMILIES.items():
+        task = name.removeprefix(family.ours)
+        if task not in ("Model", *(f"For{task}" for task in TASKS)):
+            continue
+        config, stock = config_class(model_type), getattr(transformers, family.stock + task, None)
+        if stock is None:
+            raise ValueError(f"transformers {transformers.__version__} has no {family.stock}{task}.")
+        ours = {"Model": _Encoder, "ForMaskedLM": LangSAMPMixin}.get(task, _Downstream)
+        made: Any = type(name, (ours, stock), {"config_class": config, "__module__": __name__, "__doc__": ours.__doc__})
+        made.register_for_auto_class("AutoModel" + task.removeprefix("Model"))
+        return made
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__getattr__ = _made
 LangSAMPModel.register_for_auto_class("AutoModel")
 LangSAMPForMaskedLM.register_for_auto_class("AutoModelForMaskedLM")
-LangSAMPForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
-LangSAMPForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")
