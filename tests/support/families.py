@@ -1,7 +1,8 @@
-"""Every family of encoders in miniature: a stock configuration and model, a real tokenizer of the kind it comes with."""
+"""Every family of encoders in miniature: a stock configuration and model, a real tokenizer of its kind."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from langsamp.configuration_langsamp import FAMILIES
 
@@ -18,11 +19,9 @@ LAYERS, HIDDEN = 3, 32
 
 def available() -> list[Any]:
     """The families as test parameters; one that this transformers lacks is skipped by name."""
-    known = set(dir(transformers))
-    return [
-        pytest.param(name, marks=[] if f"{family.stock}ForMaskedLM" in known else pytest.mark.skip(f"no {family.stock}"))
-        for name, family in FAMILIES.items()
-    ]
+    lacking = {name for name, family in FAMILIES.items() if family.stock + "Model" not in dir(transformers)}
+    skip = pytest.mark.skip("the installed transformers has no such encoder")
+    return [pytest.param(name, marks=[skip] if name in lacking else []) for name in FAMILIES]
 
 
 def stock_config(name: str, tokenizer: Any, **changes: Any) -> Any:
@@ -68,7 +67,7 @@ def train_tokenizer(name: str, texts: Iterable[str]) -> Any:
 
 
 def _unigram(texts: list[str]) -> Any:
-    """XLM-R's: Unigram over words with a mark before each; ``<mask>`` behind the vocabulary takes the space before it."""
+    """XLM-R's: Unigram over words with a mark before each; ``<mask>`` takes the space before it."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("  ", " ")])
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
@@ -105,17 +104,14 @@ def _gemma(texts: list[str]) -> Any:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True, ignore_merges=False))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     special += [f"<0x{byte:02X}>" for byte in range(256)]
     learner = Tokenizer(models.BPE())  # merges within words: the real one learnt them on far more text
     learner.normalizer = tokenizer.normalizer
     learner.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
-    learner.train_from_iterator(texts * 4, trainers.BpeTrainer(vocab_size=700, special_tokens=special, show_progress=False))
-    import json
-
+    trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=special, show_progress=False)
+    learner.train_from_iterator(texts * 4, trainer)
     learnt = json.loads(learner.to_str())["model"]
     state = json.loads(tokenizer.to_str())
     state["model"] |= {"vocab": learnt["vocab"], "merges": learnt["merges"]}
@@ -136,7 +132,9 @@ def _llama(texts: list[str]) -> Any:
     """EuroBERT's: Llama 3's byte-level BPE, no unknown piece, the special tokens behind the vocabulary."""
     tokenizer = Tokenizer(models.BPE(ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(tokenizers_regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+"), "isolated"),
+        pre_tokenizers.Split(
+            Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+"), "isolated"
+        ),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
     ])  # fmt: skip
     tokenizer.decoder = decoders.ByteLevel()
@@ -155,10 +153,3 @@ def _llama(texts: list[str]) -> Any:
         tokenizer_object=tokenizer, bos_token=begin, eos_token=end, mask_token=mask, pad_token=pad,
         model_max_length=8192,
     )  # fmt: skip
-
-
-def tokenizers_regex(pattern: str) -> Any:
-    """A regular expression for tokenizers."""
-    from tokenizers import Regex
-
-    return Regex(pattern)

@@ -1,0 +1,198 @@
+"""One test class over all families of encoders: what LangSAMP promises holds for each, with models made in memory."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+import transformers
+from support.families import available, stock_config, stock_model, train_tokenizer
+from transformers import AutoModel, AutoModelForMaskedLM
+
+import langsamp.modeling_langsamp as modeling
+from langsamp import LangSAMPConfig, LangSAMPForMaskedLM, LangSAMPModel, LangSAMPTokenizer
+from langsamp.configuration_langsamp import FAMILIES, config_class
+from langsamp.modeling_langsamp import LangSAMPMixin
+
+LANGUAGES = ["deu", "ell", "eng", "hin", "jpn", "rus"]
+SCRIPTS = ["Cyrl", "Deva", "Grek", "Jpan", "Latn"]
+SENTENCES = ["Das Haus steht am Fluss.", "Она читает книгу о птицах и домах.", "家は川のそばにあります。"]
+HIDE = "import sys; sys.modules['langsamp'] = None\n"  # the installed package must not help
+
+
+@pytest.fixture(scope="session")
+def made(texts, tmp_path_factory):
+    """What a test asks for of a family, made once: the stock tokenizer, the stock folder, a LangSAMP folder."""
+    kept = {}
+
+    def make(name):
+        if name not in kept:
+            tokenizer = train_tokenizer(name, [text for lines in texts.values() for text in lines])
+            base = stock_model(name, tokenizer, tmp_path_factory.mktemp(f"{name}-base"))
+            config = LangSAMPConfig.from_backbone(
+                transformers.AutoConfig.from_pretrained(base), LANGUAGES, SCRIPTS, table_initializer_range=0.3
+            )
+            torch.manual_seed(1)
+            model = LangSAMPForMaskedLM.from_pretrained(base, config=config)
+            for parameter in model.parameters():  # biases that would show if they were lost
+                if not parameter.any():
+                    torch.nn.init.normal_(parameter, std=0.1)
+            folder = tmp_path_factory.mktemp(f"{name}-langsamp")
+            model.save_pretrained(folder)
+            ours = LangSAMPTokenizer.from_pretrained(base, languages=LANGUAGES, scripts=SCRIPTS)
+            ours.save_pretrained(folder)
+            kept[name] = tokenizer, base, folder
+        return kept[name]
+
+    return make
+
+
+@pytest.mark.parametrize("name", available())
+class TestFamily:
+    """Every family."""
+
+    @pytest.fixture(autouse=True)
+    def _world(self, name, made):
+        self.name, self.family = name, FAMILIES[name]
+        self.stock_tokenizer, self.base, self.folder = made(name)
+
+    @pytest.fixture
+    def model(self):
+        return LangSAMPForMaskedLM.from_pretrained(self.folder).eval()
+
+    @pytest.fixture
+    def stock(self):
+        """The folder through the other door, in the same process."""
+        return AutoModelForMaskedLM.from_pretrained(self.folder).eval()
+
+    @pytest.fixture
+    def batch(self):
+        tokenizer = LangSAMPTokenizer.from_pretrained(self.folder)
+        made = tokenizer(SENTENCES, lang=["deu", "rus", "jpn"], padding=True, return_tensors="pt")
+        made.pop("token_type_ids", None)
+        return dict(made)
+
+    @staticmethod
+    def inputs(batch):
+        return {key: batch[key] for key in ("input_ids", "attention_mask")}
+
+    @staticmethod
+    def labels(batch):
+        labels = batch["input_ids"].clone()
+        labels[:, ::3] = -100
+        labels[batch["attention_mask"] == 0] = -100
+        return labels
+
+    def test_a_stock_configuration_becomes_ours_and_stays_stock_to_others(self, tmp_path):
+        config = LangSAMPConfig.from_backbone(stock_config(self.name, self.stock_tokenizer), ["deu"], ["Latn"])
+        assert config.model_type == self.name
+        assert type(config) is config_class(self.name)
+        config.save_pretrained(tmp_path)
+        saved = json.loads((tmp_path / "config.json").read_text())
+        classes = {value.split(".")[1] for value in saved["auto_map"].values()}
+        assert classes >= {f"{self.family.ours}{kind}" for kind in ("Config", "Model", "ForMaskedLM")}
+        assert all(getattr(modeling, cls, None) for cls in classes if not cls.endswith("Config"))
+        again = LangSAMPConfig.from_pretrained(tmp_path)
+        assert type(again) is type(config)
+        assert again.languages == ["und", "deu"]
+        stock = transformers.AutoConfig.from_pretrained(tmp_path)
+        assert type(stock).__name__ == f"{self.family.stock}Config"
+        assert type(again.stock()) is type(stock)
+
+    def test_loss_and_all_gradients_equal_the_stock_encoder_rows_and_head(self, model, stock, batch):
+        labels = self.labels(batch)
+        tables = [copy.deepcopy(table.weight) for table in (model.lang_embeddings, model.script_embeddings)]
+
+        def add_rows(module, args, output):
+            rows = tables[0][batch["lang_ids"]] + tables[1][batch["script_ids"]]
+            output.last_hidden_state = output.last_hidden_state + rows[:, None]
+            return output
+
+        stock.base_model.register_forward_hook(add_rows)
+        logits = stock(**self.inputs(batch), return_dict=True).logits
+        plain = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        loss = model(**batch, labels=labels).loss
+        torch.testing.assert_close(loss, plain, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(model(**batch).logits, logits, rtol=0, atol=1e-5)
+        loss.backward()
+        plain.backward()
+        theirs = dict(stock.named_parameters())
+        theirs |= {"lang_embeddings.weight": tables[0], "script_embeddings.weight": tables[1]}
+        assert theirs.keys() == dict(model.named_parameters()).keys()
+        for key, parameter in model.named_parameters():
+            assert parameter.grad is not None, key
+            torch.testing.assert_close(parameter.grad, theirs[key].grad, rtol=1e-5, atol=1e-6, msg=key)
+
+    def test_all_keys_but_the_tables_are_stock_ones(self, model, stock):
+        ours = {key for key in model.state_dict() if not key.startswith(("lang_embeddings.", "script_embeddings."))}
+        assert ours == stock.state_dict().keys()
+
+    def test_the_stock_encoder_is_bit_identical_and_ours_ignores_the_ids(self, model, batch):
+        theirs = AutoModel.from_pretrained(self.folder).eval()
+        assert type(theirs).__name__ == f"{self.family.stock}Model"
+        ours = LangSAMPModel.from_pretrained(self.folder).eval()
+        with torch.no_grad():
+            expected = theirs(**self.inputs(batch), output_hidden_states=True)
+            for found in (ours(**batch, output_hidden_states=True), model(**batch, output_hidden_states=True)):
+                for one, other in zip(found.hidden_states, expected.hidden_states, strict=True):
+                    assert torch.equal(one, other)
+            assert torch.equal(ours(**batch).last_hidden_state, expected.last_hidden_state)
+
+    def test_folding_unknown_makes_the_stock_head_language_unknown(self, model, batch, tmp_path):
+        with torch.no_grad():
+            unknown, known = model(**self.inputs(batch)).logits, model(**batch).logits
+            model.fold_unknown()
+            torch.testing.assert_close(model(**self.inputs(batch)).logits, unknown, rtol=0, atol=2e-5)
+            torch.testing.assert_close(model(**batch).logits, known, rtol=0, atol=2e-5)
+            model.save_pretrained(tmp_path)
+            stock = AutoModelForMaskedLM.from_pretrained(tmp_path).eval()
+            assert torch.equal(stock(**self.inputs(batch)).logits, model(**self.inputs(batch)).logits)
+
+    def test_one_language_folds_into_a_stock_model(self, model, batch):
+        alone = model.specialize("rus_Cyrl")
+        assert type(alone).__name__ == f"{self.family.stock}ForMaskedLM"
+        ids = {"lang_ids": torch.full((3,), 6), "script_ids": torch.full((3,), 1)}
+        with torch.no_grad():
+            expected = model(**self.inputs(batch), **ids).logits
+            torch.testing.assert_close(alone(**self.inputs(batch)).logits, expected, rtol=0, atol=2e-5)
+
+    def test_a_new_row_leaves_the_old_ones_and_the_vocabulary_can_grow(self, model, batch, tmp_path):
+        with torch.no_grad():
+            before = model(**batch).logits
+            assert model.add_language("xho_Latn", like="eng") == 7
+            assert torch.equal(model(**batch).logits, before)
+            model.resize_token_embeddings(len(self.stock_tokenizer) + 7)
+            model.save_pretrained(tmp_path)
+            again = LangSAMPForMaskedLM.from_pretrained(tmp_path).eval()
+            assert again.config.languages[-1] == "xho"
+            torch.testing.assert_close(again(**batch).logits[..., : before.shape[-1]], before, rtol=0, atol=1e-5)
+
+    def test_a_stock_checkpoint_starts_at_exactly_its_own_logits(self, batch):
+        model, info = LangSAMPForMaskedLM.from_pretrained(
+            self.base, languages=LANGUAGES, scripts=SCRIPTS, output_loading_info=True
+        )
+        assert type(model).__name__ == f"{self.family.ours}ForMaskedLM"
+        assert self.family.lacking(info["missing_keys"]) == []
+        assert not model.head_dense.bias.any() or not self.family.needs
+        stock = AutoModelForMaskedLM.from_pretrained(self.base).eval()
+        with torch.no_grad():
+            assert torch.equal(model.eval()(**batch).logits, stock(**self.inputs(batch)).logits)
+        for key, value in stock.state_dict().items():
+            assert torch.equal(model.state_dict()[key], value), key
+
+    def test_any_familys_class_makes_the_right_one(self, model):
+        config = model.config
+        assert type(LangSAMPForMaskedLM(config)) is type(model)
+        assert isinstance(model, LangSAMPMixin)
+        assert type(copy.deepcopy(model)) is type(model)
+        assert type(config_class(self.name).from_pretrained(self.folder)) is type(config)
+
+    def test_the_baseline_has_no_table(self, batch):
+        model = LangSAMPForMaskedLM.from_pretrained(self.base).eval()
+        assert model.lang_embeddings is None
+        model(**batch)
+        assert self.family.lacking(model.state_dict()) == sorted(
+            key for key in AutoModelForMaskedLM.from_pretrained(self.base).state_dict() if "position_ids" not in key
+        )
