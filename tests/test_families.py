@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 
 import pytest
 import torch
 import transformers
 from support.families import available, stock_config, stock_model, train_tokenizer
-from transformers import AutoModel, AutoModelForMaskedLM
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, Trainer, TrainingArguments
 
 import langsamp.modeling_langsamp as modeling
 from langsamp import LangSAMPConfig, LangSAMPForMaskedLM, LangSAMPModel, LangSAMPTokenizer
@@ -196,3 +197,93 @@ class TestFamily:
         assert self.family.lacking(model.state_dict()) == sorted(
             key for key in AutoModelForMaskedLM.from_pretrained(self.base).state_dict() if "position_ids" not in key
         )
+
+    @pytest.mark.parametrize("attention", ["eager", "sdpa"])
+    def test_attention_checkpointing_and_bf16_agree(self, model, batch, attention):
+        expected = model(**batch, labels=self.labels(batch)).loss
+        drops = [name for name in vars(model.config) if name.endswith(("dropout", "dropout_prob"))]
+        other = LangSAMPForMaskedLM.from_pretrained(
+            self.folder, attn_implementation=attention, **dict.fromkeys(drops, 0.0)
+        ).train()
+        if other.supports_gradient_checkpointing:  # XLM-R XL's does not in transformers 4
+            other.gradient_checkpointing_enable()
+        loss = other(**batch, labels=self.labels(batch)).loss
+        torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+        loss.backward()
+        assert all(parameter.grad is not None for parameter in other.parameters())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert float(other(**batch, labels=self.labels(batch)).loss) == pytest.approx(float(expected), rel=0.05)
+
+    def test_a_compiled_model_agrees(self, model, batch):
+        with torch.no_grad():
+            expected = model(**batch).logits
+            compiled = torch.compile(model, backend="aot_eager")
+            torch.testing.assert_close(compiled(**batch).logits, expected, rtol=0, atol=1e-5)
+
+    def test_every_task_trains_through_the_remote_door(self, tmp_path):
+        """Trainer and PEFT find what to learn in the signature, which is the stock one with the ids."""
+        tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=True)
+        row = dict(tokenizer("Das Haus", lang="deu"))
+        row.pop("token_type_ids", None)
+        length = len(row["input_ids"])
+        both = {key: [value, value] if isinstance(value, list) else value for key, value in row.items()}
+        learn = {
+            "SequenceClassification": {**row, "labels": 1},
+            "TokenClassification": {**row, "labels": [0] * length},
+            "QuestionAnswering": {**row, "start_positions": 1, "end_positions": 2},
+            "MultipleChoice": {**both, "labels": 1},
+        }
+        for task, sample in learn.items():
+            stock = getattr(transformers, f"{self.family.stock}For{task}", None)
+            if stock is None:
+                continue
+            kind = getattr(transformers, f"AutoModelFor{task}")
+            model = kind.from_pretrained(self.folder, trust_remote_code=True)
+            assert type(model).__name__ == f"{self.family.ours}For{task}"
+            given = list(inspect.signature(model.forward).parameters)
+            assert [name for name in given if name not in ("lang_ids", "script_ids")] == list(
+                inspect.signature(stock.forward).parameters
+            )[1:]
+            arguments = TrainingArguments(
+                str(tmp_path / task), max_steps=1, report_to=[], use_cpu=True, disable_tqdm=True, save_strategy="no",
+                per_device_train_batch_size=2, per_device_eval_batch_size=2,
+            )  # fmt: skip
+            trainer = Trainer(model, arguments, train_dataset=[sample] * 4, eval_dataset=[sample] * 4)
+            trainer.train()
+            assert "eval_loss" in trainer.evaluate()
+            assert trainer.predict([sample] * 4).label_ids is not None
+
+    def test_both_doors_in_a_fresh_process_without_the_package(self, run_fresh, tmp_path):
+        script = HIDE + _DOORS.format(folder=str(self.folder), sentences=SENTENCES)
+        found = json.loads(run_fresh(script).splitlines()[-1])
+        ours, stock = self.family.ours, self.family.stock
+        assert found["remote"] == [f"{ours}Config", "LangSAMPTokenizer", f"{ours}Model", f"{ours}ForMaskedLM"]
+        assert found["stock"][0] == f"{stock}Config"
+        assert found["stock"][2:] == [f"{stock}Model", f"{stock}ForMaskedLM"]
+        assert found["same_ids"]
+        assert found["same_hidden"]
+        assert found["fills"] == [5, 5]
+        assert found["features"]
+
+
+_DOORS = """
+import json, torch, transformers
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
+transformers.logging.set_verbosity_error()
+found, hidden, ids = {{}}, [], []
+for door, trust in (("remote", True), ("stock", False)):
+    parts = [kind.from_pretrained({folder!r}, trust_remote_code=trust)
+             for kind in (AutoConfig, AutoTokenizer, AutoModel, AutoModelForMaskedLM)]
+    found[door] = [type(part).__name__ for part in parts]
+    batch = parts[1]({sentences!r}, padding=True, return_tensors="pt")
+    inputs = {{key: batch[key] for key in ("input_ids", "attention_mask")}}
+    with torch.no_grad():
+        hidden.append(parts[2].eval()(**inputs).last_hidden_state)
+    ids.append(inputs["input_ids"])
+found["same_ids"], found["same_hidden"] = torch.equal(*ids), torch.equal(*hidden)
+fill = pipeline("fill-mask", model={folder!r}, trust_remote_code=True)
+text = "Das Haus steht am " + fill.tokenizer.mask_token + "."
+found["fills"] = [len(fill(text)), len(fill(text, tokenizer_kwargs={{"lang": "deu_Latn"}}))]
+found["features"] = len(pipeline("feature-extraction", model={folder!r}, trust_remote_code=True)(text)[0])
+print(json.dumps(found))
+"""
