@@ -22,6 +22,7 @@ from transformers import DefaultFlowCallback, Trainer, TrainerCallback
 
 from langsamp.core.hashing import bits
 from langsamp.train import checkpoints
+from langsamp.train.fast.late import Late
 from langsamp.train.fast.optimizer import fold_clip
 from langsamp.train.saving import Saver, told
 from langsamp.train.stream import BlockStream, InOrder
@@ -70,6 +71,7 @@ class LangSAMPTrainer(Trainer):
         self._tokenizer_files: dict[str, bytes] = {}
         self._prepared = False
         self._micro, self._micro_of = 0, -1
+        self._late = Late()
         self._watch_gradients()
 
     @property
@@ -109,13 +111,12 @@ class LangSAMPTrainer(Trainer):
     # -- non-finite numbers -----------------------------------------------------------------------------------------
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """As in Trainer. Raises NonFiniteError before a non-finite loss can reach the weights."""
+        """As in Trainer. Raises NonFiniteError if a loss is not finite, or a norm: see :meth:`_look_at`."""
         self.saver.check()
         self._prepare_saves()
         torch.manual_seed(self._draw_of(self._next_micro_batch()))
         loss = super().training_step(*args, **kwargs)
-        if not torch.isfinite(loss).all():
-            self._stop("loss", float(loss.mean()))
+        self._look_at("loss", loss)
         return loss
 
     def _next_micro_batch(self) -> int:
@@ -141,14 +142,39 @@ class LangSAMPTrainer(Trainer):
                 norm = fold_clip(self.optimizer, max_norm)
             else:
                 norm = clip(parameters, max_norm, *args, **kwargs)
-            if norm is not None and scaler is None and not math.isfinite(float(norm)):  # fp16's scaler skips such steps
-                self._stop("gradient norm", float(norm))
+            if norm is not None and scaler is None:  # fp16's scaler skips such steps
+                self._look_at("gradient norm", norm)
             return norm
 
         accelerator.clip_grad_norm_ = watched  # type: ignore[method-assign]
 
-    def _stop(self, what: str, value: float) -> None:
-        step, count = self.state.global_step, self.samples_per_step
+    def _look_at(self, what: str, value: Tensor) -> None:
+        """Stop unless a number of this step is finite: on a GPU in the next step, before which nothing is saved.
+
+        Reading it at once would let the GPU wait for the host in every step.
+        """
+        self._late.add(what, value, self.state.global_step)
+        self._read(self.state.global_step)
+
+    def _read(self, before: int | None = None) -> None:
+        """Read what is known of the steps before that one; None: of all, waiting for the GPU."""
+        for what, step, value in self._late.read(before):
+            if not math.isfinite(value):
+                self._stop(what, value, step)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        if self.control.should_log or self.control.should_save or self.control.should_evaluate:
+            self._read()  # these wait for the GPU anyway
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Trainer. Raises NonFiniteError if training left the finite numbers; what it saved is whole."""
+        result = super().train(*args, **kwargs)
+        self._read()
+        return result
+
+    def _stop(self, what: str, value: float, step: int) -> None:
+        count = self.samples_per_step
         stream = self.train_dataset
         mix = stream.mix(step * count, count) if isinstance(stream, BlockStream) else {}
         languages = ", ".join(f"{language} {n}" for language, n in list(mix.items())[:12])
@@ -166,7 +192,7 @@ class LangSAMPTrainer(Trainer):
         finite = {name: torch.isfinite(p.detach()).all() for name, p in model.named_parameters()}
         if not torch.stack(list(finite.values())).all():  # asked once: a GPU answers when its queue is empty
             broken = [name for name, whole in finite.items() if not whole]
-            self._stop(f"weight {broken[0]} ({len(broken)} in all)", float("nan"))
+            self._stop(f"weight {broken[0]} ({len(broken)} in all)", float("nan"), self.state.global_step)
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from langsamp.core import kernels as cpu_kernels
-from langsamp.train.fast.cpu_head import LOGITS_KEPT, HeadLoss, Owner, WordLookup
+from langsamp.train.fast.cpu_head import LOGITS_KEPT, HeadLoss
 from langsamp.train.fast.cpu_layer import PARAMETERS, Dropout, FastLayer, Plan
+from langsamp.train.fast.ends import Owner, fast_lookup, one_process, patch, writable
 
 log = logging.getLogger(__name__)
 # transformers 5 checkpoints inside the layer's class-level forward, which the fast one replaces; 4 does it around
@@ -57,25 +58,10 @@ def accelerate(model: Any, *, checkpoint_layers: bool = False) -> Iterator[tuple
             on.append("heap")
         if _install_layers(model, checkpoint_layers, stack):
             on.append("layers")
-        if _one_process():
+        if one_process():
             on += _install_ends(model, stack)
         log.info("fast CPU training: %s", ", ".join(on) or "nothing applies")
         yield tuple(on)
-
-
-def _one_process() -> bool:
-    """Whether nobody else reduces our gradients (DDP and FSDP watch the autograd engine, not ``weight.grad``)."""
-    return not (torch.distributed.is_available() and torch.distributed.is_initialized())
-
-
-def _patch(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
-    """Set an attribute on the instance until the stack closes."""
-    own = vars(owner)
-    if name in own:
-        stack.callback(own.__setitem__, name, own[name])
-    else:
-        stack.callback(own.pop, name)
-    own[name] = value
 
 
 def _install_layers(model: Any, recompute: bool, stack: ExitStack) -> bool:
@@ -85,14 +71,14 @@ def _install_layers(model: Any, recompute: bool, stack: ExitStack) -> bool:
         log.info("the encoder's layers stay as they are: not the architecture that the fast ones know")
         return False
     for layer in layers:
-        _patch(stack, layer, "forward", _fast_forward(layer, config, recompute))
+        patch(stack, layer, "forward", _fast_forward(layer, config, recompute))
     dropout = model.base_model.embeddings.dropout
     stock = dropout.forward
 
     def fast_dropout(x: Tensor) -> Tensor:
         return Dropout.apply(x, dropout.p) if dropout.training and 0 < dropout.p < 1 else stock(x)
 
-    _patch(stack, dropout, "forward", fast_dropout)
+    patch(stack, dropout, "forward", fast_dropout)
     return True
 
 
@@ -173,37 +159,20 @@ def _install_ends(model: Any, stack: ExitStack) -> list[str]:
     owner = Owner(words.weight)
     installed = []
     if hasattr(model, "summed_loss"):
-        _patch(stack, model, "summed_loss", _fast_loss(model.summed_loss, owner))
+        patch(stack, model, "summed_loss", _fast_loss(model.summed_loss, owner))
         installed.append("loss")
     if not (words.sparse or words.scale_grad_by_freq or words.max_norm):
-        _patch(stack, words, "forward", _fast_lookup(words, owner))
+        patch(stack, words, "forward", fast_lookup(words, owner))
         installed.append("lookup")
     return installed
 
 
-def _writable(weight: Tensor) -> bool:
-    """Whether adding to ``weight.grad`` ourselves is unseen: a trained leaf that nobody has hooked."""
-    hooks = getattr(weight, "_backward_hooks", None) or getattr(weight, "_post_accumulate_grad_hooks", None)
-    return torch.is_grad_enabled() and weight.requires_grad and weight.is_leaf and not hooks
-
-
 def _fast_loss(stock: Callable[..., Tensor], owner: Owner) -> Callable[..., Tensor]:
     def summed_loss(features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-        tied = weight is owner.weight and _writable(weight)
+        tied = weight is owner.weight and writable(weight)
         fits = features.requires_grad and len(features) * len(weight) <= LOGITS_KEPT
         if not (tied and fits) or (targets < 0).any():
             return stock(features, weight, bias, targets)
         return HeadLoss.apply(features, bias, owner, targets)
 
     return summed_loss
-
-
-def _fast_lookup(words: nn.Embedding, owner: Owner) -> Callable[[Tensor], Tensor]:
-    stock, anchor = words.forward, torch.zeros((), requires_grad=True)
-
-    def forward(ids: Tensor) -> Tensor:
-        if not (words.training and words.weight is owner.weight and _writable(words.weight)):
-            return stock(ids)
-        return WordLookup.apply(anchor, owner, ids, words.padding_idx)
-
-    return forward

@@ -1,44 +1,17 @@
-"""The two ends that share the vocabulary matrix, for CPU training in one process: head loss and word lookup.
-
-Both add their gradient straight into ``weight.grad`` instead of handing the autograd engine a dense (vocab, hidden)
-tensor each, which it would have to zero, fill and add: at 250,002 x 768 every such pass moves 0.8 GB.
-"""
+"""The head's loss for CPU training: a block of the vocabulary at a time, straight into ``weight.grad``."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from langsamp.train.fast.ends import Owner
 
 BLOCK = 4096  # vocabulary rows at a time: their slices of weight, gradient and logits stay in the cache
 ROWS = 16  # rows of logits at a time in the softmax, for the same reason
 LOGITS_KEPT = 2**28  # elements of the logits kept from forward to backward: at most 1 GiB in fp32
-
-
-class Owner:
-    """The vocabulary matrix (vocab, hidden), unseen by autograd, and the memory of its next gradient.
-
-    The largest tensor of a step is taken at its start, when the memory that ``zero_grad`` has freed is still in one
-    piece; taken late it would land elsewhere and the kept heap would grow.
-    """
-
-    def __init__(self, weight: Tensor) -> None:
-        self.weight = weight
-        self.reserved: Tensor | None = None
-
-    def reserve(self) -> None:
-        """Take memory for the gradient, if there is neither a gradient nor memory for one."""
-        if self.weight.grad is None and self.reserved is None:
-            self.reserved = torch.empty_like(self.weight)
-
-    def start_gradient(self) -> bool:
-        """Make sure that ``weight.grad`` exists; True if it holds no numbers yet."""
-        if self.weight.grad is not None:
-            return False
-        self.reserve()
-        self.weight.grad, self.reserved = self.reserved, None
-        return True
 
 
 class HeadLoss(torch.autograd.Function):
@@ -69,7 +42,7 @@ class HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
         """The gradients of features and bias; that of the weight is added to ``weight.grad``."""
         weight, x, d_logits = ctx.owner.weight, ctx.x, ctx.d_logits
-        fresh = ctx.owner.start_gradient()
+        fresh = ctx.owner.start_gradient() is not None
         d_features = torch.zeros(x.shape, dtype=weight.dtype)
         d_bias = torch.empty(len(weight), dtype=weight.dtype)
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
@@ -110,30 +83,3 @@ def _to_gradient(logits: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
         if z.dtype != logits.dtype:
             logits[rows] = z
     return losses.sum()
-
-
-class WordLookup(torch.autograd.Function):
-    """``F.embedding`` whose backward adds the rows of the gradient into ``weight.grad``."""
-
-    @staticmethod
-    def forward(ctx: Any, anchor: Tensor, owner: Owner, ids: Tensor, padding_idx: int | None) -> Tensor:
-        """Rows for ids of any shape; anchor: any tensor that requires a gradient, so that backward is called."""
-        ctx.owner, ctx.padding_idx = owner, padding_idx
-        owner.reserve()
-        ctx.save_for_backward(ids)
-        return nn.functional.embedding(ids, owner.weight.detach())
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None, None]:  # type: ignore[override]
-        """Rows of the padding token stay without gradient, as in the stock layer."""
-        weight = ctx.owner.weight
-        ids, rows = ctx.saved_tensors[0].reshape(-1), grad.reshape(-1, grad.shape[-1]).to(weight.dtype)
-        if ctx.padding_idx is not None:
-            real = ids != ctx.padding_idx
-            ids, rows = ids[real], rows[real]
-        with torch.no_grad():
-            if ctx.owner.start_gradient():
-                weight.grad.zero_()
-            weight.grad.index_add_(0, ids, rows)
-        return None, None, None, None

@@ -1,0 +1,153 @@
+"""Faster training on a GPU over the same parameters: puts a fused loss and lookup and compiled layers in place.
+
+Every part checks itself; one that fails or raises goes back to the stock code alone, with one line in the log. Values
+and gradients equal the stock model's to the rounding of the type computed in. Measured by benchmarks/gpu.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from langsamp.train.fast.ends import Owner, fast_lookup, one_process, patch, writable
+
+log = logging.getLogger(__name__)
+PARTS = ("loss", "lookup", "layers")
+
+
+@contextmanager
+def accelerate(
+    model: Any,
+    *,
+    dtype: torch.dtype = torch.float32,
+    parts: tuple[str, ...] = PARTS,
+    compiling: Mapping[str, Any] | None = None,
+) -> Iterator[tuple[str, ...]]:
+    """Train ``model`` (LangSAMPForMaskedLM, on a GPU) faster inside the block; everything is as before after it.
+
+    Evaluation (``model.eval()`` or no gradients) runs the stock code inside the block too.
+
+    Args:
+        model: the model itself, not wrapped in DDP (wrap it after entering, or let the Trainer do it).
+        dtype: what products are computed in: autocast's type, or float32 without it.
+        parts: what to try, of :data:`PARTS`.
+        compiling: arguments of ``torch.compile`` for the layers.
+
+    Yields:
+        What is on: ``"loss"`` (Triton kernels; straight into ``weight.grad`` if there is one process),
+        ``"lookup"`` (likewise; with one process only), ``"layers"`` (torch.compile).
+    """
+    on = []
+    with ExitStack() as stack:
+        owner = Owner(model.get_output_embeddings().weight)
+        for name, install in (("loss", _install_loss), ("lookup", _install_lookup), ("layers", _install_layers)):
+            if name not in parts:
+                continue
+            try:
+                trouble = install(model, stack, owner, dtype, dict(compiling or {}))
+            except Exception as error:  # whatever a compiler or a driver raises: the stock code works
+                trouble = summary(error)
+            if trouble:
+                log.warning("fast training without the part %r: %s", name, trouble)
+            else:
+                on.append(name)
+        log.info("fast GPU training: %s", ", ".join(on) or "nothing applies")
+        yield tuple(on)
+
+
+def _install_loss(model: Any, stack: ExitStack, owner: Owner, dtype: torch.dtype, _: Any) -> str | None:
+    """Put the fused loss in place if its errors are those of the stock one; else says why not."""
+    from langsamp.train.fast import gpu_head
+
+    wrong = gpu_head.disagreement(owner.weight.device, dtype)
+    if wrong:
+        return wrong
+    patch(stack, model, "summed_loss", gpu_head.fast_loss(model.summed_loss, owner))
+    return None
+
+
+def _install_lookup(model: Any, stack: ExitStack, owner: Owner, *_: Any) -> str | None:
+    """Let the word lookup write into the gradient of the vocabulary matrix; else says why not."""
+    words = model.get_input_embeddings()
+    if not one_process():
+        return "several processes train together, whose gradients DDP adds up"
+    if words.weight is not owner.weight or words.sparse or words.scale_grad_by_freq or words.max_norm:
+        return "the word embeddings are not plain rows of the head's matrix"
+    patch(stack, words, "forward", fast_lookup(words, owner))
+    return None
+
+
+def _install_layers(model: Any, stack: ExitStack, _: Any, __: Any, compiling: dict[str, Any]) -> str | None:
+    """Compile the embeddings and every layer, one graph for all layers; else says why not."""
+    layers = [m for m in model.base_model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        return "no layers were found"
+    given = {"dynamic": False, **compiling}
+    switch = Switch()
+    functorch: Any = __import__("torch._functorch.config", fromlist=["config"])
+    if hasattr(functorch, "force_non_lazy_backward_lowering"):  # what fails shall fail in the first forward pass
+        stack.enter_context(functorch.patch(force_non_lazy_backward_lowering=True))
+    for layer in layers:
+        patch(stack, layer, "forward", _compiled(layer, switch, given))
+    embeddings = getattr(model.base_model, "embeddings", None)
+    if hasattr(embeddings, "word_embeddings"):
+        patch(stack, embeddings, "forward", _compiled_embeddings(embeddings, switch, given))
+    return None
+
+
+class Switch:
+    """Whether compiled code is used: not if the first call fails."""
+
+    on, worked = True, False
+
+    def call(self, compiled: Callable[..., Any], stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call the first; until it has worked once, the second where that fails."""
+        if self.worked:
+            return compiled(*args, **kwargs)
+        try:
+            result = compiled(*args, **kwargs)
+            self.worked = True
+            return result
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a compiler raises: the stock code works
+            self.on = False
+            log.warning("fast training without the part 'layers': %s", summary(error))
+        return stock(*args, **kwargs)
+
+
+def summary(error: Exception) -> str:
+    """An exception in one line."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def _compiled(module: nn.Module, switch: Switch, given: dict[str, Any]) -> Callable[..., Any]:
+    """A module's forward that is compiled in training, and the stock one else."""
+    stock = module.forward
+    compiled = torch.compile(stock, **given)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if not (switch.on and module.training and torch.is_grad_enabled()):
+            return stock(*args, **kwargs)
+        return switch.call(compiled, stock, *args, **kwargs)
+
+    return forward
+
+
+def _compiled_embeddings(module: Any, switch: Switch, given: dict[str, Any]) -> Callable[..., Any]:
+    """As :func:`_compiled`, with the word lookup outside, because a graph cannot write into ``weight.grad``."""
+    inner = _compiled(module, switch, given)
+
+    def forward(input_ids: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        if not args and input_ids is not None and kwargs.get("inputs_embeds") is None:
+            kwargs["inputs_embeds"] = module.word_embeddings(input_ids)
+        return inner(input_ids, *args, **kwargs)
+
+    return forward
