@@ -5,7 +5,7 @@ OUTPUT ?= quickstart
 BIN = $(VENV)/bin
 SOURCES = *.py core train eval checkpoints hub tests tools benchmarks experiments
 
-.PHONY: quickstart install dev test test-all lint format bench clean
+.PHONY: quickstart install dev test test-all test-gpu lint format bench bench-gpu clean
 
 quickstart: install  ## install, then run the main job on the embedded corpus
 	$(BIN)/langsamp quickstart --output $(OUTPUT)
@@ -31,6 +31,9 @@ test: dev  ## the test suite, without what takes longer than about 8 seconds a t
 test-all: dev  ## everything
 	$(BIN)/python -m pytest --numprocesses 2
 
+test-gpu:  ## what needs an NVIDIA GPU, in the environment there is (PYTHON=...): nothing is installed
+	$(PYTHON) -m pytest -m gpu -n 0
+
 lint: dev
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
@@ -42,6 +45,9 @@ format: dev
 
 bench: dev  ## speed and memory beside the stock way: medians and spread, in alternation
 	$(BIN)/python -m benchmarks.run
+
+bench-gpu:  ## one NVIDIA GPU: roofline, training step, whole runs, sentence vectors; under eight minutes
+	$(PYTHON) -m benchmarks.gpu
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -29,6 +29,15 @@ TEXTS = {
 }
 
 
+def pytest_runtest_setup(item):
+    """Tests that need a GPU say so where there is none."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs an NVIDIA GPU")
+
+
 @pytest.fixture(autouse=True)
 def _precision_of_this_test(monkeypatch):
     """TrainingArguments of transformers 4 leave their precision in the environment; it ends with the test."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from langsamp.core.hashing import uniform
-from langsamp.core.masking import Masking
+from langsamp.core.masking import IGNORED, Masking
 from langsamp.language_codes import match_script, nearest
 
 
@@ -28,6 +28,9 @@ class Collator:
         mlm_probability: share of positions chosen.
         lang_dropout: probability that a sample's language and script become unknown (0, 0), which trains these rows.
         dropout_from: number of the first sample that this can happen to.
+        positions: also give ``masked_positions``, filled up to a multiple of this, and no ``attention_mask`` where
+            nothing is padded: so that a GPU need not be asked how many tokens are masked or whether the mask says
+            anything. 0: neither.
 
     Raises:
         ValueError: the tokenizer has no mask or pad token, or a probability is not in [0, 1].
@@ -42,10 +45,12 @@ class Collator:
         mlm_probability: float = 0.15,
         lang_dropout: float = 0.0,
         dropout_from: int = 0,
+        positions: int = 0,
     ) -> None:
         if not 0 <= lang_dropout <= 1:
             raise ValueError(f"lang_dropout is {lang_dropout}; a probability is between 0 and 1.")
         self.seed, self.lang_dropout, self.dropout_from = seed, lang_dropout, dropout_from
+        self.positions = positions
         self.mask = Masking(tokenizer, seed, mlm_probability)
         self._languages = {code: row for row, code in enumerate(languages)}
         self._scripts = {code: row for row, code in enumerate(scripts)}
@@ -56,7 +61,8 @@ class Collator:
 
         Returns:
             ``input_ids``, ``attention_mask``, ``labels``: int64 (batch, length), shorter samples padded;
-            ``lang_ids``, ``script_ids``: int64 (batch,), unless the model has no such table.
+            ``lang_ids``, ``script_ids``: int64 (batch,), unless the model has no such table. With ``positions`` see
+            above: ``masked_positions``, int64 (N,), is what the model's forward takes.
 
         Raises:
             ValueError: an id outside the vocabulary, or a language without a row.
@@ -64,7 +70,14 @@ class Collator:
         ids = self._stack([sample["input_ids"] for sample in samples])
         index = np.array([sample["index"] for sample in samples], np.int64)
         masked, labels = self.mask(ids, index)
-        batch = {"input_ids": masked, "attention_mask": (ids != self.mask.pad_id).astype(np.int64), "labels": labels}
+        real = ids != self.mask.pad_id
+        batch = {"input_ids": masked, "attention_mask": real.astype(np.int64), "labels": labels}
+        if self.positions:
+            found = np.flatnonzero(labels != IGNORED)
+            fill = -len(found) % self.positions
+            batch["masked_positions"] = np.concatenate([found, np.full(fill, -1)])
+            if real.all():
+                del batch["attention_mask"]
         rows = np.array([self._row(sample["language"]) for sample in samples], np.int64).reshape(-1, 2)
         if self.lang_dropout:
             dropped = uniform(self.seed, 5, index) < self.lang_dropout

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainingArguments
 
 from langsamp.core.manifest import MANIFEST_NAME, write_manifest
@@ -166,13 +167,17 @@ class Run:
 
     @contextmanager
     def _faster(self) -> Iterator[bool]:
-        """The faster step on a CPU, if asked for; yields whether it is on."""
-        if not self.settings.fast:
+        """The faster step, unless it is not wanted or the parameters are spread out; yields whether it is on."""
+        args = self.args
+        if not self.settings.fast or args.fsdp or args.deepspeed:
             yield False
             return
-        from langsamp.train.fast.cpu import accelerate
+        from langsamp.train.fast.step import accelerate
 
-        with accelerate(self.model, checkpoint_layers=bool(self.args.gradient_checkpointing)) as on:
+        if args.place_model_on_device:
+            self.model.to(args.device)
+        dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+        with accelerate(self.model, dtype=dtype, checkpoint_layers=bool(args.gradient_checkpointing)) as on:
             yield bool(on)
 
     def _trainer(self, checkpoint: Path | None, callbacks: list[TrainerCallback], fast: bool) -> LangSAMPTrainer:
@@ -188,6 +193,7 @@ class Run:
             data_collator=self._collator(
                 args.seed,
                 lang_dropout=settings.lang_dropout,
+                positions=128 if args.device.type == "cuda" and args.n_gpu == 1 else 0,
                 dropout_from=round(settings.lang_dropout_from * args.max_steps) * self.batch + stream.offset,
             ),
             processing_class=self.tokenizer,
@@ -206,7 +212,7 @@ class Run:
             log.warning("no held-out loss: the store has no held-out blocks (langsamp prepare --heldout)")
         return trainer
 
-    def _collator(self, seed: int, **dropout: Any) -> Collator:
+    def _collator(self, seed: int, **options: Any) -> Collator:
         config = self.model.config
         return Collator(
             self.tokenizer,
@@ -214,7 +220,7 @@ class Run:
             config.scripts,
             seed=seed,
             mlm_probability=self.settings.mlm_probability,
-            **dropout,
+            **options,
         )
 
     def _heldout(self) -> HeldOut:

@@ -41,7 +41,7 @@ class Owner:
             self.memory = self.weight.detach().new_empty(self.rows, self.weight.shape[1])
 
     def start_gradient(self) -> Tensor | None:
-        """Make sure that ``weight.grad`` exists. If it holds no numbers yet: its memory (rows, hidden), to be filled."""
+        """Make sure that ``weight.grad`` exists; if it holds no numbers yet, its memory (rows, hidden) to fill."""
         if self.weight.grad is not None:
             return None
         self.reserve()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from langsamp.train.fast.ends import Owner, fast_lookup, one_process, patch, writable
+from langsamp.train.fast.ends import Owner, fast_lookup, one_process, patch
 
 log = logging.getLogger(__name__)
 PARTS = ("loss", "lookup", "layers")
@@ -124,8 +124,7 @@ class Switch:
 
 def summary(error: Exception) -> str:
     """An exception in one line."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _compiled(module: nn.Module, switch: Switch, given: dict[str, Any]) -> Callable[..., Any]:

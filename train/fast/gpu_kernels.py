@@ -24,7 +24,7 @@ STRIP_PARTS = 8  # programs a strip, at most
 @triton.jit
 def _sum_exp_kernel(
     logits, bias, out, rows, width, stride, PART: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
-):  # noqa: ANN001, ANN201, N803
+):
     """The log-sum-exp of PART columns of ROWS rows, with a running maximum."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     first = tl.program_id(1) * PART
@@ -45,8 +45,19 @@ def _sum_exp_kernel(
 
 @triton.jit
 def _gradient_kernel(
-    logits, bias, targets, log_sums, scale, sums, rows, width, stride, PART: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
-):  # noqa: ANN001, ANN201, N803
+    logits,
+    bias,
+    targets,
+    log_sums,
+    scale,
+    sums,
+    rows,
+    width,
+    stride,
+    PART: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
     """A strip of COLUMNS columns, PART rows of it: scale * (softmax - one-hot) in place, and its sum a column."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     within = column < width

@@ -1,0 +1,129 @@
+"""The fast step of a GPU as far as it can be seen without one: a small backend compiles, Triton is interpreted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from support.models import assert_same, gradients, make, make_batch
+
+from langsamp import LangSAMPForMaskedLM
+from langsamp.train.fast.gpu import accelerate
+from langsamp.train.fast.late import Late
+
+KERNELS = Path(__file__).with_name("test_gpu_kernels.py")
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+@pytest.mark.slow
+def test_the_kernels_in_tritons_interpreter():
+    """In a process of its own: Triton reads the variable when it is first imported."""
+    env = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", str(KERNELS)]
+    done = subprocess.run(command, env=env, cwd=KERNELS.parents[3], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+class Graphs:
+    """A backend for torch.compile that runs the captured code as it is and counts the graphs."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, graph, inputs):
+        self.count += 1
+        return graph.forward
+
+
+@pytest.fixture
+def graphs():
+    torch._dynamo.reset()
+    yield Graphs()
+    torch._dynamo.reset()
+
+
+def test_one_graph_serves_all_layers_and_the_gradients_are_the_stock_ones(graphs):
+    model, batches = make(), [make_batch(seed) for seed in (1, 2)]
+    stock_loss, stock = gradients(model, *batches)
+    with accelerate(model, parts=("layers", "lookup"), compiling={"backend": graphs}) as on:
+        assert on == ("lookup", "layers")
+        loss, quick = gradients(model, *batches)
+        assert graphs.count == 2  # the embeddings, a layer
+    assert loss == pytest.approx(stock_loss, rel=1e-6)
+    assert_same(stock, quick)
+
+
+def test_evaluation_runs_the_stock_code(graphs):
+    model, batch = make(dropout=0.1), make_batch()
+    expected = model.eval()(**batch).loss
+    with accelerate(model, parts=("layers", "lookup"), compiling={"backend": graphs}), torch.no_grad():
+        assert torch.equal(model(**batch).loss, expected)
+        model.train()
+        model(**batch)
+    assert graphs.count == 0
+
+
+def test_everything_is_as_before_afterwards(graphs):
+    model = make(dropout=0.1)
+    before = {name: set(vars(module)) for name, module in model.named_modules()}
+    with pytest.raises(KeyError), accelerate(model, parts=("lookup", "layers"), compiling={"backend": graphs}):
+        assert model.roberta.encoder.layer[0].forward.__name__ in vars(model.roberta.encoder.layer[0])
+        raise KeyError
+    assert {name: set(vars(module)) for name, module in model.named_modules()} == before
+    assert model.summed_loss is LangSAMPForMaskedLM.summed_loss
+
+
+def test_a_compiler_that_fails_leaves_the_stock_layers(graphs, caplog):
+    def broken(graph, inputs):
+        raise RuntimeError("no such architecture: sm_999\nand much more")
+
+    model, batch = make(), make_batch()
+    stock_loss, stock = gradients(model, batch)
+    with accelerate(model, parts=("layers",), compiling={"backend": broken}):
+        for _ in range(2):
+            loss, quick = gradients(model, batch)
+            assert loss == stock_loss
+            assert_same(stock, quick, 0)
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "sm_999" in warnings[0]
+    assert "\n" not in warnings[0]
+
+
+@pytest.mark.skipif(find_spec("triton") is not None and torch.cuda.is_available(), reason="Triton works here")
+def test_a_part_that_cannot_be_had_is_named_and_the_others_stay(graphs, caplog):
+    """Without Triton, or without a GPU for it, the loss stays the model's own."""
+    model, batch = make(), make_batch()
+    _, stock = gradients(model, batch)
+    with accelerate(model, compiling={"backend": graphs}) as on:
+        assert on == ("lookup", "layers")
+        _, quick = gradients(model, batch)
+    assert_same(stock, quick)
+    assert "without the part 'loss'" in caplog.text
+
+
+@pytest.mark.parametrize("kwargs", [{"use_reentrant": False}, {"use_reentrant": True}])
+def test_with_the_models_own_gradient_checkpointing(graphs, kwargs):
+    model, batch = make(), make_batch()
+    _, expected = gradients(model, batch)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
+    with accelerate(model, parts=("layers", "lookup"), compiling={"backend": graphs}):
+        for _ in range(2):
+            _, quick = gradients(model, batch)
+            assert_same(expected, quick)
+
+
+def test_numbers_on_the_host_are_read_at_once_and_in_order():
+    late = Late()
+    late.add("loss", torch.tensor(2.0), 7)
+    late.add("norm", float("nan"), 7)
+    (first, second) = late.read(7)
+    assert first == ("loss", 7, 2.0)
+    assert second[:2] == ("norm", 7)
+    assert second[2] != second[2]
+    assert list(late.read()) == []
