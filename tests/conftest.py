@@ -29,13 +29,19 @@ TEXTS = {
 }
 
 
+def pytest_configure(config):
+    """The suite is about a CPU and says so here, once: GPUs are out of its sight unless the marker asks for them."""
+    if "gpu" not in (config.option.markexpr or ""):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_runtest_setup(item):
     """Tests that need a GPU say so where there is none."""
     if item.get_closest_marker("gpu"):
         import torch
 
         if not torch.cuda.is_available():
-            pytest.skip("needs an NVIDIA GPU")
+            pytest.skip("needs an NVIDIA GPU (make test-gpu)")
 
 
 @pytest.fixture(autouse=True)

@@ -12,12 +12,13 @@ VOCAB, BATCH, LENGTH = 5000, 3, 24  # more than one block of the vocabulary
 
 def make(dropout=0.0, attention="sdpa", **kwargs):
     torch.manual_seed(0)
-    config = LangSAMPConfig(
-        vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-        max_position_embeddings=64, type_vocab_size=1, pad_token_id=1, layer_norm_eps=1e-5,
-        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
-        languages=["deu", "rus"], scripts=["Latn", "Cyrl"], table_initializer_range=0.5, **kwargs,
-    )  # fmt: skip
+    shape = {
+        "vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "intermediate_size": 64, "max_position_embeddings": 64, "type_vocab_size": 1, "pad_token_id": 1,
+        "layer_norm_eps": 1e-5, "hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout,
+        "languages": ["deu", "rus"], "scripts": ["Latn", "Cyrl"], "table_initializer_range": 0.5,
+    }  # fmt: skip
+    config = LangSAMPConfig(**shape | kwargs)
     model = LangSAMPForMaskedLM._from_config(config, attn_implementation=attention).train()
     for name, parameter in model.named_parameters():
         if "norm" not in name.lower():  # biases that would show if they were lost, attention that is not uniform

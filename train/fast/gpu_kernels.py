@@ -45,19 +45,9 @@ def _sum_exp_kernel(
 
 @triton.jit
 def _gradient_kernel(
-    logits,
-    bias,
-    targets,
-    log_sums,
-    scale,
-    sums,
-    rows,
-    width,
-    stride,
-    PART: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+    logits, bias, targets, log_sums, scale, sums, rows, width, stride,
+    PART: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     """A strip of COLUMNS columns, PART rows of it: scale * (softmax - one-hot) in place, and its sum a column."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     within = column < width

@@ -10,7 +10,7 @@ from torch import nn
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not (INTERPRETED or torch.cuda.is_available()):
-    pytest.skip("needs an NVIDIA GPU, or TRITON_INTERPRET=1", allow_module_level=True)
+    pytest.skip("needs an NVIDIA GPU (make test-gpu), or TRITON_INTERPRET=1", allow_module_level=True)
 pytest.importorskip("triton")
 
 from support.models import assert_same, gradients, make, make_batch  # noqa: E402
