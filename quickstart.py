@@ -186,7 +186,6 @@ def _train(folder: Path, name: str, tables: bool, store: BlockStore, size: Size,
         lang=tables,
         script=tables,
         table_lr=size.table_learning_rate,
-        fast=True,
     )
     pretrain(
         settings,
