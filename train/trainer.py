@@ -167,12 +167,6 @@ class LangSAMPTrainer(Trainer):
             self._read()  # these wait for the GPU anyway
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As in Trainer. Raises NonFiniteError if training left the finite numbers; what it saved is whole."""
-        result = super().train(*args, **kwargs)
-        self._read()
-        return result
-
     def _stop(self, what: str, value: float, step: int) -> None:
         count = self.samples_per_step
         stream = self.train_dataset
@@ -293,6 +287,7 @@ class LangSAMPTrainer(Trainer):
         """As in Trainer, and the last save is sealed at the end."""
         try:
             result = super().train(*args, **kwargs)
+            self._read()
         except BaseException:
             with suppress(Exception):  # what ended the training is told
                 self.saver.wait()
