@@ -30,7 +30,10 @@ def add_eval_arguments(parser: ArgumentParser) -> None:
         help=f"fine-tuned tasks: N seeds from {FIRST_SEED} on (default: the paper's, 1 to 5 a task)",
     )
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16 is faster, not exact"
+        "--dtype",
+        choices=("float32", "tf32", "bfloat16"),
+        default="float32",
+        help="tf32 (CUDA cards) and bfloat16 are faster, not exact",
     )
     parser.add_argument(
         "--no-special-tokens",
@@ -45,7 +48,9 @@ def add_eval_arguments(parser: ArgumentParser) -> None:
         help="neutrality: sub-folder with sentences parallel by id (default: bible_retrieval, else sib200)",
     )
     parser.add_argument("--sentences", type=_positive, help="neutrality, lm: most sentences a language")
-    parser.add_argument("--text", metavar="FOLDER", help="lm: sub-folder with held-out text (default: lm, else mlm)")
+    parser.add_argument(
+        "--text", metavar="FOLDER", help="lm: sub-folder with held-out text (default: lm, else mlm, else sib200)"
+    )
     parser.add_argument(
         "--same-as",
         nargs="+",
@@ -90,7 +95,7 @@ def run_eval(arguments: Namespace) -> int:
     from langsamp.eval.data import EvalData
     from langsamp.eval.results.records import RESULTS
     from langsamp.eval.run import run
-    from langsamp.eval.task import Context
+    from langsamp.eval.task import Context, TaskOptions
 
     context = Context(
         source=resolve_model(arguments.model),
@@ -103,7 +108,7 @@ def run_eval(arguments: Namespace) -> int:
         dtype=arguments.dtype,
         special_tokens=arguments.special_tokens,
         progress=arguments.progress,
-        options=vars(arguments),
+        options=TaskOptions.of({name: value for name, value in vars(arguments).items() if name in TaskOptions.names()}),
     )
     tasks = [name.strip() for name in arguments.tasks.split(",") if name.strip()]
     for coverage in run(context, tasks, arguments.languages):

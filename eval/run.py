@@ -1,19 +1,26 @@
 """Run tasks on a model: units of work in, records out; finished records are never computed again.
 
-One run directory holds `results.jsonl` (the records) and `run.json` (settings, and which languages were covered).
+One run directory holds `results.jsonl` (the records) and `run.json` (settings, and which languages were covered). Units
+are computed by a crew: a `Worker` in this process, or many elsewhere; this process alone writes.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from langsamp.core.files import atomic_write
 from langsamp.eval.results import records
 from langsamp.eval.rows import DataError
-from langsamp.eval.run_settings import check_settings, save_coverage
+from langsamp.eval.run_settings import LOCK, check_settings, save_coverage
 from langsamp.eval.task import Context, Coverage, Task, Unit, choose_languages
 
 logger = logging.getLogger(__name__)
@@ -43,51 +50,136 @@ def load_task(name: str) -> Task:
     return task
 
 
-def run(context: Context, tasks: Sequence[str], languages: Sequence[str] | None = None) -> list[Coverage]:
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a unit: its records and files of the run directory, or why its language cannot be measured."""
+
+    records: Sequence[records.Record] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    problem: str | None = None
+
+
+class Crew(Protocol):
+    """Whoever computes units."""
+
+    def outcomes(self, task: str, units: Sequence[Unit]) -> Iterable[tuple[Unit, Outcome]]:
+        """The outcome of every unit, in any order. Raises whatever computing one raises, unless it is a language's."""
+        ...
+
+
+class Worker:
+    """Computes units one after the other with one model at a time; a crew of one, and what larger ones are made of."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def outcomes(self, task: str, units: Sequence[Unit]) -> Iterator[tuple[Unit, Outcome]]:
+        """In the order given."""
+        for unit in units:
+            yield unit, self.compute(task, unit)
+
+    def compute(self, task: str, unit: Unit) -> Outcome:
+        """One unit of a task. Raises RuntimeError for other records than it promised."""
+        self.context.tell(unit.language or "")
+        self.context.begin((task, unit.group))
+        try:
+            found = list(load_task(task).compute(self.context, unit))
+        except DataError as error:
+            if unit.language is None:
+                raise
+            return Outcome(problem=str(error))
+        strange = {*map(records.key, found)} ^ {*map(records.key, unit.expected)}
+        if strange:
+            raise RuntimeError(f"{task} gave other records than it promised: {sorted(map(str, strange))}")
+        files = dict(self.context.files)
+        self.context.files.clear()
+        return Outcome(found, files)
+
+
+@dataclass
+class _Plan:
+    """What a task has to do: its languages, and the units whose records are not all there."""
+
+    task: Task
+    coverage: Coverage
+    todo: list[Unit]
+
+
+def run(
+    context: Context, tasks: Sequence[str], languages: Sequence[str] | None = None, crew: Crew | None = None
+) -> list[Coverage]:
     """Evaluate `tasks` in order; records go to `context.output`/results.jsonl as each unit is finished.
 
-    A rerun with the same settings only computes what is missing. Returns the coverage of each task.
-    Raises ValueError for an unknown task or if the folder holds a run with other settings, and DataError if a task
-    has no language at all.
+    A rerun with the same settings only computes what is missing; `crew` computes elsewhere than in this process, with
+    equal results. Returns the coverage of each task. Raises ValueError for an unknown task or if the folder holds a run
+    with other settings, RuntimeError if another run writes there, and DataError if a task has no language at all.
     """
     objects = [load_task(name) for name in tasks]
-    check_settings(context, objects)
-    done = records.Done(context.output)
-    found = []
-    for task in objects:
-        chosen, coverage = choose_languages(task.name, task.languages(context), languages)
-        _run_task(task, context, chosen, coverage, done)
-        save_coverage(context.output, coverage)
-        found.append(coverage)
-    return found
+    context = replace(context)  # what is kept for the units is this run's
+    with _alone(context):
+        check_settings(context, objects)
+        done = records.Done(context.output)
+        plans = [_plan(task, context, languages, done) for task in objects]
+        total = sum(len(plan.todo) for plan in plans)
+        pause = 0.1 if sys.stderr.isatty() else 30  # seconds between two lines: a log file is read later
+        with tqdm(total=total, unit="unit", mininterval=pause, disable=not (context.progress and total)) as bar:
+            if not bar.disable:
+                context.tell = bar.set_postfix_str
+            for plan in plans:
+                bar.set_description(plan.task.name)
+                _run_task(plan, context, crew or Worker(context), done, bar)
+                save_coverage(context.output, plan.coverage)
+    return [plan.coverage for plan in plans]
 
 
-def _run_task(task: Task, context: Context, chosen: list[str], coverage: Coverage, done: records.Done) -> None:
+@contextmanager
+def _alone(context: Context) -> Iterator[None]:
+    """Hold the run directory; a killed process lets go by dying."""
+    context.output.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(context.output / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RuntimeError(
+            f"another evaluation is writing to {context.output}; wait for it or choose another --output."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _plan(task: Task, context: Context, languages: Sequence[str] | None, done: records.Done) -> _Plan:
+    context.begin((task.name, None))
+    chosen, coverage = choose_languages(task.name, task.languages(context), languages)
+    units = task.units(context, chosen)
+    return _Plan(task, coverage, [unit for unit in units if any(record not in done for record in unit.expected)])
+
+
+def _run_task(plan: _Plan, context: Context, crew: Crew, done: records.Done, bar: tqdm) -> None:
     """Compute the units that are not done; a language with unusable data is counted as missing, with the reason."""
-    with tqdm(task.units(context, chosen), desc=task.name, unit="unit", disable=not context.progress) as units:
-        for unit in units:
-            units.set_postfix_str(unit.language or "", refresh=False)
-            if all(record in done for record in unit.expected):
+    for stage in sorted({unit.stage for unit in plan.todo}):
+        units = _with_given(context, [unit for unit in plan.todo if unit.stage == stage])
+        for unit, outcome in crew.outcomes(plan.task.name, units):
+            bar.update()
+            if outcome.problem is not None and unit.language is not None:
+                plan.coverage.missing[unit.language] = outcome.problem
+                logger.warning("%s: %s is left out: %s", plan.task.name, unit.language, outcome.problem)
                 continue
-            try:
-                fresh = _compute(unit, done)
-            except DataError as error:
-                if unit.language is None:
-                    raise
-                coverage.missing[unit.language] = str(error)
-                logger.warning("%s: %s is left out: %s", task.name, unit.language, error)
-                continue
+            for name, content in outcome.files.items():
+                atomic_write(context.output / name, content)
+            fresh = [record for record in outcome.records if record not in done]
             records.append(context.output, fresh)
             done.add(fresh)
-    if coverage.asked and not coverage.measured:
-        raise DataError(coverage.line())
+    if plan.coverage.asked and not plan.coverage.measured:
+        raise DataError(plan.coverage.line())
 
 
-def _compute(unit: Unit, done: records.Done) -> list[records.Record]:
-    """The unit's records that are not in the file yet; they must be the ones it promised."""
-    found = list(unit.compute())
-    promised = {records.key(record) for record in unit.expected}
-    given = {records.key(record) for record in found}
-    if given != promised:
-        raise RuntimeError(f"a task gave other records than it promised: {sorted(map(str, given ^ promised))}")
-    return [record for record in found if record not in done]
+def _with_given(context: Context, units: list[Unit]) -> list[Unit]:
+    """The units with the records that they want."""
+    if not any(unit.wants for unit in units) or not (context.output / records.RESULTS).exists():
+        return units
+    known: dict[tuple[str, str | None], list[records.Record]] = {}
+    for record in records.read(context.output):
+        known.setdefault((record.task, record.code), []).append(record)
+    return [replace(unit, given=known.get((unit.wants or "", unit.language), ())) for unit in units]

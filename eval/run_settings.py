@@ -17,6 +17,7 @@ from langsamp.core.files import atomic_write
 from langsamp.eval.task import Context, Coverage, Task
 
 SETTINGS = "run.json"
+LOCK = ".lock"
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 
 
@@ -40,7 +41,7 @@ def check_settings(context: Context, tasks: Iterable[Task]) -> None:
         own = task.settings(context) if hasattr(task, "settings") else {}
         settings.update({f"{task.name}: {name}": value for name, value in own.items()})
     known = read_run(context.output)
-    if {path.name for path in context.output.glob("*")} <= {SETTINGS}:
+    if {path.name for path in context.output.glob("*")} <= {SETTINGS, LOCK}:
         known = {}  # a run that failed before its first number binds nobody
     before = known.setdefault("settings", {})
     for name, value in settings.items():

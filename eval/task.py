@@ -1,7 +1,8 @@
 """What a task is: an object that turns a model and a data folder into units of work, one a language (and seed).
 
-A task names the records a unit will give before it computes them. So the runner (eval/run.py) alone decides what is
-already done, appends each unit's records at once, prints coverage, and a killed run loses one unit at most:
+A task names the records a unit will give before it computes them, and a unit is plain data. So the runner (eval/run.py)
+alone decides what is already done and where it is computed (here, on another card, on another machine), appends each
+unit's records at once, prints coverage, and a killed run loses one unit at most:
 
     class SentenceCount:
         name = "count"
@@ -10,18 +11,21 @@ already done, appends each unit's records at once, prints coverage, and a killed
             return context.data.languages("sib200")
 
         def units(self, context, languages):
-            for tag in languages:
-                expected = [context.record(self.name, tag, "sentences")]
-                yield Unit(tag, expected, lambda tag=tag: [replace(expected[0], value=context.data.table(...)["text"])])
+            return [Unit(tag, [context.record(self.name, tag, "sentences")]) for tag in languages]
+
+        def compute(self, context, unit):
+            texts = context.data.rows("sib200", unit.language, ["text"])["text"]
+            return [replace(record, value=len(texts)) for record in unit.expected]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from langsamp.core.languages import parse_same_as
 from langsamp.core.runtime import ModelSource
@@ -34,41 +38,101 @@ if TYPE_CHECKING:
     from langsamp.eval.engines.encoder import Encoder
 
 PROTOCOL_LAYER = 8  # paper section 3.1: the output of the 8th block
+Shared = TypeVar("Shared")
 
 
 @dataclass(frozen=True)
 class Unit:
-    """The smallest piece that is computed, appended and skipped as a whole.
+    """The smallest piece that is computed, appended and skipped as a whole; plain data, so it can travel.
 
-    `expected` are the records `compute` will give, with any value: the unit is skipped when all of them exist.
-    `compute` raises DataError if this language's data cannot be used; the runner reports it as missing.
+    Args:
+        language: the tag measured; None for a number over several languages, or for what the others need.
+        expected: the records that computing it gives, with any value; it is skipped when all of them exist.
+        about: whatever else the task must know to compute it.
+        stage: units of a stage begin when all of the stages before are done.
+        wants: a task whose records of this unit's language are handed to it in `given`.
     """
 
     language: str | None
     expected: Sequence[Record]
-    compute: Callable[[], Sequence[Record]]
+    about: Any = None
+    stage: int = 0
+    wants: str | None = None
+    given: Sequence[Record] = ()
+
+    @property
+    def group(self) -> Hashable:
+        """Units of one group share a model and whatever else `Context.shared` keeps; a change of group costs a load."""
+        return self.expected[0].seed if self.expected else None
 
 
 class Task(Protocol):
-    """One evaluation. `languages` lists the tags (`deu_Latn`) that the data has; `units` may share state lazily.
-
-    If its numbers depend on options, a third method `settings(context)` gives those: see eval/run_settings.py.
-    """
+    """One evaluation. If its numbers depend on options, a method `settings(context)` gives those (run_settings.py)."""
 
     name: str
 
     def languages(self, context: Context) -> list[str]:
-        """Tags there is data for, sorted; raises DataError if there is none at all."""
+        """Tags (`deu_Latn`) there is data for, sorted; raises DataError if there is none at all."""
         ...
 
-    def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
-        """The work for these languages, in a fixed order; nothing expensive happens before a unit's `compute`."""
+    def units(self, context: Context, languages: list[str]) -> Iterable[Unit]:
+        """The work for these languages, in a fixed order; nothing expensive happens before `compute`."""
         ...
+
+    def compute(self, context: Context, unit: Unit) -> Sequence[Record]:
+        """The records of one unit. Raises DataError if this language's data cannot be used: it is told as missing."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """What the tasks can be told by name; None (or False): the task's own. docs/tasks.md says what each does."""
+
+    csls: bool = False
+    parallel: str | None = None
+    sentences: int | None = None
+    text: str | None = None
+    probe: bool = False
+    target: str | None = None
+    sources: tuple[str, ...] | None = None
+    similarity: str | None = None
+    same_as: tuple[str, ...] | None = None
+    # the fields of a fine-tuning recipe (engines/finetune.py)
+    learning_rate: float | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    accumulation: int | None = None
+    max_length: int | None = None
+    eval_steps: int | None = None
+    patience: int | None = None
+    max_steps: int | None = None
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """What there is."""
+        return [entry.name for entry in fields(cls)]
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> TaskOptions:
+        """Options by name. Raises ValueError for a name that no task knows, with the nearest one."""
+        for name in given:
+            if name not in cls.names():
+                near = get_close_matches(name, cls.names(), 1, 0.5) or [", ".join(cls.names())]
+                raise ValueError(f"no task has an option {name!r}; did you mean {near[0]}?")
+        values: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        return cls(**values)
+
+
+def _silent(text: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass
 class Context:
-    """Everything a task may know. `layers` or `seeds` None: the task's own. `options` holds task settings by name."""
+    """Everything a task may know. `layers` or `seeds` None: the task's own. `options`: TaskOptions, or a dictionary.
+
+    `tell` is called with a few words on what goes on inside a long unit.
+    """
 
     source: ModelSource
     data: EvalData
@@ -80,7 +144,16 @@ class Context:
     dtype: str = "float32"
     special_tokens: bool = True
     progress: bool = True
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: TaskOptions = field(default_factory=TaskOptions)
+    tell: Callable[[str], None] = _silent
+    files: dict[str, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _group: Hashable = field(default=None, init=False, repr=False, compare=False)
+    _encoder: Encoder | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.options, TaskOptions):
+            self.options = TaskOptions.of(self.options)
 
     @cached_property
     def n_layers(self) -> int:
@@ -98,28 +171,45 @@ class Context:
         return parse_layers(default if self.layers is None else self.layers, self.n_layers)
 
     def encoder(self, layers: tuple[int, ...]) -> Encoder:
-        """The encoder that gives these layers; built once for each choice of layers."""
+        """The encoder that gives these layers; the last one is kept, one model in memory at a time."""
         from langsamp.eval.engines.encoder import Encoder
 
-        if layers not in self._encoders:
-            self._encoders.clear()  # one model in memory at a time
-            self._encoders[layers] = Encoder(
+        if self._encoder is None or self._encoder.layers != layers:
+            self._encoder = None
+            self._encoder = Encoder(
                 self.source,
                 layers,
                 prefix=self.prefix,
                 dtype=self.dtype,
                 special_tokens=self.special_tokens,
-                progress=self.progress,
+                tell=self.tell,
             )
-        return self._encoders[layers]
+        return self._encoder
 
-    @cached_property
-    def _encoders(self) -> dict[tuple[int, ...], Encoder]:
-        return {}
+    def shared(self, name: Hashable, make: Callable[[], Shared]) -> Shared:
+        """Something that the units of a group have in common, made when it is first asked for."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        found: Shared = self._kept[name]
+        return found
+
+    def begin(self, group: Hashable) -> None:
+        """Forget what the units of another group had in common."""
+        if group != self._group:
+            self._kept.clear()
+            self._group = group
+
+    def fresh(self) -> Context:
+        """The same settings without anything kept, fit to travel to another process."""
+        return replace(self, progress=False, tell=_silent)
+
+    def save(self, name: str, content: bytes) -> None:
+        """A file of the run directory beside the records; the runner writes it when the unit is done."""
+        self.files[name] = content
 
     def row_code(self, language: str, names: Container[str]) -> str | None:
         """Which of the model's rows is a language's: what `same_as` says, else the same language under another code."""
-        told = parse_same_as(self.options.get("same_as") or ()).get(language, language)
+        told = parse_same_as(self.options.same_as or ()).get(language, language)
         return match_language(told, names)
 
     def record(self, task: str, tag: str | None, metric: str, value: float = 0.0, **fields: Any) -> Record:

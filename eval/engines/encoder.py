@@ -2,13 +2,15 @@
 
 Fast without changing the numbers: only the layers needed are loaded and run, texts are sorted by length and packed
 without padding, equal texts are encoded once, fp32 products take the fast exact kernels (performance notes, section 4).
+On a GPU a batch is as large as the card bears, and the host prepares the next one while the card works.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,17 @@ import numpy as np
 import torch
 import transformers
 from tokenizers import Tokenizer
-from tqdm.auto import tqdm
 from transformers import AutoTokenizer, XLMRobertaConfig
 
-from langsamp.core.runtime import ModelSource, pick_device, resolve_model, threads
-from langsamp.eval.engines.packed import Group, packed_hidden_states, plan_batches
+from langsamp.core.runtime import ModelSource, pick_device, products, resolve_model, threads
+from langsamp.eval.engines.packed import Texts, hidden_states, plan_batches
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM, LangSAMPModel
 
 logger = logging.getLogger(__name__)
 
 MAX_TOKENS = 4096  # a batch: fills the matrix units of a CPU; measured best there
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+MOST_TOKENS = 2**17  # a batch on a GPU, if its memory allows
+DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}  # of the weights
 
 
 def read_config(folder: Path) -> XLMRobertaConfig:
@@ -121,6 +123,18 @@ def _check_whole(folder: Path, missing: Iterable[str]) -> None:
         )
 
 
+def batch_tokens(config: Any, device: torch.device, dtype: torch.dtype) -> int:
+    """Tokens in a batch: what fills a CPU, or what takes a quarter of a card's memory.
+
+    The whole memory counts, not what is free now: the same batches on the same kind of card give the same numbers.
+    """
+    if device.type != "cuda":
+        return MAX_TOKENS
+    token = (10 * config.hidden_size + 3 * config.intermediate_size) * dtype.itemsize  # bytes alive within a layer
+    fits = torch.cuda.get_device_properties(device).total_memory // 4 // token
+    return min(MOST_TOKENS, max(MAX_TOKENS, 2 ** (int(fits).bit_length() - 1)))
+
+
 class Encoder:
     """Sentence vectors of a checkpoint.
 
@@ -132,8 +146,8 @@ class Encoder:
         special_tokens: count `<s>` and `</s>` in the mean, as the paper's protocol does.
         prefix: put before every sentence ("query: " for the e5 family).
         max_length: tokens after which a text is cut, specials included; no more than the model has positions for.
-        dtype: "float32" (exact) or "bfloat16" (about twice as fast on CPUs and GPUs that have it).
-        max_tokens: tokens in a batch. progress: show a bar.
+        dtype: "float32" (exact), "tf32" (fp32 weights, products of rounded numbers; CUDA only) or "bfloat16".
+        max_tokens: tokens in a batch (default: `batch_tokens`). tell: called with how far a long set of texts is.
 
     A text without tokens gets the mean of its specials, or zeros if `special_tokens` is off. Lone surrogates are
     replaced by U+FFFD.
@@ -149,26 +163,32 @@ class Encoder:
         prefix: str = "",
         max_length: int = 512,
         dtype: str = "float32",
-        max_tokens: int = MAX_TOKENS,
+        max_tokens: int | None = None,
         device: str | None = None,
-        progress: bool = False,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         if pooling not in ("mean", "first"):
             raise ValueError(f"pooling is 'mean' or 'first', not {pooling!r}")
         if dtype not in DTYPES:
             raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype!r}")
         self.source = spec if isinstance(spec, ModelSource) else resolve_model(spec)
+        self.device = pick_device(device)
+        if dtype == "tf32" and self.device.type != "cuda":
+            raise ValueError(
+                f"dtype tf32 is for CUDA cards; this device is {self.device.type}: take float32 or bfloat16"
+            )
         config = read_config(self.source.path)
         self.layers = parse_layers(layers, config.num_hidden_layers)
         self.max_length = min(max_length, config.max_position_embeddings - int(config.pad_token_id or 0) - 1)
         self.tokenizer = load_tokenizer(self.source.path, self.max_length)
         self.model = load_backbone(self.source.path, max(self.layers), DTYPES[dtype])
-        torch.nn.Module.to(self.model, pick_device(device))
-        self.pooling, self.special_tokens, self.prefix = pooling, special_tokens, prefix
-        self.max_tokens, self.progress = max_tokens, progress
+        torch.nn.Module.to(self.model, self.device)
+        self.pooling, self.special_tokens, self.prefix, self.dtype = pooling, special_tokens, prefix, dtype
+        self.max_tokens = max_tokens or batch_tokens(config, self.device, DTYPES[dtype])
+        self.tell = tell
         self.hidden_size: int = config.hidden_size
         added = self.tokenizer.num_special_tokens_to_add(is_pair=False)
-        self._special = slice(1, -1) if added == 2 else slice(None)
+        self._special = int(added == 2 and not special_tokens)
         self._check_ids(config)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -179,40 +199,39 @@ class Encoder:
         return Pool(self, texts).vectors(texts)
 
     def tokenize(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of each text with its prefix and specials, cut at `max_length`."""
-        encodings = self.tokenizer.encode_batch_fast([clean_text(self.prefix + text) for text in texts])
-        return [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
+        """Token ids (int32) of each text with its prefix and specials, cut at `max_length`."""
+        found = self.tokenizer.encode_batch_fast([clean_text(self.prefix + text) for text in texts])
+        lists = [encoding.ids for encoding in found]
+        flat = np.fromiter(chain.from_iterable(lists), dtype=np.int32)  # one array: thousands of small ones are slow
+        ends = list(accumulate(map(len, lists), initial=0))
+        return [flat[start:end] for start, end in pairwise(ends)]
 
-    def encode_ids(self, ids: Sequence[np.ndarray]) -> np.ndarray:
-        """Vectors (layers, texts, hidden) of one batch of token ids that is sorted by length."""
-        vectors = np.zeros((len(self.layers), len(ids), self.hidden_size), dtype=np.float32)
+    def encode_ids(self, ids: Sequence[np.ndarray]) -> torch.Tensor:
+        """Vectors (layers, texts, hidden), float32 on the device, of one batch of token ids that is sorted by length.
+
+        A batch that does not fit into the card's memory is halved.
+        """
+        try:
+            return self._forward(ids)
+        except torch.cuda.OutOfMemoryError:
+            if len(ids) < 2:
+                raise
+        torch.cuda.empty_cache()
+        half = len(ids) // 2
+        return torch.cat([self.encode_ids(ids[:half]), self.encode_ids(ids[half:])], dim=1)
+
+    @torch.inference_mode()
+    def _forward(self, ids: Sequence[np.ndarray]) -> torch.Tensor:
         empty = sum(not len(text) for text in ids)  # they come first and stay zero
-        if empty == len(ids):
-            return vectors
-        with threads():
-            for layer, (hidden, groups) in enumerate(packed_hidden_states(self.model, ids[empty:])):
-                if layer in self.layers:
-                    vectors[self.layers.index(layer), empty:] = self._pool(hidden, groups)
-        if not np.isfinite(vectors).all():
-            layer = next(layer for layer, part in zip(self.layers, vectors) if not np.isfinite(part).all())
-            remedy = "" if self.model.dtype == torch.float32 else ", or need dtype float32"
-            raise RuntimeError(
-                f"model {self.source.name!r} gives NaN or infinite vectors at layer {layer}: its "
-                f"weights are broken{remedy}"
-            )
+        vectors = torch.zeros((len(self.layers), len(ids), self.hidden_size), device=self.device)
+        if empty < len(ids):
+            texts = Texts(ids[empty:], self.device)
+            with threads(), products(self.dtype):
+                for layer, hidden in enumerate(hidden_states(self.model, texts)):
+                    if layer in self.layers:
+                        rows = texts.means(hidden, self._special) if self.pooling == "mean" else texts.first(hidden)
+                        vectors[self.layers.index(layer), empty:] = rows
         return vectors
-
-    def _pool(self, hidden: torch.Tensor, groups: list[Group]) -> np.ndarray:
-        """(tokens, hidden) -> (texts, hidden)."""
-        parts = []
-        for group in groups:
-            tokens = group.of(hidden)
-            if self.pooling == "first":
-                parts.append(tokens[:, 0].float())
-                continue
-            tokens = tokens if self.special_tokens else tokens[:, self._special]
-            parts.append(tokens.sum(dim=1, dtype=torch.float32) / max(1, tokens.shape[1]))
-        return torch.cat(parts).cpu().numpy()
 
     def _check_ids(self, config: XLMRobertaConfig) -> None:
         """A tokenizer with more tokens than the model has rows would read past the table."""
@@ -223,10 +242,24 @@ class Encoder:
                 f"{config.vocab_size} rows: they do not belong together"
             )
 
+    def check_finite(self, vectors: np.ndarray) -> None:
+        """Raises RuntimeError for NaN or infinite vectors (layers, texts, hidden)."""
+        if not np.isfinite(vectors).all():
+            layer = next(layer for layer, part in zip(self.layers, vectors) if not np.isfinite(part).all())
+            remedy = "" if self.model.dtype == torch.float32 else ", or need dtype float32"
+            raise RuntimeError(
+                f"model {self.source.name!r} gives NaN or infinite vectors at layer {layer}: its "
+                f"weights are broken{remedy}"
+            )
+
 
 def clean_text(text: str) -> str:
     """Valid Unicode: surrogate pairs are joined, lone surrogates become U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    try:
+        text.encode()  # nearly always: no surrogates
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 class Pool:
@@ -238,9 +271,12 @@ class Pool:
 
     def __init__(self, encoder: Encoder, texts: Sequence[str]) -> None:
         self.encoder = encoder
-        ids = {text.tobytes(): text for text in encoder.tokenize(texts)}
-        self._ids = [ids[key] for key in sorted(ids, key=lambda key: (len(key), key))]
-        self._row = {text.tobytes(): row for row, text in enumerate(self._ids)}
+        names = list(dict.fromkeys(texts))
+        keys = [ids.tobytes() for ids in encoder.tokenize(names)]
+        order = sorted(set(keys), key=lambda key: (len(key), key))
+        self._ids = [np.frombuffer(key, dtype=np.int32) for key in order]
+        rows = {key: row for row, key in enumerate(order)}
+        self._row = {text: rows[key] for text, key in zip(names, keys)}
         self._batches = plan_batches([len(text) for text in self._ids], encoder.max_tokens)
         self._batch_of = np.repeat(np.arange(len(self._batches)), [len(batch) for batch in self._batches])
         self._known = np.zeros(len(self._batches), dtype=bool)
@@ -248,14 +284,33 @@ class Pool:
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
         """(layers, texts, hidden). Raises KeyError for a text that was not announced."""
-        rows = np.array([self._row[ids.tobytes()] for ids in self.encoder.tokenize(texts)], dtype=np.int64)
+        rows = np.array([self._row[text] for text in texts], dtype=np.int64)
         todo = [batch for batch in np.unique(self._batch_of[rows]) if not self._known[batch]] if len(rows) else []
-        total = sum(len(self._batches[batch]) for batch in todo)
-        hide = not self.encoder.progress or len(todo) < 2
-        with tqdm(total=total, desc="encode", unit="text", leave=False, disable=hide) as bar:
-            for batch in reversed(todo):  # longest first: a batch that does not fit into memory fails at once
-                where = self._batches[batch]
-                self._vectors[:, where] = self.encoder.encode_ids([self._ids[row] for row in where])
-                self._known[batch] = True
-                bar.update(len(where))
+        waiting: list[tuple[int, torch.Tensor, Any]] = []
+        for number, batch in enumerate(reversed(todo)):  # longest first: what does not fit into memory fails at once
+            if self.encoder.tell and number:
+                self.encoder.tell(f"{number} of {len(todo)} batches of texts")
+            part = self.encoder.encode_ids([self._ids[row] for row in self._batches[batch]])
+            waiting.append((batch, *_to_host(part)))
+            if len(waiting) > 1:  # the card has the next batch already
+                self._keep(*waiting.pop(0))
+        for entry in waiting:
+            self._keep(*entry)
         return self._vectors[:, rows]
+
+    def _keep(self, batch: int, part: torch.Tensor, copied: Any) -> None:
+        """Put a batch's vectors in their place when they have arrived."""
+        if copied is not None:
+            copied.synchronize()
+        found = part.numpy()
+        self.encoder.check_finite(found)
+        self._vectors[:, self._batches[batch]] = found
+        self._known[batch] = True
+
+
+def _to_host(part: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    """A tensor on its way to the host, and the event after which it is there (None: it is there)."""
+    if part.device.type != "cuda":
+        return part.cpu(), None
+    host = part.to("cpu", non_blocking=True)  # into pinned memory
+    return host, torch.cuda.current_stream(part.device).record_event()

@@ -1,13 +1,18 @@
-"""XLM-R's forward pass without padding: linear layers see real tokens only, attention runs per group of equal length.
+"""XLM-R's forward pass without padding: all tokens of a batch one behind the other, attention within each text.
 
-Used by the encoder for sentence vectors and usable wherever hidden states of many short texts are wanted. The numbers
-are those of the stock model (largest difference about 1e-6 in fp32); source: notes on performance, section 4.
+Used for sentence vectors, prediction and wherever hidden states of many texts are wanted. The numbers are those of the
+stock model (largest difference about 1e-6 in fp32); source: notes on performance, section 4. On a CPU attention runs
+once for each length; on a GPU once for the batch, by PyTorch's kernels for texts of different lengths where they agree.
+An architecture that is not known here (`knows`) takes the stock forward pass over a padded batch.
 """
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +22,10 @@ from torch.nn import functional as F
 
 from langsamp.core.runtime import fast_matmul
 
+logger = logging.getLogger(__name__)
+
 STEP = 64  # packed tokens are filled up to a multiple: few different shapes for the kernels to prepare
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}  # of an attention kernel, values near 1
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,74 @@ class Group:
         return rows.view(self.count, self.length, *packed.shape[1:])
 
 
+class Texts:
+    """Token ids of a batch of texts, one behind the other.
+
+    Args:
+        ids: the token ids of each text, none empty; sorted by length, or the CPU's groups are many.
+    """
+
+    def __init__(self, ids: Sequence[np.ndarray], device: torch.device) -> None:
+        self.device = device
+        self.lengths = np.array([len(text) for text in ids], dtype=np.int64)
+        self.ends = np.cumsum(self.lengths)
+        self.starts = self.ends - self.lengths
+        self.flat = np.concatenate(ids).astype(np.int64)
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Runs of equal lengths."""
+        first = np.flatnonzero(np.diff(self.lengths, prepend=-1))
+        counts = np.diff(first, append=len(self.lengths))
+        return [Group(int(self.starts[i]), int(n), int(self.lengths[i])) for i, n in zip(first, counts)]
+
+    def send(self, array: np.ndarray) -> Tensor:
+        """An array on the device; the copy does not hold up the host."""
+        tensor = torch.from_numpy(array)
+        return (
+            tensor.pin_memory().to(self.device, non_blocking=True)
+            if self.device.type == "cuda"
+            else tensor.to(self.device)
+        )
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """(texts + 1,) int32 on the device: where each text starts, and where the last one ends."""
+        return self.send(np.append(0, self.ends).astype(np.int32))
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return int(self.lengths.max())
+
+    def means(self, hidden: Tensor, special: int = 0) -> Tensor:
+        """The mean (texts, hidden) of each text's rows of `hidden` (tokens, hidden), in fp32.
+
+        `special` tokens at either end do not count; a text without others gets zeros.
+        """
+        if self.device.type == "cuda":
+            return self._means_at_once(hidden, special)
+        parts = []
+        for group in self.groups:
+            rows = group.of(hidden)[:, special : group.length - special]
+            parts.append(rows.sum(dim=1, dtype=torch.float32) / max(1, rows.shape[1]))
+        return torch.cat(parts)
+
+    def _means_at_once(self, hidden: Tensor, special: int) -> Tensor:
+        """The same in one kernel instead of one for each length."""
+        rows = hidden.float()
+        if special:
+            inside = np.ones(len(self.flat), dtype=np.float32)
+            inside[self.starts] = inside[self.ends - 1] = 0
+            rows = rows * self.send(inside)[:, None]
+        sums = torch.segment_reduce(rows, "sum", offsets=self.offsets.long(), axis=0, unsafe=True, initial=0)
+        return sums / self.send(np.maximum(self.lengths - 2 * special, 1))[:, None]
+
+    def first(self, hidden: Tensor) -> Tensor:
+        """Each text's first row of `hidden` (tokens, hidden) -> (texts, hidden)."""
+        return hidden[self.send(self.starts)]
+
+
 def plan_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     """Positions in batches of at most `max_tokens` tokens (one text at least), in the order given: sort before."""
     batches: list[list[int]] = []
@@ -47,73 +123,121 @@ def plan_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     return batches
 
 
-def groups_of(lengths: Sequence[int]) -> list[Group]:
-    """Runs of equal lengths; texts without tokens have no group."""
-    groups: list[Group] = []
-    start = 0
-    for length in lengths:
-        if groups and groups[-1].length == length:
-            groups[-1] = Group(groups[-1].start, groups[-1].count + 1, length)
-        elif length:
-            groups.append(Group(start, 1, length))
-        start += length
-    return groups
+def knows(model: Any) -> bool:
+    """Whether the packed forward pass is this encoder's: absolute positions, layers as XLM-R and BERT have them."""
+    return model.config.model_type == "xlm-roberta" and hasattr(model, "embeddings") and hasattr(model, "encoder")
 
 
 @torch.inference_mode()
-def packed_hidden_states(model: Any, ids: Sequence[np.ndarray]) -> Iterator[tuple[Tensor, list[Group]]]:
+def hidden_states(model: Any, texts: Texts) -> Iterator[Tensor]:
     """Hidden states of texts, layer by layer: first the embeddings' output, then each block's.
 
-    `ids` are the token ids of each text, sorted by length; `model` is an XLMRobertaModel (or a subclass) in eval mode.
-    Yields (tokens, hidden) in the model's dtype with the groups that say where each text is; stop iterating and the
-    layers above are never run.
+    `model` is an encoder in eval mode on the device of `texts`. Yields (tokens, hidden) in the model's dtype; stop
+    iterating and the layers above are never run (those of an unknown architecture are).
     """
-    groups = groups_of([len(text) for text in ids])
-    total = sum(len(text) for text in ids)
-    device, pad = model.embeddings.word_embeddings.weight.device, model.config.pad_token_id
-    flat = torch.full((-(-total // STEP) * STEP,), pad)
-    flat[:total] = torch.from_numpy(np.concatenate(ids).astype(np.int64))
-    positions = torch.full_like(flat, pad)
-    positions[:total] = torch.from_numpy(np.concatenate([_positions(text, pad) for text in ids]))
-    flat, positions = flat.to(device), positions.to(device)
-    hidden = model.embeddings(
-        input_ids=flat[None], position_ids=positions[None], token_type_ids=torch.zeros_like(flat)[None]
-    )[0]
-    yield hidden[:total], groups
+    if not knows(model):
+        yield from _stock(model, texts)
+        return
+    total, pad = len(texts.flat), model.config.pad_token_id
+    size = -(-total // STEP) * STEP if texts.device.type == "cpu" else total
+    flat, positions = np.full((2, size), pad)
+    flat[:total], positions[:total] = texts.flat, _positions(texts, pad)
+    ids, places = texts.send(flat)[None], texts.send(positions)[None]
+    hidden = model.embeddings(input_ids=ids, position_ids=places, token_type_ids=torch.zeros_like(ids))[0]
+    yield hidden[:total]
     for block in model.encoder.layer:
-        hidden = _block(block, hidden, groups)
-        yield hidden[:total], groups
+        hidden = _block(block, hidden, texts)
+        yield hidden[:total]
 
 
-def _positions(ids: np.ndarray, pad: int) -> np.ndarray:
+def last_hidden_state(model: Any, texts: Texts) -> Tensor:
+    """The encoder's output (tokens, hidden)."""
+    return deque(hidden_states(model, texts), maxlen=1).pop()
+
+
+def _positions(texts: Texts, pad: int) -> np.ndarray:
     """XLM-R's positions: counted from pad + 1, not counting pad tokens (a text can contain the word "<pad>")."""
-    real = (ids != pad).astype(np.int64)
-    return np.cumsum(real) * real + pad
+    real = (texts.flat != pad).astype(np.int64)
+    count = np.cumsum(real)
+    before = np.repeat(count[texts.starts] - real[texts.starts], texts.lengths)
+    return (count - before) * real + pad
 
 
-def _block(block: Any, hidden: Tensor, groups: list[Group]) -> Tensor:
+def _stock(model: Any, texts: Texts) -> Iterator[Tensor]:
+    """The same from the model's own forward pass over a padded batch."""
+    shape = len(texts.lengths), texts.longest
+    inside = np.arange(shape[1]) < texts.lengths[:, None]
+    ids = np.full(shape, model.config.pad_token_id or 0)
+    ids[inside] = texts.flat
+    where = texts.send(inside)
+    with fast_matmul():
+        found = model(input_ids=texts.send(ids), attention_mask=where.long(), output_hidden_states=True)
+    for states in found.hidden_states:
+        yield states[where]
+
+
+def _block(block: Any, hidden: Tensor, texts: Texts) -> Tensor:
     """One layer. The fast kernels only see the linear layers: they keep memory for every shape they meet."""
     attention = block.attention
     with fast_matmul():
         query, key, value = (part(hidden) for part in (attention.self.query, attention.self.key, attention.self.value))
-    mixed = _attention(attention.self, query, key, value, groups)
+    heads, size = attention.self.num_attention_heads, attention.self.attention_head_size
+    parts = [part.view(-1, heads, size) for part in (query, key, value)]
+    if varlen_works(hidden.device, hidden.dtype, size):
+        mixed = _varlen(parts, texts)
+    else:
+        mixed = _grouped(parts, texts.groups)
+    mixed = mixed.reshape(query.shape)
     with fast_matmul():
         mixed = attention.output.LayerNorm(attention.output.dense(mixed) + hidden)
         inner = block.intermediate.intermediate_act_fn(block.intermediate.dense(mixed))
         return block.output.LayerNorm(block.output.dense(inner) + mixed)
 
 
-def _attention(attention: Any, query: Tensor, key: Tensor, value: Tensor, groups: list[Group]) -> Tensor:
-    """Multi-head self-attention within each text: (tokens, hidden) -> (tokens, hidden)."""
-    heads, size = attention.num_attention_heads, attention.attention_head_size
-    mixed = torch.zeros_like(query).view(-1, heads, size)
+def _grouped(parts: Sequence[Tensor], groups: Sequence[Group]) -> Tensor:
+    """Attention within each text, once for each length: query, key, value (tokens, heads, size) -> the same shape."""
+    mixed = torch.zeros_like(parts[0])
     for group in groups:
-        # (count, heads, length, size)
-        q, k, v = (group.of(part.view(-1, heads, size)).transpose(1, 2) for part in (query, key, value))
-        if query.device.type == "cpu":  # SDPA has no advantage there (performance notes, finding 4)
-            weights = torch.matmul(q, k.transpose(-1, -2)).mul_(size**-0.5).softmax(dim=-1)
+        q, k, v = (group.of(part).transpose(1, 2) for part in parts)  # (count, heads, length, size)
+        if mixed.device.type == "cpu":  # SDPA has no advantage there (performance notes, finding 4)
+            weights = torch.matmul(q, k.transpose(-1, -2)).mul_(q.shape[-1] ** -0.5).softmax(dim=-1)
             result = torch.matmul(weights, v)
         else:
             result = F.scaled_dot_product_attention(q, k, v)
         group.of(mixed).copy_(result.transpose(1, 2))
-    return mixed.view(query.shape)
+    return mixed
+
+
+def _varlen(parts: Sequence[Tensor], texts: Texts) -> Tensor:
+    """The same in one call of a CUDA kernel, the one that PyTorch's nested tensors use for this dtype."""
+    ends = texts.offsets, texts.offsets, texts.longest, texts.longest
+    if parts[0].dtype == torch.float32:
+        batch = [part[None] for part in parts]
+        found: Tensor = torch.ops.aten._efficient_attention_forward(*batch, None, *ends, 0.0, 0, False)[0]
+        return found[0]
+    flash: Tensor = torch.ops.aten._flash_attention_forward(*parts, *ends, 0.0, False, False)[0]
+    return flash
+
+
+@cache
+def varlen_works(device: torch.device, dtype: torch.dtype, size: int) -> bool:
+    """Whether the kernel for texts of different lengths is there and right: tried once on a small batch."""
+    if device.type != "cuda":
+        return False
+    generator = torch.Generator().manual_seed(0)
+    lengths = [1, 7, 7, 70]
+    draw = [torch.randn(sum(lengths), 2, size, generator=generator).to(dtype) for _ in range(3)]
+    texts = Texts([np.zeros(length) for length in lengths], device)
+    exact = _grouped([part.double() for part in draw], texts.groups)
+    try:
+        found = _varlen([part.to(device) for part in draw], texts)
+        error = float((found.cpu().double() - exact).abs().max())
+    except (RuntimeError, TypeError, AttributeError, NotImplementedError) as problem:
+        logger.info("attention runs once for each length: no kernel for %s on %s (%s)", dtype, device, problem)
+        return False
+    if not error < TOLERANCE.get(dtype, 0.0):
+        logger.warning(
+            "attention runs once for each length: the kernel for %s on %s errs by %.1g", dtype, device, error
+        )
+        return False
+    return True

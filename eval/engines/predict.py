@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from langsamp.core.runtime import threads
-from langsamp.eval.engines.encoder import MAX_TOKENS
-from langsamp.eval.engines.packed import packed_hidden_states, plan_batches
+from langsamp.eval.engines.encoder import batch_tokens
+from langsamp.eval.engines.packed import Texts, last_hidden_state, plan_batches
+from langsamp.modeling_langsamp import LangSAMPForTokenClassification
 
 Feature = dict[str, Any]  # input_ids: list[int], labels: int or list[int] of the same length
 IGNORED = -100
 
 
-def pad_batch(features: Sequence[Feature], pad_id: int) -> dict[str, Tensor]:
-    """Features as tensors (batch, longest); labels of tokens are padded with -100."""
-    longest = max(len(feature["input_ids"]) for feature in features)
+def pad_batch(features: Sequence[Feature], pad_id: int, multiple: int = 1) -> dict[str, Tensor]:
+    """Features as tensors (batch, longest), longest rounded up to a multiple; labels of tokens are padded with -100."""
+    longest = -(-max(len(feature["input_ids"]) for feature in features) // multiple) * multiple
     ids = torch.full((len(features), longest), pad_id)
     mask = torch.zeros_like(ids)
     for row, feature in enumerate(features):
@@ -40,9 +40,7 @@ def pad_batch(features: Sequence[Feature], pad_id: int) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def predict(
-    model: PreTrainedModel, inputs: Sequence[Sequence[int]], max_tokens: int = MAX_TOKENS, progress: bool = False
-) -> list[np.ndarray]:
+def predict(model: PreTrainedModel, inputs: Sequence[Sequence[int]], max_tokens: int | None = None) -> list[np.ndarray]:
     """Logits of each input, in the order given: (classes,) or, for tagging, (length, classes); float32.
 
     Sorted by length and packed without padding (engines/packed.py), in the dtype the model is in. RuntimeError for
@@ -51,20 +49,24 @@ def predict(
     model.eval()
     order = sorted(range(len(inputs)), key=lambda index: len(inputs[index]))
     found: list[np.ndarray] = [np.empty(0)] * len(inputs)
-    with threads(), tqdm(total=len(inputs), desc="predict", leave=False, disable=not progress) as bar:
+    max_tokens = max_tokens or batch_tokens(model.config, model.device, model.dtype)
+    with threads():
         for batch in plan_batches([len(inputs[index]) for index in order], max_tokens):
             rows = [order[position] for position in batch]
             for row, logits in zip(rows, _logits(model, [np.asarray(inputs[row]) for row in rows])):
                 if not np.isfinite(logits).all():
                     raise RuntimeError(f"the model gives NaN or infinite logits in {model.dtype}: training broke it")
                 found[row] = logits
-            bar.update(len(rows))
     return found
 
 
-def _logits(model: PreTrainedModel, ids: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+def _logits(model: PreTrainedModel, ids: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Logits of one batch that is sorted by length."""
-    *_, (hidden, groups) = packed_hidden_states(model.roberta, ids)
-    for group in groups:
-        logits: Tensor = model.classifier(group.of(hidden))  # type: ignore[operator]  # a sentence's head looks at <s> only, a tagger's at every token
-        yield from logits.float().cpu().numpy()
+    texts = Texts(ids, model.device)
+    hidden = last_hidden_state(model.base_model, texts)
+    classify: Any = model.classifier
+    if isinstance(model, LangSAMPForTokenClassification):
+        tags = classify(hidden).float().cpu().numpy()
+        return np.split(tags, texts.ends[:-1])
+    logits: Tensor = classify(texts.first(hidden)[:, None])  # a sentence's head looks at <s> only
+    return list(logits.float().cpu().numpy())

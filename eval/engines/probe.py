@@ -5,7 +5,7 @@ Trained on one language, its strength chosen on that language's dev set, measure
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,47 +65,40 @@ def _macro_f1(predictions: Sequence[str], references: Sequence[str]) -> float:
 class Probes:
     """One probe a layer for a source language, fitted when first needed."""
 
-    def __init__(self, context: Context, source: Source, layers: tuple[int, ...]) -> None:
-        self.context, self.source, self.layers = context, source, layers
+    def __init__(self, context: Context, source: Source) -> None:
+        self.context, self.source = context, source
         self._fitted: list[Probe] = []
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """(layers, texts, hidden)."""
-        return self.context.encoder(self.layers).encode(texts)
+        return self.context.encoder(self.context.layer_list()).encode(texts)
 
     def fitted(self) -> list[Probe]:
         """The probes in the order of the layers."""
         if not self._fitted:
             train, dev = self.encode(self.source.train.texts), self.encode(self.source.dev.texts)
-            self._fitted = [
-                fit_probe(train[i], self.source.train.labels, dev[i], self.source.dev.labels)
-                for i in range(len(self.layers))
-            ]
+            labels = self.source.train.labels, self.source.dev.labels
+            self._fitted = [fit_probe(x, labels[0], y, labels[1]) for x, y in zip(train, dev)]
         return self._fitted
 
-    def dev_records(self, expected: Sequence[Record]) -> list[Record]:
-        """The source's dev scores, one a layer."""
-        size = len(self.source.dev.texts)
-        return [replace(record, value=probe.dev_score, n=size) for record, probe in zip(expected, self.fitted())]
 
-    def measure(self, tag: str, expected: Sequence[Record]) -> list[Record]:
-        """Zero-shot macro-F1 of one language, one record a layer."""
-        test = read_test(self.context, self.source.folder, tag, self.source.labels)
-        probes, vectors = self.fitted(), self.encode(test.texts)
-        scores = [_macro_f1(probe.predict(part), test.labels) for probe, part in zip(probes, vectors)]
-        return [replace(record, value=score, n=len(test.texts)) for record, score in zip(expected, scores)]
-
-
-def probe_units(context: Context, task: str, source: Source, languages: Sequence[str]) -> Iterator[Unit]:
+def probe_units(context: Context, task: str, languages: Sequence[str]) -> list[Unit]:
     """The source's dev scores, then for each language one record a layer."""
-    layers = context.layer_list()
-    probes = Probes(context, source, layers)
+    source = context.train_language
 
     def expected(tag: str, metric: str) -> list[Record]:
-        return [context.record(task, tag, metric, source=source.tag, layer=layer) for layer in layers]
+        return [context.record(task, tag, metric, source=source, layer=layer) for layer in context.layer_list()]
 
-    dev = expected(source.tag, "dev_macro_f1")
-    yield Unit(None, dev, lambda: probes.dev_records(dev))
-    for tag in languages:
-        wanted = expected(tag, "macro_f1")
-        yield Unit(tag, wanted, lambda tag=tag, wanted=wanted: probes.measure(tag, wanted))  # type: ignore[misc]
+    return [Unit(None, expected(source, "dev_macro_f1")), *(Unit(tag, expected(tag, "macro_f1")) for tag in languages)]
+
+
+def probe_records(context: Context, source: Source, unit: Unit) -> list[Record]:
+    """The source's dev scores, or the zero-shot macro-F1 of one language, one record a layer."""
+    probes = context.shared("probes", lambda: Probes(context, source))
+    if unit.language is None:
+        scores, size = [probe.dev_score for probe in probes.fitted()], len(source.dev.texts)
+    else:
+        test = read_test(context, source.folder, unit.language, source.labels)
+        pairs = zip(probes.fitted(), probes.encode(test.texts))
+        scores, size = [_macro_f1(probe.predict(x), test.labels) for probe, x in pairs], len(test.texts)
+    return [replace(record, value=score, n=size) for record, score in zip(unit.expected, scores)]

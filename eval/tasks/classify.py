@@ -7,7 +7,7 @@ have a task name of their own (`sib200-probe`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from langsamp.eval.engines.encoder import load_tokenizer
-from langsamp.eval.engines.finetune import Job, Recipe, Tuned, recipe_settings, task_name
+from langsamp.eval.engines.encoder import clean_text, load_tokenizer
+from langsamp.eval.engines.finetune import Tuned
 from langsamp.eval.engines.predict import Feature
-from langsamp.eval.engines.probe import probe_units
+from langsamp.eval.engines.probe import probe_records, probe_units
+from langsamp.eval.engines.recipe import Job, Recipe, recipe_settings, task_name
 from langsamp.eval.labelled import Examples, Source, read_test
 from langsamp.eval.metrics import compute
 from langsamp.eval.results.records import Record
@@ -43,24 +44,30 @@ class Classification:
 
     def settings(self, context: Context) -> dict[str, Any]:
         """The recipe; the probe has none."""
-        return {} if context.options.get("probe") else recipe_settings(self.recipe.changed(context.options))
+        return {} if context.options.probe else recipe_settings(self.recipe.changed(context.options))
 
-    def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
-        """For each seed the source's dev score, then each language; the probe has no seed."""
-        source = Source(context, self.name, context.train_language)
-        if context.options.get("probe"):
-            yield from probe_units(context, f"{self.name}-probe", source, languages)
-            return
-        recipe = self.recipe.changed(context.options)
-        task = task_name(self.name, recipe)
-        for seed in context.seeds or self.seeds:
-            model = TunedClassifier(context, source, task, recipe, seed)
-            dev = context.record(task, source.tag, "dev_macro_f1", source=source.tag, seed=seed)
-            yield Unit(None, [dev], lambda model=model, dev=dev: [model.dev_record(dev)])  # type: ignore[misc]
-            for tag in languages:
-                wanted = context.record(task, tag, "macro_f1", source=source.tag, seed=seed)
-                yield Unit(tag, [wanted], lambda model=model, tag=tag, to=wanted: [model.measure(tag, to)])  # type: ignore[misc]
-            model.release()
+    def units(self, context: Context, languages: list[str]) -> list[Unit]:
+        """For each seed the source's dev score (the training), then all languages of each seed; a probe has no seed."""
+        if context.options.probe:
+            return probe_units(context, f"{self.name}-probe", languages)
+        task, source = task_name(self.name, self.recipe.changed(context.options)), context.train_language
+        seeds = context.seeds or self.seeds
+
+        def wanted(tag: str, metric: str, seed: int) -> list[Record]:
+            return [context.record(task, tag, metric, source=source, seed=seed)]
+
+        trained = [Unit(None, wanted(source, "dev_macro_f1", seed)) for seed in seeds]
+        return trained + [Unit(tag, wanted(tag, "macro_f1", seed), stage=1) for seed in seeds for tag in languages]
+
+    def compute(self, context: Context, unit: Unit) -> list[Record]:
+        """The dev scores, or one language's numbers."""
+        source = context.shared("source", lambda: Source(context, self.name, context.train_language))
+        if context.options.probe:
+            return probe_records(context, source, unit)
+        [wanted] = unit.expected
+        recipe, seed = self.recipe.changed(context.options), wanted.seed or 0
+        model = context.shared("model", lambda: TunedClassifier(context, source, wanted.task, recipe, seed))
+        return [model.dev_record(wanted) if unit.language is None else model.measure(unit.language, wanted)]
 
 
 class TunedClassifier:
@@ -86,12 +93,11 @@ class TunedClassifier:
         def data() -> tuple[list[Feature], list[Feature]]:
             return self._features(source.train), self._features(source.dev)
 
-        return Tuned(job, data, score, context.output, context.progress)
+        return Tuned(job, data, score, context.output, context.tell)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids with specials, cut at the recipe's length."""
-        texts = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast([clean_text(text) for text in texts])]
 
     def _features(self, examples: Examples) -> list[Feature]:
         """Examples whose label is known, as the Trainer wants them."""
@@ -110,11 +116,6 @@ class TunedClassifier:
         predicted = [self.source.labels[int(row.argmax())] for row in logits]
         score = compute("macro_f1", predictions=predicted, references=test.labels)["macro_f1"]
         return replace(expected, value=score, n=len(test.texts))
-
-    def release(self) -> None:
-        """Free the model's memory, if it was ever loaded."""
-        if "_tuned" in self.__dict__:
-            self._tuned.release()
 
 
 TAXI1500 = Classification(

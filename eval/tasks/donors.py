@@ -9,9 +9,8 @@ choosing English, choosing at random, and the oracle (notes/paper.md, section 5)
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from langsamp.core.languages import normalize_tag
 from langsamp.eval.engines.probe import fit_probe
 from langsamp.eval.labelled import Source, read_examples, read_test
 from langsamp.eval.metrics import compute
-from langsamp.eval.results import records
 from langsamp.eval.results.records import Record
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
@@ -99,7 +97,7 @@ class Donors:
 
     def languages(self, context: Context) -> list[str]:
         """The target, or all languages of SIB-200 that can be tested on."""
-        if target := context.options.get("target"):
+        if target := context.options.target:
             return [normalize_tag(target)]
         tags = context.data.languages(FOLDER)
         return [tag for tag in tags if read_examples(context, FOLDER, tag, "test").texts]
@@ -107,45 +105,56 @@ class Donors:
     def settings(self, context: Context) -> dict[str, Any]:
         """The candidates of the study (an answer for one target adds to any run), and the table if there is one."""
         found: dict[str, Any] = {}
-        if told := context.options.get("same_as"):
+        if told := context.options.same_as:
             found["same_as"] = sorted(told)
-        if path := context.options.get("similarity"):
+        if path := context.options.similarity:
             found["similarity"] = hashlib.sha256(repr(sorted(read_table(path).items())).encode()).hexdigest()[:16]
-        if not context.options.get("target"):
-            asked = context.options.get("sources")
+        if not context.options.target:
+            asked = context.options.sources
             found["sources"] = sorted({normalize_tag(tag) for tag in asked}) if asked else "all"
         return found
 
-    def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
+    def units(self, context: Context, languages: list[str]) -> list[Unit]:
         """One unit for `target`; else one a source (transfer), then one a target (how good each ranking is)."""
-        layer = context.layer_list()[-1]
-        if context.options.get("target"):
-            yield answer(context, languages[0], layer)
-            return
         sources = candidates(context)
+        if context.options.target:
+            return [_answer_unit(context, languages[0], sources)]
         if len(sources) < 3:
             raise DataError(
                 f"a study of donors compares sources, but {FOLDER} has training data in {len(sources)} "
                 "languages only; --target LANG ranks without measuring"
             )
-        transfer = Transfer(context, layer)
-        for source in sources:
-            wanted = [
-                context.record(TRANSFER, target, "macro_f1", source=source, layer=layer)
-                for target in languages
-                if target != source
-            ]
-            yield Unit(source, wanted, lambda source=source, to=wanted: transfer.measure(source, to))  # type: ignore[misc]
-        tags = [*dict.fromkeys([*languages, *sources])]
-        rankers = Rankers(context, FOLDER, tags, layer, context.options.get("similarity"))
-        measured = cache(lambda: read_transfer(context, layer))  # read when all transfer is recorded
-        for target in languages:
-            yield judged(context, target, [source for source in sources if source != target], rankers, measured)
+        layer = context.layer_list()[-1]
+
+        def transfer(source: str) -> list[Record]:
+            targets = [target for target in languages if target != source]
+            return [context.record(TRANSFER, tag, "macro_f1", source=source, layer=layer) for tag in targets]
+
+        rankers = Rankers(context, FOLDER, _all(languages, sources), layer, context.options.similarity)
+        english = ENGLISH in sources and _trainable(context, ENGLISH)
+        return [Unit(source, transfer(source)) for source in sources] + [
+            _judged_unit(context, target, languages, sources, rankers, english) for target in languages
+        ]
+
+    def compute(self, context: Context, unit: Unit) -> list[Record]:
+        """The answer for a target, the transfer from a source, or how good the rankings for a target are."""
+        layer = context.layer_list()[-1]
+        if unit.about is None:
+            transfer = context.shared("transfer", lambda: Transfer(context, layer))
+            return transfer.measure(unit.language or "", unit.expected)
+        tags, sources = unit.about
+        rankers = context.shared(tags, lambda: Rankers(context, FOLDER, tags, layer, context.options.similarity))
+        return judged(unit, sources, rankers) if unit.wants else answer(unit, sources, rankers)
+
+
+def _all(languages: Sequence[str], sources: Sequence[str]) -> tuple[str, ...]:
+    """Every language that takes part."""
+    return tuple(dict.fromkeys([*languages, *sources]))
 
 
 def candidates(context: Context) -> list[str]:
     """The sources asked for, else all languages of SIB-200 with training data."""
-    if asked := context.options.get("sources"):
+    if asked := context.options.sources:
         return sorted({normalize_tag(tag) for tag in asked})
     if not context.data.folders(FOLDER):
         return []
@@ -153,13 +162,23 @@ def candidates(context: Context) -> list[str]:
     return [tag for tag in tags if read_examples(context, FOLDER, tag, "train").texts]
 
 
-def answer(context: Context, target: str, layer: int) -> Unit:
+def _trainable(context: Context, tag: str) -> bool:
+    """Whether a probe can be trained on a language; its unit will say why not."""
+    source = Source(context, FOLDER, tag)
+    try:
+        return bool(source.train.texts and source.dev.texts)
+    except DataError:
+        return False
+
+
+def _answer_unit(context: Context, target: str, sources: list[str]) -> Unit:
     """The similarity of one target with every candidate, by every ranker that knows both.
 
     Without data the candidates are all languages with a trained row. Raises DataError if nothing is known.
     """
-    sources = [tag for tag in candidates(context) or row_tags(context) if tag != target]
-    rankers = Rankers(context, FOLDER, [target, *sources], layer, context.options.get("similarity"))
+    sources = [tag for tag in sources or row_tags(context) if tag != target]
+    layer = context.layer_list()[-1]
+    rankers = Rankers(context, FOLDER, _all([target], sources), layer, context.options.similarity)
     wanted = []
     for name in rankers.names:
         at = layer if name == "centroid" else None
@@ -170,49 +189,49 @@ def answer(context: Context, target: str, layer: int) -> Unit:
             f"nothing is known of {target}: the model has no trained row for it, the data has no {FOLDER} "
             "sentences, and no table of similarities (--similarity) names it"
         )
-
-    def compute() -> list[Record]:
-        scores = {SIMILARITY + name: rankers.scores(name, target, sources) for name in rankers.names}
-        return [replace(record, value=scores[record.metric][record.source or ""]) for record in wanted]
-
-    return Unit(target, wanted, compute)
+    return Unit(target, wanted, about=(_all([target], sources), sources))
 
 
-def judged(
-    context: Context,
-    target: str,
-    sources: list[str],
-    rankers: Rankers,
-    measured: Callable[[], dict[str, dict[str, float]]],
+def answer(unit: Unit, sources: Sequence[str], rankers: Rankers) -> list[Record]:
+    """The similarities of the unit's language with the sources."""
+    scores = {SIMILARITY + name: rankers.scores(name, unit.language or "", sources) for name in rankers.names}
+    return [replace(record, value=scores[record.metric][record.source or ""]) for record in unit.expected]
+
+
+def _judged_unit(
+    context: Context, target: str, languages: list[str], sources: list[str], rankers: Rankers, english: bool
 ) -> Unit:
-    """NDCG@3 and regret of every ranker for one target, against the recorded transfer (which must be complete)."""
-    gains = {source: value for source, value in measured().get(target, {}).items() if source in sources}
-    names = [name for name in rankers.names if rankers.known(name, target, sources)]
-    names += ["random", "oracle"] + ["english"] * (ENGLISH in gains)  # it may be a source that cannot be trained on
+    """How good every ranking of sources is for one target."""
+    others = [source for source in sources if source != target]
+    names = [name for name in rankers.names if rankers.known(name, target, others)]
+    names += ["random", "oracle"] + ["english"] * (english and target != ENGLISH)
     wanted = [
         context.record("donors", target, metric, layer=rankers.layer)
         for name in names
         for metric in (f"ndcg@{TOP}_{name}", f"regret_{name}")
     ]
-
-    def compute() -> list[Record]:
-        if len(gains) < 2:
-            raise DataError(f"no transfer to {target} from at least two sources was measured")
-        scores = references(gains)
-        values: list[float] = []
-        for name in names:
-            values += judge(gains, scores[name] if name in scores else rankers.scores(name, target, sources))
-        return [replace(record, value=value, n=len(gains)) for record, value in zip(wanted, values)]
-
-    return Unit(target, wanted, compute)
+    return Unit(target, wanted, about=(_all(languages, sources), others), stage=1, wants=TRANSFER)
 
 
-def read_transfer(context: Context, layer: int) -> dict[str, dict[str, float]]:
-    """Target -> source -> measured score, from the run's records."""
-    found: dict[str, dict[str, float]] = {}
-    for record in records.read(context.output) if (context.output / records.RESULTS).exists() else []:
-        if record.task == TRANSFER and record.layer == layer:
-            found.setdefault(record.code or "", {})[record.source or ""] = record.value
+def judged(unit: Unit, sources: Sequence[str], rankers: Rankers) -> list[Record]:
+    """NDCG@3 and regret of every ranker for one target, against the measured transfer that the unit was given.
+
+    Raises DataError where too little of it could be measured.
+    """
+    target, layer = unit.language or "", rankers.layer
+    gains = {r.source: r.value for r in unit.given if r.layer == layer and r.source and r.source in sources}
+    if len(gains) < 2:
+        raise DataError(f"no transfer to {target} from at least two sources was measured")
+    scores = references(gains)
+    judgements: dict[str, tuple[float, float]] = {}
+    found = []
+    for record in unit.expected:
+        metric, _, name = record.metric.partition("_")
+        if name == "english" and name not in scores:
+            raise DataError(f"no transfer from {ENGLISH} to {target} was measured")
+        if name not in judgements:
+            judgements[name] = judge(gains, scores[name] if name in scores else rankers.scores(name, target, sources))
+        found.append(replace(record, value=judgements[name][metric == "regret"], n=len(gains)))
     return found
 
 

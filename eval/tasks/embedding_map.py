@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -98,7 +98,7 @@ class EmbeddingMap:
             )
         return sorted(likely_tag(name) for name in tables[0].names) if tables[0] else []
 
-    def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
+    def units(self, context: Context, languages: list[str]) -> list[Unit]:
         """One unit: the map needs all rows at once, and is made in a moment."""
         found = []
         for kind in ("languages", "scripts"):
@@ -106,7 +106,11 @@ class EmbeddingMap:
             if rows is not None:
                 wanted = [likely_tag(name) in languages for name in rows.names] if kind == "languages" else None
                 found += map_records(context, kind, rows, wanted)
-        yield Unit(None, found, lambda: found)
+        return [Unit(None, found)]
+
+    def compute(self, context: Context, unit: Unit) -> Sequence[Record]:
+        """What `units` has found."""
+        return unit.expected
 
 
 def map_records(context: Context, kind: str, rows: Rows, wanted: Sequence[bool] | None = None) -> list[Record]:

@@ -10,9 +10,8 @@ A model without a row for the language has `loss` only. The right row of `swh_La
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 from zlib import crc32
 
@@ -21,8 +20,8 @@ import torch
 from tokenizers import Tokenizer
 
 from langsamp.core.runtime import fast_matmul, pick_device, threads
-from langsamp.eval.engines.encoder import MAX_TOKENS, clean_text, load_masked_lm, load_tokenizer, read_config
-from langsamp.eval.engines.packed import packed_hidden_states, plan_batches
+from langsamp.eval.engines.encoder import batch_tokens, clean_text, load_masked_lm, load_tokenizer, read_config
+from langsamp.eval.engines.packed import Texts, last_hidden_state, plan_batches
 from langsamp.eval.results.records import Record
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
@@ -31,6 +30,7 @@ from langsamp.modeling_langsamp import LangSAMPForMaskedLM, linear_cross_entropy
 
 logger = logging.getLogger(__name__)
 
+FOLDERS = ("lm", "mlm", "sib200")  # the last has text that no corpus should hold, and is on the Hub
 MASKED = 0.15  # share of the tokens, as in pretraining
 SENTENCES = 200
 MAX_LENGTH = 512
@@ -41,7 +41,7 @@ Rows = tuple[int, int]  # row of the language, row of the script; 0 is unknown
 
 
 class MaskedLM:
-    """The task. Options: `text` (folder with held-out text; default `lm`, else `mlm`), `sentences` (a language)."""
+    """The task. Options: `text` (folder with held-out text; default the first there is of `FOLDERS`), `sentences`."""
 
     name = "lm"
 
@@ -51,21 +51,25 @@ class MaskedLM:
 
     def settings(self, context: Context) -> dict[str, Any]:
         """What the numbers depend on besides the run's settings."""
-        told = sorted(context.options.get("same_as") or ())
+        told = sorted(context.options.same_as or ())
         return {"text": _folder(context), "sentences": _limit(context), **({"same_as": told} if told else {})}
 
-    def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
+    def units(self, context: Context, languages: list[str]) -> list[Unit]:
         """One unit a language and seed."""
         config = read_config(context.source.path).to_dict()
         names = config.get("languages") or [], config.get("scripts") or []
-        scorer = cache(lambda: Scorer(context))
         _tell_rows(context, languages, names[0])
-        for seed in context.seeds or (SEED,):
-            for tag in languages:
-                known = any(rows_of(context, tag, *names))
-                metrics = ("loss", "loss_missing", "loss_wrong") if known else ("loss",)
-                expected = [context.record(self.name, tag, metric, seed=seed) for metric in metrics]
-                yield Unit(tag, expected, lambda tag=tag, seed=seed, to=expected: scorer().records(tag, seed, to))  # type: ignore[misc]
+
+        def expected(tag: str, seed: int) -> list[Record]:
+            metrics = ("loss", "loss_missing", "loss_wrong") if any(rows_of(context, tag, *names)) else ("loss",)
+            return [context.record(self.name, tag, metric, seed=seed) for metric in metrics]
+
+        return [Unit(tag, expected(tag, seed)) for seed in context.seeds or (SEED,) for tag in languages]
+
+    def compute(self, context: Context, unit: Unit) -> list[Record]:
+        """The losses of one language with one seed's masks."""
+        scorer = context.shared("scorer", lambda: Scorer(context))
+        return scorer.records(unit.language or "", unit.expected[0].seed or 0, unit.expected)
 
 
 def rows_of(context: Context, tag: str, languages: Sequence[str], scripts: Sequence[str]) -> Rows:
@@ -79,8 +83,9 @@ def rows_of(context: Context, tag: str, languages: Sequence[str], scripts: Seque
 
 
 def _tell_rows(context: Context, tags: Sequence[str], names: Sequence[str]) -> None:
-    """Say which rows serve languages that the model knows under another code, and which it has relatives of."""
-    for language in dict.fromkeys(parse_tag(tag)[0] for tag in tags):
+    """Say which rows serve languages under another code, which have relatives with one, and which are unknown."""
+    unknown = []
+    for language in dict.fromkeys(parse_tag(tag)[0] for tag in tags) if names else ():
         code = context.row_code(language, names)
         if code is not None and code != language:
             logger.info("lm: the row of %s is used for %s", code, language)
@@ -89,6 +94,13 @@ def _tell_rows(context: Context, tags: Sequence[str], names: Sequence[str]) -> N
                 "lm: the model has no row for %s; to use that of %s: --same-as %s=%s",
                 language, " or ".join(near), language, near[0],
             )  # fmt: skip
+        elif code is None:
+            unknown.append(language)
+    if unknown:
+        logger.warning(
+            "lm: the model has no row for %d of the languages (%s): their `loss` is that of an unknown language",
+            len(unknown), ", ".join(unknown),
+        )  # fmt: skip
 
 
 def choose_masks(ids: Sequence[np.ndarray], special: set[int], seed: Sequence[int]) -> list[np.ndarray]:
@@ -109,7 +121,9 @@ class Scorer:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.model: LangSAMPForMaskedLM = load_masked_lm(context.source.path).to(pick_device())  # type: ignore[arg-type]
+        self.model: LangSAMPForMaskedLM = load_masked_lm(context.source.path)
+        torch.nn.Module.to(self.model, pick_device())
+        self.max_tokens = batch_tokens(self.model.config, self.model.device, self.model.dtype)
         self.languages, self.scripts = self.model.config.languages, self.model.config.scripts
         self.tokenizer: Tokenizer = load_tokenizer(context.source.path, MAX_LENGTH)
         names = {"<s>", "<pad>", "</s>", "<mask>"}
@@ -150,7 +164,7 @@ class Scorer:
         """The encoder's output at the masked positions (n, hidden) and the true tokens (n,)."""
         order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
         hidden, targets = [], []
-        for batch in plan_batches([len(ids[number]) for number in order], MAX_TOKENS):
+        for batch in plan_batches([len(ids[number]) for number in order], self.max_tokens):
             texts, where, start = [], [], 0
             for number in (order[position] for position in batch):
                 text = ids[number].copy()
@@ -159,10 +173,9 @@ class Scorer:
                 where.append(start + masks[number])
                 start += len(text)
                 texts.append(text)
-            for last, _ in packed_hidden_states(self.model.roberta, texts):  # noqa: B007
-                pass
-            hidden.append(last[torch.from_numpy(np.concatenate(where)).to(last.device)])
-        return torch.cat(hidden), torch.from_numpy(np.concatenate(targets).astype(np.int64)).to(last.device)
+            packed = Texts(texts, self.model.device)
+            hidden.append(last_hidden_state(self.model.base_model, packed)[packed.send(np.concatenate(where))])
+        return torch.cat(hidden), torch.from_numpy(np.concatenate(targets).astype(np.int64)).to(self.model.device)
 
     def _loss(self, hidden: torch.Tensor, targets: torch.Tensor, rows: Rows) -> float:
         """Mean cross entropy in nats with these rows added."""
@@ -187,12 +200,12 @@ class Scorer:
 
 def _folder(context: Context) -> str:
     """The folder of held-out text."""
-    return str(context.options.get("text") or ("lm" if context.data.folders("lm") else "mlm"))
+    return context.options.text or next((name for name in FOLDERS if context.data.folders(name)), FOLDERS[0])
 
 
 def _limit(context: Context) -> int:
     """Most sentences of a language."""
-    return int(context.options.get("sentences") or SENTENCES)
+    return context.options.sentences or SENTENCES
 
 
 LM = MaskedLM()

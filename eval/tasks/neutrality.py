@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from langsamp.core.files import atomic_write
 from langsamp.eval.results.records import Record
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
@@ -62,23 +61,28 @@ class Neutrality:
         """What the numbers depend on besides the run's settings and the set of languages."""
         return {"parallel": _folder(context), "sentences": _limit(context)}
 
-    def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
+    def units(self, context: Context, languages: list[str]) -> list[Unit]:
         """One unit a layer, with the numbers of all languages; one for each language that has too few sentences."""
-        sample = Sample.draw(context, languages)
+        sample = context.shared("sample", lambda: Sample.draw(context, languages))
         layers = context.layer_list("all")
-        for tag in languages:
-            if tag not in sample.languages:
-                expected = [context.record(self.name, tag, METRICS[0], layer=layers[0])]
-                yield Unit(tag, expected, partial(_too_few, tag))
+        few = [tag for tag in languages if tag not in sample.languages]
+        units = [Unit(tag, [context.record(self.name, tag, METRICS[0], layer=layers[0])]) for tag in few]
         for layer in layers:
-            _check_same_languages(matrix_file(context.output, layer), sample.languages)
+            _check_same_languages(context.output / matrix_file(layer), sample.languages)
             expected = [
                 context.record(self.name, tag, metric, layer=layer)
                 for metric in METRICS
                 for tag in (None, *sample.languages)
             ]
-            expected = [part for record in expected for part in _with_bounds(record)]
-            yield Unit(None, expected, partial(measure_layer, context, sample, layers, layer, expected))
+            units.append(Unit(None, [part for record in expected for part in _with_bounds(record)], about=languages))
+        return units
+
+    def compute(self, context: Context, unit: Unit) -> list[Record]:
+        """The numbers of one layer. Raises DataError for a language with too few sentences."""
+        if unit.language is not None:
+            raise DataError(f"fewer than {FEWEST} of the sampled sentences")
+        sample = context.shared("sample", lambda: Sample.draw(context, unit.about))
+        return measure_layer(context, sample, context.layer_list("all"), unit.expected)
 
 
 @dataclass
@@ -131,14 +135,15 @@ class Sample:
 
 
 def measure_layer(
-    context: Context, sample: Sample, layers: tuple[int, ...], layer: int, expected: list[Record]
+    context: Context, sample: Sample, layers: tuple[int, ...], expected: Sequence[Record]
 ) -> list[Record]:
-    """All records of one layer; writes the layer's matrices first."""
+    """All records of the layer of `expected`; the layer's matrices become a file beside them."""
+    layer = expected[0].layer or 0
     vectors, mask = sample.encode(context, layers, layer), sample.mask
     matrices = pair_matrices(vectors, mask)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, languages=np.array(sample.languages), **matrices)  # type: ignore[arg-type]
-    atomic_write(matrix_file(context.output, layer), buffer.getvalue())
+    context.save(matrix_file(layer), buffer.getvalue())
     right = probe_languages(vectors, mask)
     values: dict[tuple[str, str | None], tuple[float, int]] = {}
     for metric in METRICS:
@@ -157,9 +162,9 @@ def measure_layer(
     return [replace(record, value=value, n=n) for record, value, n in pairs]
 
 
-def matrix_file(output: Path, layer: int) -> Path:
-    """Where the matrices of a layer are."""
-    return output / "neutrality" / f"layer{layer:02d}.npz"
+def matrix_file(layer: int) -> str:
+    """Where the matrices of a layer are in the run directory."""
+    return f"neutrality/layer{layer:02d}.npz"
 
 
 def read_matrices(path: Path) -> tuple[list[str], dict[str, Matrix]]:
@@ -184,19 +189,15 @@ def _check_same_languages(path: Path, languages: list[str]) -> None:
         )
 
 
-def _too_few(tag: str) -> list[Record]:
-    raise DataError(f"fewer than {FEWEST} of the sampled sentences")
-
-
 def _folder(context: Context) -> str:
     """The parallel folder asked for, else the first there is."""
-    given = context.options.get("parallel")
-    return str(given or next((name for name in FOLDERS if context.data.folders(name)), FOLDERS[0]))
+    given = context.options.parallel
+    return given or next((name for name in FOLDERS if context.data.folders(name)), FOLDERS[0])
 
 
 def _limit(context: Context) -> int:
     """Most sentences of a language. Raises ValueError for one: it has no other sentence to be compared with."""
-    limit = int(context.options.get("sentences") or SENTENCES)
+    limit = context.options.sentences or SENTENCES
     if limit < 2:
         raise ValueError("neutrality compares sentences with others: give --sentences 2 or more")
     return limit

@@ -12,15 +12,14 @@ layers, Acc@1/5/10, and on request CSLS. Rules that the official code leaves ope
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
 from itertools import product
 
 import numpy as np
 
 from langsamp.eval.data import EvalData
-from langsamp.eval.engines.encoder import Pool
+from langsamp.eval.engines.encoder import Encoder, Pool
 from langsamp.eval.metrics import compute
 from langsamp.eval.results.records import Record
 from langsamp.eval.rows import DataError
@@ -69,16 +68,14 @@ class Retrieval:
             raise DataError(f"{self.folder} has no {ENGLISH}, the language to search with")
         return [tag for tag in found if tag != ENGLISH]
 
-    def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
+    def units(self, context: Context, languages: list[str]) -> list[Unit]:
         """One unit a language, with all layers, directions and metrics."""
-        layers = context.layer_list()
-        english = self._english_pool(context, layers)
-        for tag in languages:
-            expected = [
-                context.record(self.name, tag, metric, layer=layer, direction=direction)
-                for layer, direction, metric in product(layers, DIRECTIONS, _metrics(context))
-            ]
-            yield Unit(tag, expected, partial(self._unit, context, tag, english, expected))
+        parts = list(product(context.layer_list(), DIRECTIONS, _metrics(context)))
+
+        def expected(tag: str) -> list[Record]:
+            return [context.record(self.name, tag, metric, layer=k, direction=way) for k, way, metric in parts]
+
+        return [Unit(tag, expected(tag)) for tag in languages]
 
     def pairs(self, data: EvalData, tag: str) -> Pairs:
         """Aligned sentences of a language and English. Raises DataError if there are no two different pairs."""
@@ -98,31 +95,28 @@ class Retrieval:
             raise DataError(f"{self.folder}/{tag} has fewer than two different sentences: nothing to tell apart")
         return [pair[0] for pair in kept], [pair[1] for pair in kept]
 
-    def _english_pool(self, context: Context, layers: tuple[int, ...]) -> Callable[[], Pool] | None:
-        """The English side if all languages share it: encoded once, not once a language."""
-        if self.english_in_file:
-            return None
-        return cache(lambda: Pool(context.encoder(layers), list(_by_id(context.data, self.folder, ENGLISH).values())))
-
-    def _unit(
-        self, context: Context, tag: str, pool: Callable[[], Pool] | None, expected: list[Record]
-    ) -> list[Record]:
-        texts, english = self.pairs(context.data, tag)
+    def compute(self, context: Context, unit: Unit) -> list[Record]:
+        """All records of one language."""
+        texts, english = self.pairs(context.data, unit.language or "")
         encoder = context.encoder(context.layer_list())
-        if pool is None:
+        if self.english_in_file:
             both = encoder.encode(texts + english)  # together: fuller batches
             own, other = both[:, : len(texts)], both[:, len(texts) :]
-        else:
-            own, other = encoder.encode(texts), pool().vectors(english)
+        else:  # all languages share the English side: it is encoded once
+            own, other = encoder.encode(texts), self._english(context, encoder).vectors(english)
         values: dict[tuple[int | None, str | None, str], float] = {
             (layer, direction, metric): value
             for layer, x, en in zip(encoder.layers, own, other)
-            for (direction, metric), value in score(x, en, texts, english, bool(context.options.get("csls"))).items()
+            for (direction, metric), value in score(x, en, texts, english, context.options.csls).items()
         }
         return [
             replace(record, value=values[record.layer, record.direction, record.metric], n=len(texts))
-            for record in expected
+            for record in unit.expected
         ]
+
+    def _english(self, context: Context, encoder: Encoder) -> Pool:
+        """The English side, one for all languages."""
+        return context.shared("english", lambda: Pool(encoder, [*_by_id(context.data, self.folder, ENGLISH).values()]))
 
 
 def score(
@@ -140,7 +134,7 @@ def score(
 
 
 def _metrics(context: Context) -> list[str]:
-    endings = ("", "_csls") if context.options.get("csls") else ("",)
+    endings = ("", "_csls") if context.options.csls else ("",)
     return [f"acc@{k}{ending}" for ending in endings for k in TOP]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from langsamp.eval.engines.encoder import load_tokenizer
-from langsamp.eval.engines.finetune import Job, Recipe, Tuned, recipe_settings, task_name
+from langsamp.eval.engines.encoder import clean_text, load_tokenizer
+from langsamp.eval.engines.finetune import Tuned
 from langsamp.eval.engines.predict import IGNORED, Feature
+from langsamp.eval.engines.recipe import Job, Recipe, recipe_settings, task_name
 from langsamp.eval.metrics import compute
 from langsamp.eval.results.records import Record
 from langsamp.eval.rows import DataError
@@ -75,7 +76,7 @@ class WordTokenizer:
     def pieces(self, words: Sequence[str]) -> list[list[int]]:
         """Piece ids of each word, at least one; a word longer than a whole chunk is cut."""
         new = [word for word in dict.fromkeys(words) if word not in self._pieces]
-        clean = [word.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for word in new]
+        clean = [clean_text(word) for word in new]
         for word, encoding in zip(new, self.tokenizer.encode_batch_fast(clean, add_special_tokens=False)):
             self._pieces[word] = encoding.ids[: self.max_length - 2] or [self.unknown]
         return [self._pieces[word] for word in words]
@@ -122,21 +123,31 @@ class Tagging:
         """The recipe."""
         return recipe_settings(self.recipe.changed(context.options))
 
-    def units(self, context: Context, languages: list[str]) -> Iterator[Unit]:
-        """For each seed the source's dev score, then each language of each data set."""
-        recipe = self.recipe.changed(context.options)
-        folders = context.data.folders(self.name)
-        for seed in context.seeds or self.seeds:
-            tagger = Tagger(context, self, recipe, seed)
-            shared: dict[str, Any] = {"source": context.train_language, "seed": seed}
-            dev = context.record(task_name(self.name, recipe), context.train_language, "dev_f1", **shared)
-            yield Unit(None, [dev], lambda tagger=tagger, dev=dev: [tagger.dev_record(dev)])  # type: ignore[misc]
-            for folder in folders:
-                task = task_name(folder.replace("/", "-"), recipe)
-                for tag in sorted({*languages} & {*context.data.languages(folder)}):
-                    wanted = [context.record(task, tag, metric, **shared) for metric in self.metrics]
-                    yield Unit(tag, wanted, lambda t=tagger, f=folder, tag=tag, to=wanted: t.measure(f, tag, to))  # type: ignore[misc]
-            tagger.release()
+    def units(self, context: Context, languages: list[str]) -> list[Unit]:
+        """For each seed the source's dev score (the training), then for each seed each language of each data set."""
+        recipe, source = self.recipe.changed(context.options), context.train_language
+        seeds, name = context.seeds or self.seeds, task_name(self.name, recipe)
+        folders = {folder: context.data.languages(folder) for folder in context.data.folders(self.name)}
+
+        def wanted(folder: str, tag: str, seed: int) -> list[Record]:
+            task = task_name(folder.replace("/", "-"), recipe)
+            return [context.record(task, tag, metric, source=source, seed=seed) for metric in self.metrics]
+
+        trained = [Unit(None, [context.record(name, source, "dev_f1", source=source, seed=seed)]) for seed in seeds]
+        return trained + [
+            Unit(tag, wanted(folder, tag, seed), about=folder, stage=1)
+            for seed in seeds
+            for folder, tags in folders.items()
+            for tag in sorted({*languages} & {*tags})
+        ]
+
+    def compute(self, context: Context, unit: Unit) -> list[Record]:
+        """The dev score, or the numbers of one language in one data set."""
+        recipe, seed = self.recipe.changed(context.options), unit.expected[0].seed or 0
+        tagger = context.shared("tagger", lambda: Tagger(context, self, recipe, seed))
+        if unit.language is None:
+            return [tagger.dev_record(unit.expected[0])]
+        return tagger.measure(unit.about, unit.language, unit.expected)
 
     def read(self, context: Context, folder: str, tag: str, split: str) -> list[Sentence]:
         """Sentences with at least one word; labels outside the label set become `other`, with a count in the log.
@@ -202,7 +213,7 @@ class Tagger:
             guessed, gold = zip(*rows)
             return float(compute("span_f1", predictions=guessed, references=gold)["f1"])
 
-        return Tuned(job, data, score, context.output, context.progress)
+        return Tuned(job, data, score, context.output, context.tell)
 
     def features(self, sentences: Sequence[Sentence]) -> list[Feature]:
         """Chunks as the Trainer wants them: the label number at each word's first piece, else -100."""
@@ -240,11 +251,6 @@ class Tagger:
         scores = compute("span_f1", predictions=predicted, references=true)
         found = {"f1": (scores["f1"], scores["n_spans"]), "accuracy": (scores["token_accuracy"], sum(map(len, true)))}
         return [replace(record, value=found[record.metric][0], n=found[record.metric][1]) for record in expected]
-
-    def release(self) -> None:
-        """Free the model's memory, if it was ever loaded."""
-        if "_tuned" in self.__dict__:
-            self._tuned.release()
 
 
 _RECIPE = Recipe(learning_rate=2e-5, epochs=10, batch_size=8, accumulation=4, max_length=256, eval_steps=1000)

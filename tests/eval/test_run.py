@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from filelock import FileLock
 
 from langsamp.core.runtime import ModelSource
 from langsamp.eval import run as runner
 from langsamp.eval.data import EvalData
 from langsamp.eval.results import records
 from langsamp.eval.rows import DataError
-from langsamp.eval.task import Context, Coverage, Unit, choose_languages
+from langsamp.eval.task import Context, Coverage, TaskOptions, Unit, choose_languages
 
 WORDS = [
     "house",
@@ -53,12 +54,14 @@ class Count:
         return context.data.languages("sib200")
 
     def units(self, context, languages):
-        for seed in context.seeds or (1,):
-            for tag in languages:
-                expected = [context.record(self.name, tag, metric, seed=seed) for metric in ("rows", "twice")]
-                yield Unit(tag, expected, lambda tag=tag, expected=expected: self.compute(context, tag, expected))
+        return [
+            Unit(tag, [context.record(self.name, tag, metric, seed=seed) for metric in ("rows", "twice")])
+            for seed in context.seeds or (1,)
+            for tag in languages
+        ]
 
-    def compute(self, context, tag, expected):
+    def compute(self, context, unit):
+        tag, expected = unit.language, unit.expected
         self.computed.append(tag)
         if tag == "xxx_Latn":
             raise DataError("broken on purpose")
@@ -147,7 +150,7 @@ def test_one_folder_holds_one_model_and_one_set_of_settings(task, context, monke
     for change in ({"prefix": "query: "}, {"dtype": "bfloat16"}, {"source": ModelSource(Path("."), "other")}):
         with pytest.raises(ValueError, match="choose another --output"):
             runner.run(replace(context, **change), ["count"])
-    monkeypatch.setattr(Count, "settings", lambda self, context: context.options, raising=False)
+    monkeypatch.setattr(Count, "settings", lambda self, context: {"text": context.options.text}, raising=False)
     runner.run(replace(context, options={"text": "mlm"}), ["count"])
     with pytest.raises(ValueError, match="holds a run with count: text 'mlm', not 'lm'; choose another --output"):
         runner.run(replace(context, options={"text": "lm"}), ["count"])
@@ -181,9 +184,58 @@ def test_coverage_groups_the_reasons():
 
 
 def test_a_task_must_keep_its_promise(task, context, monkeypatch):
-    monkeypatch.setattr(task, "compute", lambda context, tag, expected: expected[:1])
+    monkeypatch.setattr(task, "compute", lambda context, unit: unit.expected[:1])
     with pytest.raises(RuntimeError, match="other records than it promised"):
         runner.run(context, ["count"])
+
+
+def test_an_unknown_option_is_an_error_with_the_nearest_name(context):
+    with pytest.raises(ValueError, match="no task has an option 'sentence'; did you mean sentences"):
+        replace(context, options={"sentence": 3})
+    with pytest.raises(ValueError, match="no task has an option 'qqq'; did you mean csls, parallel, "):
+        TaskOptions.of({"qqq": 1})
+    assert replace(context, options={"sources": ["deu", "fra"]}).options == TaskOptions(sources=("deu", "fra"))
+
+
+def test_two_evaluations_do_not_mix(task, context):
+    context.output.mkdir()
+    with (
+        FileLock(context.output / ".lock"),
+        pytest.raises(RuntimeError, match=r"another evaluation is writing to .*out"),
+    ):
+        runner.run(context, ["count"])
+    assert not (context.output / records.RESULTS).exists()
+    runner.run(context, ["count"])
+
+
+def test_one_bar_with_a_total_and_none_when_there_is_nothing_to_do(task, context, capsys):
+    context = replace(context, progress=True)
+    runner.run(context, ["count"], ["de"])
+    runner.run(context, ["count"])
+    shown = capsys.readouterr().err
+    assert "count: 100%" in shown
+    assert "3/3" in shown  # one of the four was there already
+    runner.run(context, ["count"])
+    assert "0unit" not in capsys.readouterr().err
+
+
+def test_a_later_stage_gets_the_records_of_the_one_before(task, context, monkeypatch):
+    """The second stage is begun when all of the first is written; a file of the run directory goes with its unit."""
+
+    def units(self, context, languages):
+        later = [Unit(tag, [context.record("sum", tag, "rows")], stage=1, wants="count") for tag in languages]
+        return later + [Unit(tag, [context.record("count", tag, "rows")]) for tag in languages]
+
+    def compute(self, context, unit):
+        context.save(f"side/{unit.language}-{unit.stage}", b"x")
+        value = sum(record.value for record in unit.given) + 5 if unit.stage else len(unit.language)
+        return [replace(unit.expected[0], value=value)]
+
+    monkeypatch.setattr(Count, "units", units)
+    monkeypatch.setattr(Count, "compute", compute)
+    runner.run(context, ["count"])
+    assert {record.value for record in records.read(context.output) if record.task == "sum"} == {8 + 5}
+    assert len(list((context.output / "side").iterdir())) == 8
 
 
 def test_unknown_task_is_an_error_naming_the_tasks():
@@ -250,13 +302,13 @@ def test_killed_in_the_middle_of_a_hundred_languages(tmp_path, tiny_model_dir):
     from langsamp.eval.tasks.retrieval import Retrieval
 
     computed = []
-    original = Retrieval._unit
+    original = Retrieval.compute
     for output in outputs:
         context = Context(
             resolve_model(tiny_model_dir), EvalData(tmp_path / "data"), output, layers="2,3", progress=False
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Retrieval, "_unit", lambda self, *rest: computed.append(rest[1]) or original(self, *rest))
+            patch.setattr(Retrieval, "compute", lambda self, *rest: computed.append(rest[1]) or original(self, *rest))
             runner.run(context, ["sr-bible"])
     assert len(computed) == 64 + 100
     killed, whole = ((output / records.RESULTS).read_bytes() for output in outputs)

@@ -97,7 +97,7 @@ class KeptContext(Context):
 class Kept:
     """Looks sentences up instead of encoding them; a sentence's "tokens" are its place in the list."""
 
-    max_tokens, progress = MAX_TOKENS, False
+    max_tokens, tell = MAX_TOKENS, None
 
     def __init__(self, kept: Path, data: Path, layers: tuple[int, ...]) -> None:
         self.layers, self._place = layers, _places(data)
@@ -106,16 +106,19 @@ class Kept:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """(layers, texts, hidden). Raises KeyError for a sentence that is in no test set."""
-        return self.encode_ids(self.tokenize(texts))
+        return self.encode_ids(self.tokenize(texts)).numpy()
 
     def tokenize(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The place of each."""
         return [np.array([self._place[text]], np.int32) for text in texts]
 
-    def encode_ids(self, ids: Sequence[np.ndarray]) -> np.ndarray:
+    def encode_ids(self, ids: Sequence[np.ndarray]) -> Tensor:
         """(layers, texts, hidden), single precision."""
         where = np.concatenate([np.empty(0, np.int32), *ids])
-        return np.stack([self._vectors[layer - 1][where].astype(np.float32) for layer in self.layers])
+        return torch.from_numpy(np.stack([self._vectors[layer - 1][where].astype(np.float32) for layer in self.layers]))
+
+    def check_finite(self, vectors: np.ndarray) -> None:
+        """Nothing here: a record that is not finite is an error of its own."""
 
 
 @cache

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import XLMRobertaModel
 
+from langsamp.eval.engines import packed
 from langsamp.eval.engines.encoder import Encoder, Pool, parse_layers
-from langsamp.eval.engines.packed import groups_of, plan_batches
+from langsamp.eval.engines.packed import Texts, hidden_states, plan_batches, varlen_works
 
 HOSTILE = [
     "",
@@ -141,7 +142,8 @@ def test_layers_that_do_not_exist(spec):
 def test_batches_fill_the_budget_and_groups_are_runs():
     assert plan_batches([2, 2, 3, 9], 7) == [[0, 1, 2], [3]]
     assert plan_batches([], 7) == []
-    assert [(g.start, g.count, g.length) for g in groups_of([0, 2, 2, 3])] == [(0, 2, 2), (4, 1, 3)]
+    texts = Texts([np.zeros(length) for length in (2, 2, 3)], torch.device("cpu"))
+    assert [(g.start, g.count, g.length) for g in texts.groups] == [(0, 2, 2), (4, 1, 3)]
 
 
 def copy_of(folder, tmp_path):
@@ -212,3 +214,56 @@ def test_a_sentencepiece_model_will_do_as_tokenizer(tiny_xlmr_dir, tmp_path):
     ids = encoder.tokenize(["the house by the river"])[0]
     assert (ids[0], ids[-1]) == (0, 2)
     assert encoder.tokenizer.decode(ids.tolist()) == "the house by the river"
+
+
+IDS = [np.array(ids) for ids in ([0, 2], [0, 7, 2], [0, 1, 2], [0, 9, 8, 1, 30, 2])]
+
+
+def test_an_unknown_architecture_takes_its_own_forward_pass(tiny_model_dir, monkeypatch):
+    encoder = Encoder(tiny_model_dir, "all", dtype="float32")
+    texts = Texts([ids for ids in IDS if 1 not in ids], torch.device("cpu"))
+    ours = [states.clone() for states in hidden_states(encoder.model, texts)]
+    monkeypatch.setattr(packed, "knows", lambda model: False)
+    stock = list(hidden_states(encoder.model, texts))
+    assert len(stock) == len(ours) == 4
+    for a, b in zip(ours, stock):
+        torch.testing.assert_close(a, b, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("special", [0, 1])
+def test_means_at_once_are_the_means_of_each_length(special):
+    texts = Texts(IDS, torch.device("cpu"))
+    hidden = torch.randn(len(texts.flat), 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(texts._means_at_once(hidden, special), texts.means(hidden, special))
+
+
+def test_a_batch_that_does_not_fit_is_halved(tiny_model_dir, monkeypatch):
+    encoder = Encoder(tiny_model_dir, (2,))
+    texts = ["house " * number for number in range(9)]
+    whole = encoder.encode(texts)
+    forward, sizes = encoder._forward, []
+
+    def small(ids):
+        sizes.append(len(ids))
+        if len(ids) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return forward(ids)
+
+    monkeypatch.setattr(encoder, "_forward", small)
+    np.testing.assert_allclose(encoder.encode(texts), whole, atol=2e-6)
+    assert sizes[0] == 9
+    monkeypatch.setattr(encoder, "_forward", lambda ids: small(list(ids) + [None] * 3))
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        encoder.encode(["one text that is too large"])
+
+
+def test_tf32_is_for_cards(tiny_model_dir):
+    with pytest.raises(ValueError, match="dtype tf32 is for CUDA cards; this device is cpu"):
+        Encoder(tiny_model_dir, device="cpu", dtype="tf32")
+    assert not varlen_works(torch.device("cpu"), torch.float32, 8)
+
+
+def test_it_tells_how_far_it_is(tiny_model_dir):
+    told = []
+    Encoder(tiny_model_dir, (1,), max_tokens=8, tell=told.append).encode(["one two three", "four five six", "seven"])
+    assert told[-1] == f"{len(told)} of {len(told) + 1} batches of texts"

@@ -19,14 +19,15 @@ from langsamp.core.runtime import resolve_model
 from langsamp.eval.data import EvalData
 from langsamp.eval.engines import finetune as finetune_module
 from langsamp.eval.engines.encoder import Encoder
-from langsamp.eval.engines.finetune import Job, Recipe, Tuned, finetune, task_name
+from langsamp.eval.engines.finetune import Tuned, finetune
 from langsamp.eval.engines.predict import pad_batch, predict
 from langsamp.eval.engines.probe import fit_probe
+from langsamp.eval.engines.recipe import Job, Recipe, task_name
 from langsamp.eval.labelled import Source
 from langsamp.eval.results import records
 from langsamp.eval.rows import DataError
 from langsamp.eval.run import run
-from langsamp.eval.task import Context
+from langsamp.eval.task import Context, TaskOptions
 from langsamp.eval.tasks.classify import SIB200, TAXI1500, TunedClassifier
 from langsamp.modeling_langsamp import (
     LangSAMPForMaskedLM,
@@ -155,7 +156,7 @@ def test_fine_tuning_learns(tiny_xlmr_dir, tmp_path, dtype):
     recipe = Recipe(5e-3, epochs=12, batch_size=4, accumulation=2, max_length=20)
     job = Job(resolve_model(tiny_xlmr_dir), "sequence", "t", "eng_Latn", 1, ("a", "b", "c"), recipe, dtype)
     parts = features[:45], features[45:]
-    tuned = Tuned(job, lambda: parts, lambda p, t: float((p == t).mean()), tmp_path, progress=False)
+    tuned = Tuned(job, lambda: parts, lambda p, t: float((p == t).mean()), tmp_path)
     score = tuned.trained[1]
     assert score > 0.9
     assert not list(tmp_path.rglob("*.bin"))  # no pickles
@@ -173,7 +174,7 @@ def test_a_checkpoint_in_bfloat16_is_trained_in_float32(tiny_xlmr_dir, tmp_path,
     features = [{"input_ids": [0, 5 + i, 2], "labels": i % 2} for i in range(8)]
     recipe = Recipe(1e-3, epochs=1, batch_size=4, accumulation=1, max_length=20)
     job = Job(resolve_model(tmp_path / "half"), "sequence", "t", "eng_Latn", 1, ("a", "b"), recipe, dtype)
-    folder, _ = finetune(job, features, features, lambda p, t: float((p == t).mean()), tmp_path, False)
+    folder, _ = finetune(job, features, features, lambda p, t: float((p == t).mean()), tmp_path)
     weight = LangSAMPForSequenceClassification.from_pretrained(folder).roberta.encoder.layer[0].output.dense.weight
     assert weight.dtype == torch.float32
 
@@ -199,7 +200,7 @@ def test_seeds_decide_the_head_and_the_order(tiny_xlmr_dir, tmp_path):
     def trained(seed: int, name: str):
         recipe = Recipe(1e-3, epochs=1, batch_size=2, accumulation=2, max_length=20)
         job = Job(resolve_model(tiny_xlmr_dir), "sequence", "t", "eng_Latn", seed, ("a", "b"), recipe)
-        folder, _ = finetune(job, features, features[:6], lambda p, t: float((p == t).mean()), tmp_path / name, False)
+        folder, _ = finetune(job, features, features[:6], lambda p, t: float((p == t).mean()), tmp_path / name)
         assert json.loads((folder / "finetune.json").read_text())["steps"] == 5  # 10 micro-batches, two an update
         return LangSAMPForSequenceClassification.from_pretrained(folder).classifier.dense.weight
 
@@ -213,7 +214,7 @@ def test_the_rest_of_an_epoch_is_not_lost(tiny_xlmr_dir, tmp_path):
     features = [{"input_ids": [0, 5 + i, 2], "labels": i % 2} for i in range(12)]
     recipe = Recipe(1e-3, epochs=2, batch_size=4, accumulation=2, max_length=20)
     job = Job(resolve_model(tiny_xlmr_dir), "sequence", "t", "eng_Latn", 1, ("a", "b"), recipe)
-    folder, _ = finetune(job, features, features, lambda p, t: 0.5, tmp_path, False)
+    folder, _ = finetune(job, features, features, lambda p, t: 0.5, tmp_path)
     assert json.loads((folder / "finetune.json").read_text())["steps"] == 4
 
 
@@ -222,14 +223,14 @@ def test_early_stop_and_the_last_model_is_a_candidate(tiny_xlmr_dir, tmp_path):
     scores = iter([0.5, 0.4, 0.3, 0.9, 0.9, 0.9])
     recipe = Recipe(1e-3, epochs=6, batch_size=8, accumulation=1, max_length=20, patience=2)
     job = Job(resolve_model(tiny_xlmr_dir), "sequence", "t", "eng_Latn", 1, ("a", "b"), recipe)
-    folder, best = finetune(job, features, features, lambda p, t: next(scores), tmp_path, False)
+    folder, best = finetune(job, features, features, lambda p, t: next(scores), tmp_path)
     assert best == 0.5
     assert json.loads((folder / "finetune.json").read_text())["steps"] == 3
 
     last = Recipe(1e-3, epochs=1, batch_size=2, accumulation=1, max_length=20, eval_steps=3)  # 4 updates: 3 and the end
     seen = iter([0.1, 0.8])
     job = Job(resolve_model(tiny_xlmr_dir), "sequence", "t", "eng_Latn", 1, ("a", "b"), last)
-    assert finetune(job, features, features, lambda p, t: next(seen), tmp_path, False)[1] == 0.8
+    assert finetune(job, features, features, lambda p, t: next(seen), tmp_path)[1] == 0.8
 
 
 def test_odd_test_sets_have_defined_scores(tiny_model_dir, data, tmp_path, caplog):
@@ -300,4 +301,4 @@ def test_the_protocol():
     assert TAXI1500.recipe == Recipe(1e-5, epochs=40, batch_size=8, accumulation=2, max_length=100)
     assert SIB200.recipe.max_length == 160
     assert task_name("sib200", SIB200.recipe) == "sib200"
-    assert task_name("sib200", SIB200.recipe.changed({"max_steps": 9, "patience": None})) == "sib200-9steps"
+    assert task_name("sib200", SIB200.recipe.changed(TaskOptions(max_steps=9))) == "sib200-9steps"

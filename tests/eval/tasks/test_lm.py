@@ -37,7 +37,7 @@ def compute(settings, tags):
     return {
         (record.code, record.metric, record.seed): record
         for unit in LM.units(settings, tags)
-        for record in unit.compute()
+        for record in LM.compute(settings, unit)
     }
 
 
@@ -135,6 +135,9 @@ def test_folder_of_held_out_text(data, tiny_model_dir):
     (data / "mlm/deu_Latn.parquet").rename(data / "lm/deu_Latn.parquet")
     assert LM.languages(context(tiny_model_dir, data)) == ["deu_Latn"]
     assert len(LM.languages(context(tiny_model_dir, data, options={"text": "mlm"}))) == 6
+    (data / "lm").rename(data / "sib200")
+    (data / "mlm").rename(data / "other")
+    assert LM.languages(context(tiny_model_dir, data)) == ["deu_Latn"]
 
 
 def test_a_language_under_another_code_has_the_row_of_its_own(data, tiny_model_dir, tmp_path, caplog):

@@ -131,7 +131,7 @@ def test_the_task_writes_records_with_intervals_and_matrices(data, tmp_path, tin
     )
     found = {(r.layer, r.metric, r.code): r for r in records.read(tmp_path / "out")}
     assert {layer for layer, _, _ in found} == {1, 2, 3}
-    languages, matrices = read_matrices(matrix_file(tmp_path / "out", 2))
+    languages, matrices = read_matrices(tmp_path / "out" / matrix_file(2))
     assert languages == ["deu_Latn", "eng_Latn", "fra_Latn"]
     for metric in ("cosine", "cosine_centred", "cosine_control", "margin"):
         assert found[2, metric, None].value == pytest.approx(np.nanmean(matrices[metric]))

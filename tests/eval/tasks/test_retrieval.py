@@ -119,7 +119,7 @@ def test_the_whole_path_equals_stock_model_and_loops(bible, tiny_xlmr_dir):
     """Text to accuracy: stock classes one sentence at a time and loops, against the task with its records."""
     settings = context(tiny_xlmr_dir, bible, layers="1,last", prefix="query: ")
     (unit,) = SR_BIBLE.units(settings, SR_BIBLE.languages(settings))
-    records = unit.compute()
+    records = SR_BIBLE.compute(settings, unit)
     assert [record.metric for record in records] == [record.metric for record in unit.expected]
     texts, english = SR_BIBLE.pairs(settings.data, "deu_Latn")
     assert len(texts) == 6
@@ -184,7 +184,7 @@ def test_tatoeba_takes_its_translations_from_the_same_file(tmp_path, tiny_model_
     )
     settings = context(tiny_model_dir, tmp_path, options={"csls": True})
     (unit,) = SR_TATOEBA.units(settings, ["deu_Latn"])
-    records = unit.compute()
+    records = SR_TATOEBA.compute(settings, unit)
     assert {record.metric for record in records} == {f"acc@{k}{end}" for k in (1, 5, 10) for end in ("", "_csls")}
     assert all(record.value == 1.0 for record in records if "@5" in record.metric)  # three candidates
     assert {record.direction for record in records} == {"en->x", "x->en"}

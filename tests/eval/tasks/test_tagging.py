@@ -14,7 +14,7 @@ from seqeval.metrics import f1_score
 from langsamp.core.runtime import resolve_model
 from langsamp.eval.data import EvalData
 from langsamp.eval.engines.encoder import load_tokenizer
-from langsamp.eval.engines.finetune import Recipe
+from langsamp.eval.engines.recipe import Recipe
 from langsamp.eval.metrics import compute
 from langsamp.eval.results import records
 from langsamp.eval.rows import DataError
