@@ -107,7 +107,15 @@ _MEMBERS = _members()
 _SAME_LANGUAGE = _same_language()
 
 # Codes for the same letters at different precision: a table that has only one of a group serves all of it.
-_SAME_WRITING = (("Hani", "Hans", "Hant"), ("Hang", "Kore"), ("Jpan", "Hrkt"))
+_SAME_WRITING = (
+    ("Hani", "Hans", "Hant"),
+    ("Hang", "Kore"),
+    ("Jpan", "Hrkt", "Hira", "Kana"),
+    ("Arab", "Aran"),
+    ("Cyrl", "Cyrs"),
+    ("Latn", "Latf", "Latg"),
+    ("Syrc", "Syre", "Syrj", "Syrn"),
+)
 
 
 def parse_tag(tag: str) -> "tuple[str, str | None]":

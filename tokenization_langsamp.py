@@ -15,7 +15,7 @@ from transformers.tokenization_utils_base import BatchEncoding
 
 from .configuration_langsamp import table_rows
 from .language_codes import SCRIPT_PATTERN, UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT, match_script, parse_tag, suggest
-from .unicode_scripts import script_of
+from .unicode_scripts import script_of, valid_unicode
 
 MODEL_MAX_LENGTH = 512
 
@@ -256,7 +256,7 @@ def _quiet_about_the_class():
 def _without_surrogates(text):
     """The same text, words, pair or batch, with every lone surrogate replaced by U+FFFD."""
     if isinstance(text, str):
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return valid_unicode(text)
     return type(text)(_without_surrogates(part) for part in text) if isinstance(text, list | tuple) else text
 
 

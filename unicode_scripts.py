@@ -1,4 +1,4 @@
-"""Which script a text is written in, from the Unicode script property alone.
+"""Which script a text is written in, from the Unicode script property alone; and text that is no Unicode, repaired.
 
 The table is generated (tools/make_unicode_scripts.py, from fontTools) so that a script id never depends on the Unicode
 version somebody's Python or regex package happens to have. Flat and pure Python: it travels with every checkpoint.
@@ -179,6 +179,15 @@ _NO_SCRIPT = frozenset({"Zyyy", "Zinh", "Zzzz"})  # common, inherited, unassigne
 _KANA = frozenset({"Hira", "Kana"})
 _KANA_SHARE = 0.05  # of kana and Han together; Japanese prose has 30-60 %, Chinese texts that quote a kana far less
 _cache: dict[str, str] = {}
+
+
+def valid_unicode(text: str) -> str:
+    """The text with surrogate pairs joined and lone surrogates, which no encoding can represent, as U+FFFD."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def script_of_char(char: str) -> str:

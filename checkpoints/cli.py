@@ -69,8 +69,8 @@ def run_export(args: Namespace) -> int:
     else:
         if not args.language:
             raise ValueError("--to monolingual needs --language, like deu_Latn.")
-        from langsamp.checkpoints.texts import read_texts
         from langsamp.core.languages import normalize_tag
+        from langsamp.train.text.open import read_texts
 
         texts = read_texts(args.trim_vocab, normalize_tag(args.language)) if args.trim_vocab else None
         done = export_monolingual(args.model, args.output, args.language, texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 import langcodes
 from langcodes.data_dicts import ALL_SCRIPTS, LIKELY_SUBTAGS
@@ -17,6 +18,74 @@ from langsamp.language_codes import (
     parse_tag,
 )
 
+# What data sets call languages beside their codes -> the language, None for what is none. Some of Wikipedia's own names
+# mean another language in ISO 639 ("als" is Tosk Albanian there).
+WIKIPEDIA: dict[str, str | None] = {
+    "als": "gsw_Latn",
+    "bat-smg": "sgs_Latn",
+    "cbk-zam": "cbk_Latn",
+    "fiu-vro": "vro_Latn",
+    "map-bms": None,
+    "nds-nl": None,
+    "be-x-old": None,
+    "roa-rup": "rup_Latn",
+    "simple": None,
+    "zh-classical": "lzh_Hani",
+    "zh-min-nan": "nan_Latn",
+    "zh-yue": "yue_Hani",
+    "eml": None,
+    "bh": "bih_Deva",
+}
+# The names that mean nothing else, with those of CC-100 and MADLAD-400.
+OTHER_NAMES: dict[str, str | None] = {
+    **{name: tag for name, tag in WIKIPEDIA.items() if "-" in name or tag is None},
+    "be-tarask": None,
+    "ns": "nso_Latn",
+    "my-zaw": None,  # Burmese, but in an encoding of its own
+    "en-xx-simple": None,
+    "zxx": None,
+}
+
+
+@cache
+def is_language(code: str) -> bool:
+    """Whether a three-letter code is one of ISO 639 ("und" counts)."""
+    return code == UNKNOWN_LANGUAGE or langcodes.Language.get(code).is_valid()
+
+
+@cache
+def is_script(code: str) -> bool:
+    """Whether a code is one of ISO 15924."""
+    return langcodes.Language.make(script=code).is_valid()
+
+
+@cache
+def likely_script(language: str, region: str | None = None) -> str | None:
+    """The script CLDR finds likely for an ISO 639-3 code (in a region); None where it knows none."""
+    known = langcodes.Language.get(language)
+    known = known if known.language in LIKELY_SUBTAGS else known.prefer_macrolanguage()  # cmn -> zho, arb -> ara
+    if known.language not in LIKELY_SUBTAGS:
+        return None
+    return langcodes.Language.make(language=known.language, territory=region).maximize().script
+
+
+def check_tag(tag: str) -> tuple[str, str | None]:
+    """As `langsamp.language_codes.parse_tag`, for codes that exist only.
+
+    Raises:
+        ValueError: malformed, or not a code of ISO 639-3 / ISO 15924 (the nearest ones are named).
+    """
+    language, script = parse_tag(tag)
+    if not is_language(language):
+        raise ValueError(
+            f"{language!r} in {tag!r} is no ISO 639-3 code; nearest: {', '.join(nearest(language, _all_codes()))}."
+        )
+    if script is not None and not is_script(script):
+        raise ValueError(
+            f"{script!r} in {tag!r} is no ISO 15924 code; nearest: {', '.join(nearest(script, _all_scripts()))}."
+        )
+    return language, script
+
 
 def normalize_tag(tag: str) -> str:
     """The full name of a language, ``de`` -> ``deu_Latn``; a script that is not given is the likely one of CLDR.
@@ -24,27 +93,19 @@ def normalize_tag(tag: str) -> str:
     A region counts for that and is dropped then: ``zh-TW`` -> ``zho_Hant``.
 
     Raises:
-        ValueError: malformed, or not a code of ISO 639-3 / ISO 15924 (the nearest ones are named), or a language whose
-            usual script CLDR does not know.
+        ValueError: as in `check_tag`, or a language whose usual script CLDR does not know.
     """
-    language, script = parse_tag(tag)
-    known = langcodes.Language.get(language)
-    if language != UNKNOWN_LANGUAGE and not known.is_valid():
-        raise ValueError(
-            f"{language!r} in {tag!r} is no ISO 639-3 code; nearest: {', '.join(nearest(language, _all_codes()))}."
-        )
+    language, script = check_tag(tag)
+    script = script or likely_script(language, region_of(tag))
     if script is None:
-        known = known if known.language in LIKELY_SUBTAGS else known.prefer_macrolanguage()  # cmn -> zho, arb -> ara
-        if known.language not in LIKELY_SUBTAGS:
-            raise ValueError(f"{tag!r} names no script and CLDR knows none for it; write it out as lang_Script.")
-        match = TAG.fullmatch(tag.strip())
-        region = match[3].upper() if match and match[3] else None
-        script = langcodes.Language.make(language=known.language, territory=region).maximize().script
-    elif not langcodes.Language.make(script=script).is_valid():
-        raise ValueError(
-            f"{script!r} in {tag!r} is no ISO 15924 code; nearest: {', '.join(nearest(script, _all_scripts()))}."
-        )
+        raise ValueError(f"{tag!r} names no script and CLDR knows none for it; write it out as lang_Script.")
     return f"{language}_{script}"
+
+
+def region_of(tag: str) -> str | None:
+    """``zh-TW`` -> ``TW``."""
+    match = TAG.fullmatch(tag.strip())
+    return match[3].upper() if match and match[3] else None
 
 
 def parse_same_as(pairs: Iterable[str]) -> dict[str, str]:

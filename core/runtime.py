@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from langsamp.core.files import COMMIT, UNSAFE_WEIGHTS
 from langsamp.core.files import atomic_write as atomic_write
+from langsamp.core.hub_names import HubName
 from langsamp.core.kernels import fast_matmul as fast_matmul  # where eval and train look for them
 from langsamp.core.kernels import products as products
 from langsamp.core.kernels import threads as threads
@@ -58,12 +58,12 @@ def resolve_model(spec: str | os.PathLike[str]) -> ModelSource:
         return ModelSource(path, path.resolve().name)
     if path.exists():
         raise FileNotFoundError(f"{text!r} is a file; give the folder that holds config.json and model.safetensors.")
-    repo, _, revision = text.partition("@")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo):
+    name = HubName.parse(text)
+    if not name.is_model:
         raise FileNotFoundError(
             f"there is no folder {text!r}, and it is not a Hub id (user/name or user/name@revision)."
         )
-    return _snapshot(repo, revision or None)
+    return _snapshot(*name)
 
 
 def _snapshot(repo: str, revision: str | None) -> ModelSource:
@@ -95,7 +95,7 @@ def _download(repo: str, revision: str | None) -> Path:
         patterns = [*UNSAFE_WEIGHTS, "checkpoint-*/*"]
         return Path(snapshot_download(repo, revision=revision, ignore_patterns=patterns, local_files_only=local))
 
-    name = f"{repo}@{revision}" if revision else repo
+    name = str(HubName(repo, revision))
     try:
         return attempt(lambda: get(local=False), f"downloading {name}", tries=3)
     except HubError as error:

@@ -11,28 +11,10 @@ from typing import Any
 from datasets import ClassLabel, Dataset, get_dataset_config_names, load_dataset
 from huggingface_hub import HfApi, hf_hub_download
 
-from langsamp.core.languages import normalize_tag
+from langsamp.core.languages import WIKIPEDIA, normalize_tag
 from langsamp.eval.rows import SPLITS, DataError, Rows
 
 logger = logging.getLogger(__name__)
-
-# Wikipedia's own codes, some of which mean another language in ISO 639 ("als" is Tosk Albanian there).
-WIKIPEDIA: dict[str, str | None] = {
-    "als": "gsw_Latn",
-    "bat-smg": "sgs_Latn",
-    "cbk-zam": "cbk_Latn",
-    "fiu-vro": "vro_Latn",
-    "map-bms": None,
-    "nds-nl": None,
-    "be-x-old": None,
-    "roa-rup": "rup_Latn",
-    "simple": None,
-    "zh-classical": "lzh_Hani",
-    "zh-min-nan": "nan_Latn",
-    "zh-yue": "yue_Hani",
-    "eml": None,
-    "bh": "bih_Deva",
-}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 from huggingface_hub import HfApi, constants
 
+from langsamp.core.hub_names import HubName
 from langsamp.core.manifest import MANIFEST_NAME
 from langsamp.core.retry import HubError, IncompletePushError, UnreachableError, attempt
 from langsamp.hub import trainer_state
@@ -85,7 +86,7 @@ def pull(
         HubError: the Hub refuses or does not answer, a file stays damaged, a name leaves the folder, the weights are
             pickles, or the disk is full; the folder is as it was.
     """
-    repo, _, suffix = repo.partition("@")
+    repo, suffix = HubName.parse(repo)
     revision = revision or suffix or "main"
     api = HfApi(endpoint=endpoint, token=token)
     with _alone(Path(folder), cache_dir):

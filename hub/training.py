@@ -13,6 +13,7 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
+from langsamp.core.hub_names import HubName
 from langsamp.core.retry import TagTakenError
 from langsamp.hub.pull import pull
 from langsamp.hub.push import push
@@ -60,7 +61,7 @@ def fetch_checkpoint(spec: str, folder: str | os.PathLike[str] | None = None) ->
     Raises:
         HubError: see `langsamp.hub.pull.pull`.
     """
-    repo, _, revision = spec.partition("@")
+    repo, revision = HubName.parse(spec)
     revision = revision or BRANCH
     target = Path(folder or Path(constants.HF_HOME) / "langsamp" / f"{repo}@{revision}".replace("/", "--"))
     result = pull(repo, target, revision=revision, strict=True)

@@ -15,7 +15,7 @@ from langsamp.language_codes import nearest
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``langsamp prepare``."""
     parser.add_argument(
-        "--corpus", help="'cldr', a folder of deu_Latn.{txt,jsonl,parquet}[.gz|.zst], or a Hub data set"
+        "--corpus", help="'cldr', a folder of files by language (deu_Latn.txt, sw.jsonl.gz, ...), or a Hub data set"
     )
     parser.add_argument("--tokenizer", help="folder or Hub id (user/name@revision)")
     parser.add_argument("--output", required=True, help="folder of the store; what is in it already is added to")
@@ -23,8 +23,17 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--block-size", type=int, default=512, help="tokens a block (default: 512)")
     parser.add_argument("--num-proc", type=int, help="worker processes (default: one a core)")
     parser.add_argument("--heldout", type=int, default=0, help="blocks a language to set aside for the LM loss, about")
-    parser.add_argument("--column", default="text", help="column or JSON field with the text (default: text)")
-    parser.add_argument("--split", default="train", help="split of a Hub data set (default: train)")
+    parser.add_argument(
+        "--column", help="column or JSON field with the text (default: text, content, ..., as there is)"
+    )
+    parser.add_argument(
+        "--split",
+        default="train",
+        help="splits and marked subsets to read, as train+dev or train+noisy (default: train)",
+    )
+    parser.add_argument(
+        "--names", nargs="+", metavar="NAME=LANG", default=[], help="what names that are no codes stand for, or a file"
+    )
     parser.add_argument(
         "--on-invalid", choices=["replace", "skip"], default="replace", help="texts that are not valid UTF-8"
     )
@@ -47,15 +56,21 @@ def _run_prepare(arguments: argparse.Namespace) -> int:
     from langsamp.train.blocks.prepare import prepare
     from langsamp.train.blocks.shards import merge
     from langsamp.train.blocks.store import push_store
-    from langsamp.train.text.open import open_corpus
+    from langsamp.train.text.open import open_corpus, read_names
 
+    told: list[str] = []
     if arguments.merge:
         store = merge(arguments.output)
     elif not (arguments.corpus and arguments.tokenizer):
         raise ValueError("langsamp prepare needs --corpus and --tokenizer (or --merge).")
     else:
         corpus = open_corpus(
-            arguments.corpus, arguments.languages, arguments.column, arguments.on_invalid, arguments.split
+            arguments.corpus,
+            arguments.languages,
+            arguments.column,
+            arguments.on_invalid,
+            arguments.split,
+            read_names(arguments.names),
         )
         store = prepare(
             corpus,
@@ -66,7 +81,8 @@ def _run_prepare(arguments: argparse.Namespace) -> int:
             heldout=arguments.heldout,
             shard=arguments.shard,
         )
-    print(_summary(store.meta))
+        told = corpus.report.lines()
+    print("\n".join([_summary(store.meta), *told]))
     if arguments.push_to_hub:
         print(f"pushed: {push_store(store.path, arguments.push_to_hub, arguments.private)}")
     return 0
@@ -86,6 +102,8 @@ def _summary(meta: dict[str, Any]) -> str:
         f"{total('heldout_blocks'):,} blocks held out",
         f"{total('unknown') / max(tokens, 1):.2%} of the tokens are unknown to {meta['tokenizer']['name']}",
     ]
+    if not total("heldout_blocks"):
+        lines.append("nothing is held out: training will show no held-out loss (prepare with --heldout 4 for one)")
     foreign = {name: row["unknown"] / max(row["tokens"], 1) for name, row in rows.items()}
     worst = sorted((name for name in foreign if foreign[name] > 0.05), key=lambda name: -foreign[name])
     if worst:

@@ -23,6 +23,7 @@ from transformers import AutoTokenizer, XLMRobertaConfig
 from langsamp.core.runtime import ModelSource, pick_device, products, resolve_model, threads
 from langsamp.eval.engines.packed import Texts, hidden_states, plan_batches
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM, LangSAMPModel
+from langsamp.unicode_scripts import valid_unicode
 
 logger = logging.getLogger(__name__)
 
@@ -200,7 +201,7 @@ class Encoder:
 
     def tokenize(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids (int32) of each text with its prefix and specials, cut at `max_length`."""
-        found = self.tokenizer.encode_batch_fast([clean_text(self.prefix + text) for text in texts])
+        found = self.tokenizer.encode_batch_fast([valid_unicode(self.prefix + text) for text in texts])
         lists = [encoding.ids for encoding in found]
         flat = np.fromiter(chain.from_iterable(lists), dtype=np.int32)  # one array: thousands of small ones are slow
         ends = list(accumulate(map(len, lists), initial=0))
@@ -251,15 +252,6 @@ class Encoder:
                 f"model {self.source.name!r} gives NaN or infinite vectors at layer {layer}: its "
                 f"weights are broken{remedy}"
             )
-
-
-def clean_text(text: str) -> str:
-    """Valid Unicode: surrogate pairs are joined, lone surrogates become U+FFFD."""
-    try:
-        text.encode()  # nearly always: no surrogates
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 class Pool:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from langsamp.eval.engines.encoder import clean_text, load_tokenizer
+from langsamp.eval.engines.encoder import load_tokenizer
 from langsamp.eval.engines.finetune import Tuned
 from langsamp.eval.engines.predict import Feature
 from langsamp.eval.engines.probe import probe_records, probe_units
@@ -25,6 +25,7 @@ from langsamp.eval.metrics import compute
 from langsamp.eval.results.records import Record
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
+from langsamp.unicode_scripts import valid_unicode
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class TunedClassifier:
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids with specials, cut at the recipe's length."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast([clean_text(text) for text in texts])]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast([valid_unicode(text) for text in texts])]
 
     def _features(self, examples: Examples) -> list[Feature]:
         """Examples whose label is known, as the Trainer wants them."""

@@ -20,13 +20,14 @@ import torch
 from tokenizers import Tokenizer
 
 from langsamp.core.runtime import fast_matmul, pick_device, threads
-from langsamp.eval.engines.encoder import batch_tokens, clean_text, load_masked_lm, load_tokenizer, read_config
+from langsamp.eval.engines.encoder import batch_tokens, load_masked_lm, load_tokenizer, read_config
 from langsamp.eval.engines.packed import Texts, last_hidden_state, plan_batches
 from langsamp.eval.results.records import Record
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
 from langsamp.language_codes import family, match_script, parse_tag
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM, linear_cross_entropy
+from langsamp.unicode_scripts import valid_unicode
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +154,7 @@ class Scorer:
         """Token ids of the first texts of a language, without blank ones."""
         folder = _folder(self.context)
         texts = [text for text in self.context.data.rows(folder, tag, ["text"], "test")["text"] if text.strip()]
-        found = self.tokenizer.encode_batch_fast([clean_text(text) for text in texts[: _limit(self.context)]])
+        found = self.tokenizer.encode_batch_fast([valid_unicode(text) for text in texts[: _limit(self.context)]])
         ids = [np.array(encoding.ids, dtype=np.int32) for encoding in found]
         ids = [text for text in ids if not self.special.issuperset(text.tolist())]
         if not ids:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from langsamp.eval.engines.encoder import clean_text, load_tokenizer
+from langsamp.eval.engines.encoder import load_tokenizer
 from langsamp.eval.engines.finetune import Tuned
 from langsamp.eval.engines.predict import IGNORED, Feature
 from langsamp.eval.engines.recipe import Job, Recipe, recipe_settings, task_name
@@ -27,6 +27,7 @@ from langsamp.eval.metrics import compute
 from langsamp.eval.results.records import Record
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
+from langsamp.unicode_scripts import valid_unicode
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class WordTokenizer:
     def pieces(self, words: Sequence[str]) -> list[list[int]]:
         """Piece ids of each word, at least one; a word longer than a whole chunk is cut."""
         new = [word for word in dict.fromkeys(words) if word not in self._pieces]
-        clean = [clean_text(word) for word in new]
+        clean = [valid_unicode(word) for word in new]
         for word, encoding in zip(new, self.tokenizer.encode_batch_fast(clean, add_special_tokens=False)):
             self._pieces[word] = encoding.ids[: self.max_length - 2] or [self.unknown]
         return [self._pieces[word] for word in words]

@@ -14,8 +14,8 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipelin
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
 from langsamp.checkpoints.export import export_encoder, export_monolingual
-from langsamp.checkpoints.texts import read_texts
 from langsamp.core.manifest import verify_manifest
+from langsamp.train.text.open import read_texts
 
 SENTENCES = ["Das Haus steht am Fluss.", "В январе дни короткие.", "家は川のそばにあります。", "x"]
 
@@ -165,13 +165,13 @@ def test_texts_to_trim_to(tmp_path):
     (tmp_path / "fra_Latn.jsonl").write_text('{"text": "un"}\n{"text": "deux"}\n')
     assert list(read_texts(str(tmp_path), "deu_Latn")) == ["eins", "zwei"]
     assert list(read_texts(str(tmp_path / "fra_Latn.jsonl"), "deu_Latn")) == ["un", "deux"]
-    with pytest.raises(FileNotFoundError, match="no file of rus_Cyrl"):
+    with pytest.raises(ValueError, match="no text in rus_Cyrl; it has deu_Latn, fra_Latn"):
         read_texts(str(tmp_path), "rus_Cyrl")
-    with pytest.raises(FileNotFoundError, match="neither a file"):
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
         read_texts(str(tmp_path / "gone"), "rus_Cyrl")
-    (tmp_path / "x.csv").write_text("a")
-    with pytest.raises(ValueError, match="is not one of"):
-        read_texts(str(tmp_path / "x.csv"), "rus_Cyrl")
+    (tmp_path / "x.doc").write_text("a")
+    with pytest.raises(ValueError, match="is none of"):
+        read_texts(str(tmp_path / "x.doc"), "rus_Cyrl")
 
 
 needs_onnx = pytest.mark.skipif(

@@ -84,8 +84,6 @@ class Pipeline:
                 raise RuntimeError(
                     "a worker process died (out of memory?); run the same command again, it goes on where it stopped."
                 ) from error
-        if invalid := sum(self._corpus.counts.values()):
-            log.warning("%d texts were not valid Unicode: %s", invalid, dict(self._corpus.counts.most_common(10)))
 
     def _in_order(self, steps: Iterator[Callable[[], None]], window: int) -> None:
         """Carry out the steps in order, but each only when ``window`` more are known: the workers have them then."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from langsamp.core.hub_names import HubName
 from langsamp.core.kernels import usable_cpus
 from langsamp.core.runtime import atomic_write
 from langsamp.train.blocks.ledger import Ledger
@@ -46,9 +47,9 @@ def load_tokenizer(spec: str | os.PathLike[str]) -> Tokenizer:
     from transformers import AutoTokenizer
 
     text = os.fspath(spec)
-    name, _, revision = (text, "", "") if Path(text).is_dir() else text.partition("@")
+    name = HubName(text) if Path(text).is_dir() else HubName.parse(text)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision or "main")
+        tokenizer = AutoTokenizer.from_pretrained(name.repo, revision=name.revision or "main")
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FileNotFoundError(f"no tokenizer could be loaded from {text!r} ({reason}).") from error

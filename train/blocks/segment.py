@@ -27,6 +27,7 @@ from tokenizers.models import Unigram
 _MARK = "\x00"  # stands between documents while they are looked up together
 _LIMIT = 500_000  # words kept, about 100 MB; then the cache starts anew
 _LONG = 40  # characters; longer words hardly ever come again
+_MOST_CHECKED = 100_000  # characters of a document that is encoded twice, to check the cache
 _UNSPACED = 16  # mean characters a word from which a cache does not pay (Thai, Chinese, ...)
 
 
@@ -200,7 +201,7 @@ class Worker:
     def __call__(self, documents: list[str], heldout_share: float) -> Encoded:
         """Encode a chunk; documents are held out by a hash of their text, so copies go the same way."""
         if self._segmenter.cached:
-            sample = documents[: self._check]
+            sample = [document for document in documents if len(document) < _MOST_CHECKED][: self._check]
             self._segmenter.cached = self._segmenter.encode(sample) == self._segmenter.plain(sample)
             self._check = 2
         train: list[str] = []

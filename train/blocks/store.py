@@ -20,14 +20,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from langsamp.core.runtime import atomic_write
+from langsamp.core.files import atomic_write
+from langsamp.core.hub_names import HubName
 
 SCHEMA = 1
 INDEX = "store.json"
@@ -212,12 +212,12 @@ def open_store(spec: str | os.PathLike[str]) -> BlockStore:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     text = os.fspath(spec)
-    repo, _, revision = text.partition("@")
-    if Path(text).expanduser().exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+    name = HubName.parse(text)
+    if Path(text).expanduser().exists() or not name.is_data_set:
         return BlockStore(text)
     try:
         folder = snapshot_download(
-            repo, repo_type="dataset", revision=revision or None, allow_patterns=["*.u32", "*.json"]
+            name.repo, repo_type="dataset", revision=name.revision, allow_patterns=["*.u32", "*.json"]
         )
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -20,8 +20,9 @@ from babel import localedata
 from babel.core import get_global
 
 from langsamp.core.languages import normalize_tag
+from langsamp.core.names import Told
 from langsamp.train.text import cldr_text
-from langsamp.train.text.corpus import Corpus, Part
+from langsamp.train.text.corpus import Corpus, Part, Report
 
 log = logging.getLogger(__name__)
 
@@ -244,14 +245,14 @@ class CldrCorpus(Corpus):
 
     def _find(self) -> dict[str, list[Part]]:
         version = f"cldr of babel {babel.__version__}, format {cldr_text.FORMAT}"
-        return {language: [Part(language, language, _SIZE_GUESS, version)] for language in languages()}
+        parts = (Part(language, language, _SIZE_GUESS, version) for language in languages())
+        return {part.language: [part] for part in parts if self._wants(Told(*part.language.split("_")))}
 
     def fingerprint(self, part: Part) -> str:
         """Text is a function of Babel's version and of how phrases are composed."""
         return hashlib.sha256(f"{part.detail} {part.language}".encode()).hexdigest()
 
-    def documents(self, part: Part) -> Iterator[str]:
-        """The lines of :func:`documents`."""
+    def _texts(self, part: Part, report: Report) -> Iterator[str]:
         return iter(documents(part.language))
 
 

@@ -1,22 +1,27 @@
 """Where text comes from: a local folder, a Hub data set or the built-in ``cldr``, behind one interface.
 
-First stage of training: :mod:`langsamp.train.blocks.store` asks a corpus for its languages and reads their documents as
-a stream. A corpus is cut into parts (one file, one Hub configuration); a part belongs to one language and is the unit
-that a second ``langsamp prepare`` recognises and leaves alone.
+First stage of training: :mod:`langsamp.train.blocks.prepare` asks a corpus for its languages and reads their documents
+as a stream. A corpus is cut into parts (one file, one Hub configuration); a part belongs to one language and is the
+unit that a second ``langsamp prepare`` recognises and leaves alone.
 """
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain, islice
 
-from langsamp.core.languages import normalize_tag
+from langsamp.core.languages import check_tag, likely_script
+from langsamp.core.names import SPLITS, Told
+from langsamp.language_codes import UNKNOWN_SCRIPT, match_script
+from langsamp.unicode_scripts import script_of, valid_unicode
 
-log = logging.getLogger(__name__)
+LONGEST = 1 << 22  # characters of a document; the tokenizer takes 150 bytes for each
+_SCRIPT_SAMPLE = 2_000  # characters that show whether a tag's script is the text's
+_SHOWN = 10  # names in a message
 
 
 @dataclass(frozen=True)
@@ -27,40 +32,201 @@ class Part:
         language: ``lang_Script``.
         name: what people call it: the path below the corpus folder, or the Hub configuration.
         size: bytes as stored (compressed where the file is), for progress and balance; 0 if unknown.
-        detail: what the corpus needs to find it again.
+        detail: what the corpus needs to find it again: the file, or the configuration.
+        member: which file of an archive it is.
     """
 
     language: str
     name: str
     size: int
     detail: str
+    member: str = ""
+
+
+@dataclass
+class Report:
+    """What reading a corpus met that its user should hear of.
+
+    Attributes:
+        left_out: name of a file or configuration -> why it was not read.
+        notes: one sentence each: a text that is not in the script of its tag.
+        invalid: how many texts were not valid Unicode, by language.
+        long: how many were longer than `LONGEST` and cut, by language.
+        other_splits: how many rows belong to another split than the one asked for, by language.
+    """
+
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    invalid: Counter[str] = field(default_factory=Counter)
+    long: Counter[str] = field(default_factory=Counter)
+    other_splits: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Report) -> None:
+        """Take in what another process met."""
+        self.left_out |= other.left_out
+        self.notes += [note for note in other.notes if note not in self.notes]
+        for name in ("invalid", "long", "other_splits"):
+            getattr(self, name).update(getattr(other, name))
+
+    def lines(self) -> list[str]:
+        """The report, a line for each kind of thing; empty if there is nothing to tell."""
+        found = [f"left out {_named(self.left_out)}"] if self.left_out else []
+        for counts, what in (
+            (self.invalid, "texts were not valid Unicode"),
+            (self.long, f"texts were longer than {LONGEST:,} characters and cut"),
+            (self.other_splits, "rows of other splits were left out"),
+        ):
+            if counts:
+                named = ", ".join(f"{language} {count:,}" for language, count in counts.most_common(_SHOWN))
+                found.append(f"{counts.total():,} {what}: {named}{' ...' if len(counts) > _SHOWN else ''}")
+        more = [f"and {len(self.notes) - _SHOWN} more like these"] if len(self.notes) > _SHOWN else []
+        return found + self.notes[:_SHOWN] + more
+
+
+def _named(left_out: dict[str, str]) -> str:
+    """``3 files: notes.docx (no format that is read), ...``, one example of each reason first."""
+    first = {why: name for name, why in reversed(left_out.items())}
+    names = [*reversed(first.values()), *(name for name in left_out if name not in first.values())]
+    named = ", ".join(f"{name} ({left_out[name]})" for name in names[:_SHOWN])
+    return f"{len(left_out)} file{'s' * (len(left_out) > 1)}: {named}{' ...' if len(names) > _SHOWN else ''}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which splits and marked subsets of a corpus are wanted; `plain`: also what is marked as no subset."""
+
+    splits: frozenset[str]
+    subsets: frozenset[str]
+    plain: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Selection:
+        """``train``, ``train+dev``, ``noisy`` (that subset of the training split alone) or ``train+noisy``."""
+        words = [word.strip().lower() for word in text.split("+") if word.strip()]
+        splits = frozenset(SPLITS[word] for word in words if word in SPLITS)
+        subsets = frozenset(word for word in words if word not in SPLITS)
+        return cls(splits or frozenset({"train"}), subsets, plain=bool(splits) or not subsets)
+
+    def against(self, marks: set[str]) -> str | None:
+        """Why a file with these marks (:func:`langsamp.core.names.marks`) is not wanted; None if it is."""
+        splits = marks & set(SPLITS.values()) or {"train"}
+        return self.against_subset(marks) if splits & self.splits else f"split {', '.join(sorted(splits))}"
+
+    def against_subset(self, marks: set[str]) -> str | None:
+        """The same, whatever the split."""
+        subsets = marks - set(SPLITS.values())
+        if unwanted := subsets - self.subsets:
+            return f"marked {', '.join(sorted(unwanted))}"
+        return None if subsets or self.plain else f"not marked {', '.join(sorted(self.subsets))}"
+
+    def wants(self, split: object) -> bool:
+        """Whether a row that tells its split is wanted; a split nobody knows is no reason against it."""
+        name = SPLITS.get(split.lower()) if isinstance(split, str) else None
+        return name is None or name in self.splits
 
 
 class Corpus(ABC):
     """Text by language. Subclasses say which parts there are, what is in them and how to recognise them again.
 
+    Args:
+        only: the languages wanted, as people type them; one without a script means all scripts of the language.
+        split: see :meth:`Selection.parse`.
+        names: what names that are no language codes stand for, ``{"swahili": "swh"}``.
+
     Attributes:
         name: what the user asked for, kept in the store as its source.
-        counts: how many pieces of text were ``invalid`` (not valid Unicode) so far, by language.
+        report: what reading met so far.
     """
 
     name: str
 
-    def __init__(self, only: Iterable[str] | None = None) -> None:
-        self._only = None if only is None else {normalize_tag(tag) for tag in only}
-        self.counts: Counter[str] = Counter()
+    def __init__(
+        self, only: Iterable[str] | None = None, split: str = "train", names: Mapping[str, str] | None = None
+    ) -> None:
+        self._only = None if only is None else {check_tag(tag) for tag in only}
+        self._others: set[str] = set()  # languages that are there, but not wanted
+        self._asked = {language for language, _ in self._only or ()}
+        self._selection = Selection.parse(split)
+        self._names = dict(names or {})
+        for tag in self._names.values():
+            check_tag(tag)
+        self.report = Report()
 
     @abstractmethod
     def _find(self) -> dict[str, list[Part]]:
-        """All parts by language."""
+        """All parts by language; the report gets what is left out."""
 
     @abstractmethod
     def fingerprint(self, part: Part) -> str:
         """A sha256 in hex that changes whenever the part's text does."""
 
     @abstractmethod
-    def documents(self, part: Part) -> Iterator[str]:
+    def _texts(self, part: Part, report: Report) -> Iterator[str]:
         """The part's documents in a fixed order: valid Unicode, not blank, nothing stripped but the line end."""
+
+    def documents(self, part: Part) -> Iterator[str]:
+        """The part's documents in a fixed order; the first ones show whether the tag's script is the text's.
+
+        Raises:
+            ValueError: the part cannot be read; it is named, with the place and the remedy.
+        """
+        texts = self._texts(part, self.report)
+        head = list(islice(texts, 50))
+        script = part.language.partition("_")[2]
+        found = script_of("\n".join(head)[:_SCRIPT_SAMPLE])
+        if not _agree(script, found):
+            called = part.name if part.name.startswith(part.language) else f"{part.name} ({part.language})"
+            self.report.notes.append(f"{called}: the text is in {found}, not in {script}; is the tag right?")
+        return chain(head, texts)
+
+    def _add(self, found: dict[str, list[Part]], told: Told, part: Part) -> None:
+        """Put a part where it belongs, if its language is wanted."""
+        if self._wants(told):
+            part = self._with_script(told, part)
+            if self._wants(Told(*part.language.split("_"))):
+                found.setdefault(part.language, []).append(part)
+                return
+        self._others.add(part.language or _tag((told.language, told.script)))
+
+    def _refuse(self, rejected: list[str], what: str) -> None:
+        """Text of no language is an error, unless languages were asked for by name.
+
+        Raises:
+            ValueError: all names (up to ten) with the reasons.
+        """
+        if rejected and self._only is None:
+            more = f" and {len(rejected) - 10} more" if len(rejected) > 10 else ""
+            others = f" ({len(self.report.left_out)} others were left out)" if self.report.left_out else ""
+            raise ValueError(
+                f"{what} whose name is not a language: {'; '.join(rejected[:10])}{more}{others}. Rename them like "
+                "deu_Latn, move them away, say what names mean with --names NAME=LANG, or name the languages you want "
+                "with --languages."
+            )
+        for name in rejected:
+            self.report.left_out[name.partition(" (")[0]] = "no language in its name"
+
+    def _with_script(self, told: Told, part: Part) -> Part:
+        """The part in its language: with the script of its name, else of its text, else with the likely one."""
+        script = told.script
+        if script is None:
+            likely = likely_script(told.language, told.region)
+            size, sample = 0, []
+            for text in self._texts(replace(part, language=told.language), Report()):
+                sample.append(text)
+                if (size := size + len(text)) > 10 * _SCRIPT_SAMPLE:
+                    break
+            found = script_of("\n".join(sample)[: 10 * _SCRIPT_SAMPLE])
+            # Han characters do not tell Hans from Hant, but a region does
+            script = (
+                likely if likely and (found == UNKNOWN_SCRIPT or (told.region and _agree(likely, found))) else found
+            )
+        return replace(part, language=f"{told.language}_{script}")
+
+    def _wants(self, told: Told) -> bool:
+        """Whether a language was asked for; one whose script is not known yet may have been."""
+        if self._only is None or (told.language, None) in self._only:
+            return True
+        return told.language in self._asked if told.script is None else (told.language, told.script) in self._only
 
     @cached_property
     def parts(self) -> dict[str, list[Part]]:
@@ -70,16 +236,20 @@ class Corpus(ABC):
             ValueError: a language asked for is not there, or there is none at all.
         """
         found = self._find()
-        missing = sorted((self._only or set()) - found.keys())
+        left_out = f" Left out {_named(self.report.left_out)}." if self.report.left_out else ""
+        there = {tag.partition("_")[0] for tag in found} | set(found)
+        missing = sorted({_tag(asked) for asked in self._only or ()} - there)
         if missing:
-            raise ValueError(
-                f"{self.name} has no text in {', '.join(missing)}; it has {', '.join(sorted(found)[:20])}"
-                f"{' ...' if len(found) > 20 else ''}."
+            others = sorted({*found, *self._others})
+            shown = (
+                f"{', '.join(others[:20])}{' ...' if len(others) > 20 else ''}" if others else "none in any language"
             )
+            raise ValueError(f"{self.name} has no text in {', '.join(missing)}; it has {shown}.{left_out}")
         if not found:
-            raise ValueError(f"{self.name} has no text: expected files named like deu_Latn.txt, .jsonl or .parquet.")
-        wanted = sorted(found if self._only is None else self._only)
-        return {language: sorted(found[language], key=lambda part: part.name) for language in wanted}
+            raise ValueError(
+                f"{self.name} has no text: expected files named like deu_Latn.txt, .jsonl or .parquet.{left_out}"
+            )
+        return {language: sorted(found[language], key=lambda part: part.name) for language in sorted(found)}
 
     @property
     def languages(self) -> list[str]:
@@ -92,39 +262,18 @@ class Corpus(ABC):
         return {language: sum(part.size for part in parts) for language, parts in self.parts.items()}
 
 
-def sort_by_language(names: Iterable[tuple[str, Part]], what: str, strict: bool) -> dict[str, list[Part]]:
-    """Group parts by the language their name stands for.
-
-    Args:
-        names: (the tag people wrote, a part whose language is still to be filled in).
-        what: "file" or "configuration", for the message.
-        strict: whether a name that is no language is an error; if not it is logged and left out.
-
-    Raises:
-        ValueError: names that are no language, all of them (up to ten) in one message with the reasons.
-    """
-    found: dict[str, list[Part]] = {}
-    rejected: list[str] = []
-    for tag, part in names:
-        try:
-            language = normalize_tag(tag)
-        except ValueError as error:
-            rejected.append(f"{part.name} ({error})")
-            continue
-        found.setdefault(language, []).append(Part(language, part.name, part.size, part.detail))
-    if rejected and strict:
-        more = f" and {len(rejected) - 10} more" if len(rejected) > 10 else ""
-        raise ValueError(
-            f"{what}s whose name is not a language: {'; '.join(rejected[:10])}{more}. Rename them like deu_Latn, "
-            "move them away, or name the languages you want with --languages."
-        )
-    if rejected:
-        log.info("left out, not a language: %s", "; ".join(rejected))
-    return found
+def _tag(asked: tuple[str, str | None]) -> str:
+    return "_".join(filter(None, asked))
 
 
-def clean(texts: Iterable[object], counts: Counter[str], language: str, on_invalid: str, where: str) -> Iterator[str]:
-    """Drop blank and missing texts and repair lone surrogates (which JSON and Arrow can smuggle in).
+def _agree(script: str, found: str) -> bool:
+    """Whether the script of a text is what its tag says; a text without letters says nothing."""
+    same = match_script(found, [script]) or match_script(script, [found])
+    return bool(same) or UNKNOWN_SCRIPT in (script, found) or (found == "Hani" and script in ("Jpan", "Hang", "Kore"))
+
+
+def clean(texts: Iterable[object], language: str, on_invalid: str, report: Report, where: str) -> Iterator[str]:
+    """Drop blank and missing texts, repair lone surrogates (which JSON and Arrow can smuggle in), cut endless ones.
 
     Raises:
         ValueError: a text is not a string.
@@ -136,11 +285,22 @@ def clean(texts: Iterable[object], counts: Counter[str], language: str, on_inval
             raise ValueError(f"the text in {where} is a {type(text).__name__}, not a string; name another --column.")
         if not text or text.isspace():
             continue
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            counts[language] += 1
+        if (valid := valid_unicode(text)) != text:
+            report.invalid[language] += 1
             if on_invalid == "skip":
                 continue
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        yield text
+        yield from cut(valid, language, report) if len(valid) > LONGEST else (valid,)
+
+
+def cut(text: str, language: str, report: Report) -> Iterator[str]:
+    """A text of more than `LONGEST` characters in pieces, at spaces where there are some."""
+    report.long[language] += 1
+    start = 0
+    while len(text) - start > LONGEST:
+        space = text.rfind(" ", start + LONGEST // 2, start + LONGEST)
+        end = space if space > 0 else start + LONGEST
+        if piece := text[start:end].strip():
+            yield piece
+        start = end
+    if rest := text[start:]:
+        yield rest

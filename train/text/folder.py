@@ -1,195 +1,188 @@
-"""A corpus in a local folder: ``deu_Latn.txt``, ``.jsonl`` or ``.parquet``, text files also ``.gz`` or ``.zst``.
+"""A corpus in a local folder of any depth: ``deu_Latn.txt``, ``data/swh_Latn/train/000_00000.parquet``, ``sw.txt.xz``.
 
-A name is a language up to its first dot, so ``deu_Latn.wiki.txt`` and ``deu_Latn.bible.jsonl.zst`` are two parts of
-one language; a subfolder named ``deu_Latn`` holds parts too. Hidden files and files of other types are left out.
+Which formats are read is in :mod:`langsamp.train.text.formats`, how names are understood in
+:mod:`langsamp.core.names`. Archives are read in place. Whatever is left out is in the corpus's report.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
-import logging
-import zlib
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any, BinaryIO, cast
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from langsamp.core.languages import check_tag
+from langsamp.core.names import Told, find_language, marks, pair_side
+from langsamp.core.reading import CHUNK, damage_named, is_archive, members, opened, unpacked_name
+from langsamp.train.text.corpus import Corpus, Part, Report, clean
+from langsamp.train.text.formats import FILES, STREAMS, Source
 
-from langsamp.train.text.corpus import Corpus, Part, clean, sort_by_language
-
-log = logging.getLogger(__name__)
-
-_FORMATS = (".txt", ".jsonl", ".parquet")
-_PACKED = (".gz", ".zst")
-_CHUNK = 1 << 20  # bytes read at once
-_BOM = b"\xef\xbb\xbf"
+_WIKI = re.compile(r"wiki_\d+")
+# files that come with data sets and hold no text of their own, whatever language their folder is of
+_BESIDE = re.compile(
+    r"(readme|licen[cs]e|copying|notice|changelog|citation|authors|vref|md5sums?|sha\d+sums?|urls|checksums?"
+    r"|dataset_(info|infos|dict)|state|config|metadata|croissant|index)(\W.*)?|cache-.*\.arrow"
+    r"|.*_\d+[KM]?-(words|co_n|co_s|inv_so|inv_w|sources|meta)\.txt",
+    re.I,
+)
 
 
 class FolderCorpus(Corpus):
     """Local files.
 
-    Text files hold one document or sentence a line; lines end with LF or CRLF; a byte order mark is dropped. JSON
-    lines and Parquet files hold the text in ``column``.
+    Text files hold one document or sentence a line; lines end with LF or CRLF; a byte order mark is dropped. The other
+    formats hold the text in ``column`` (None: the first of :data:`langsamp.train.text.formats.COLUMNS`).
     """
 
     def __init__(
         self,
         folder: str | Path,
         only: Iterable[str] | None = None,
-        column: str = "text",
+        column: str | None = None,
         on_invalid: str = "replace",
+        split: str = "train",
+        names: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(only)
+        super().__init__(only, split, names)
         self.folder = Path(folder).expanduser()
         self.name = str(folder)
         self._column = column
         self._on_invalid = on_invalid
+        self._digest = cache(_sha256)
+
+    @classmethod
+    def of_file(cls, path: Path, language: str) -> FolderCorpus:
+        """One file as a corpus of one language, whatever its name.
+
+        Raises:
+            ValueError: the file is of no format that is read.
+        """
+        corpus = cls(path.parent)
+        part = Part(language, path.name, path.stat().st_size, str(path))
+        if is_archive(path.name) or corpus._kind(part) is None:
+            raise ValueError(f"{path} is none of {', '.join(sorted((*FILES, *STREAMS)))}, packed or not.")
+        corpus.parts = {language: [part]}
+        return corpus
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is known of files' sums does not travel."""
+        return {name: value for name, value in vars(self).items() if name != "_digest"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _digest=cache(_sha256))
 
     def _find(self) -> dict[str, list[Part]]:
-        candidates: list[tuple[str, Part]] = []
-        ignored: list[str] = []
-        for path in sorted(self.folder.glob("*")) + sorted(self.folder.glob("*/*")):
-            inside = path.relative_to(self.folder)
-            if any(piece.startswith(".") for piece in inside.parts) or not path.is_file():
+        found: dict[str, list[Part]] = {}
+        rejected: list[str] = []
+        for part in self._files():
+            if _BESIDE.fullmatch(PurePosixPath(part.name).name):
+                self.report.left_out[part.name] = "comes with the data, no text"
+            elif self._kind(part) is None:
+                self.report.left_out[part.name] = "no format that is read"
+            elif why := self._selection.against(marks(_pieces(part.name), self._selection.subsets)):
+                self.report.left_out[part.name] = why
+            else:
+                try:
+                    told = self._told(part.name)
+                except ValueError as error:
+                    rejected.append(f"{part.name} ({error})")
+                    continue
+                self._add(found, told, part)
+        self._refuse(rejected, "files")
+        return found
+
+    def _told(self, name: str) -> Told:
+        """The language of a file. Raises ValueError if its path tells none, or several."""
+        pieces = _pieces(name)
+        told = pair_side(unpacked_name(PurePosixPath(name).name)) or find_language(pieces, self._names)
+        if told is None:
+            check_tag(pieces[-1].split(".")[0])  # which says what is wrong with it, where it looks like a tag
+            raise ValueError("no language in its name")
+        return told
+
+    def _files(self) -> Iterator[Part]:
+        """All files below the folder, and those in archives, as parts whose language is still to be filled in."""
+        for path in sorted(_walk(self.folder)):
+            name = path.relative_to(self.folder).as_posix()
+            if not is_archive(path.name):
+                yield Part("", name, path.stat().st_size, str(path))
                 continue
-            if _format(path) is None:
-                ignored.append(str(inside))
-                continue
-            tag = inside.parts[0] if len(inside.parts) > 1 else path.name.split(".")[0]
-            candidates.append((tag, Part("", inside.as_posix(), path.stat().st_size, str(path))))
-        if ignored:
-            log.info("left out, not .txt, .jsonl or .parquet: %s", ", ".join(ignored))
-        return sort_by_language(candidates, "file", strict=self._only is None)
+            for member, size in members(path):
+                if not any(re.match(r"\.[^.]|__MACOSX", piece) for piece in member.split("/")):
+                    yield Part("", f"{name}/{member}", size, str(path), member)
 
     def fingerprint(self, part: Part) -> str:
         """Sha256 of the file's bytes and of the way they are read."""
-        digest = hashlib.sha256(f"{_format(Path(part.detail))} {self._column} {self._on_invalid}\n".encode())
-        with open(part.detail, "rb") as file:
-            while block := file.read(_CHUNK):
-                digest.update(block)
-        return digest.hexdigest()
+        how = f"{self._kind(part)} {self._column or 'text'} {self._on_invalid}\n"
+        if part.member:
+            return hashlib.sha256(f"{how}{self._digest(part.detail)} {part.member}".encode()).hexdigest()
+        return _sha256(part.detail, how.encode())
 
-    def documents(self, part: Part) -> Iterator[str]:
-        """The file's documents.
+    def _texts(self, part: Part, report: Report) -> Iterator[str]:
+        where = part.detail if not part.member else f"{part.detail}/{part.member}"
+        source = Source(where, part.language, self._column, self._on_invalid, self._selection, report)
+        return clean(self._rows(part, source), part.language, self._on_invalid, report, where)
+
+    def _rows(self, part: Part, source: Source) -> Iterator[Any]:
+        how = self._kind(part) or ""
+        with damage_named(source.where):
+            if how in FILES:
+                yield from FILES[how](Path(part.detail), source)
+            else:
+                with opened(Path(part.detail), part.member) as stream:
+                    yield from STREAMS[how](stream, source)
+
+    def _kind(self, part: Part) -> str | None:
+        """How a file is read, a key of :data:`formats.FILES` or :data:`formats.STREAMS`; None for no format of text.
 
         Raises:
-            ValueError: a damaged file, a line that is not JSON, or no such column; the file (and line) is named.
+            ValueError: a packed Parquet file.
         """
-        path = Path(part.detail)
-        kind = _format(path)
-        try:
-            if kind == ".txt":
-                yield from self._lines(path, part.language)
-            else:
-                rows = (self._json if kind == ".jsonl" else self._parquet)(path, part.language)
-                yield from clean(rows, self.counts, part.language, self._on_invalid, str(path))
-        except (EOFError, OSError, zlib.error) as error:
-            if getattr(error, "errno", None):  # the disk's or the system's trouble, not the content's
-                raise
-            raise ValueError(f"{path} is damaged or truncated ({error}); copy it again.") from error
-
-    def _lines(self, path: Path, language: str) -> Iterator[str]:
-        """Lines of a text file, decoded a block at a time; only a block with bad bytes is gone through line by line."""
-        for block in _blocks(path):
-            try:
-                lines = block.decode("utf-8").split("\n")
-            except UnicodeDecodeError:
-                lines = list(self._repair(block.split(b"\n"), language))
-            for line in lines:
-                text = line[:-1] if line.endswith("\r") else line
-                if text and not text.isspace():
-                    yield text
-
-    def _repair(self, lines: Iterable[bytes | None], language: str) -> Iterator[str]:
-        """Decode lines one by one, replacing or leaving out those that are not UTF-8, and count them."""
-        for line in lines:
-            if line is None:
-                continue
-            try:
-                yield line.decode("utf-8")
-            except UnicodeDecodeError:
-                self.counts[language] += 1
-                if self._on_invalid == "replace":
-                    yield line.decode("utf-8", "replace")
-
-    def _json(self, path: Path, language: str) -> Iterator[Any]:
-        """The text field of each JSON line."""
-        number = 0
-        for block in _blocks(path):
-            for line in block.split(b"\n"):
-                number += 1
-                if not line.strip():
-                    continue
-                text = next(self._repair([line], language), None)
-                if text is None:  # not UTF-8, and such lines are to be skipped
-                    continue
-                try:
-                    row = json.loads(text)
-                except (ValueError, RecursionError) as error:
-                    raise ValueError(f"{path}, line {number} is not JSON ({error}).") from error
-                if not isinstance(row, dict) or self._column not in row:
-                    fields = ", ".join(row) if isinstance(row, dict) else "no fields"
-                    raise ValueError(f"{path}, line {number} has no field {self._column!r}; it has {fields}.")
-                yield row[self._column]
-
-    def _parquet(self, path: Path, language: str) -> Iterator[Any]:
-        """The text column of a Parquet file, a few thousand rows in memory at a time."""
-        try:
-            file = pq.ParquetFile(path)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{path} is not a Parquet file ({error}).") from error
-        if self._column not in file.schema_arrow.names:
-            raise ValueError(f"{path} has no column {self._column!r}; it has {', '.join(file.schema_arrow.names)}.")
-        for batch in file.iter_batches(batch_size=4096, columns=[self._column]):
-            column = batch.column(0)
-            try:
-                rows = column.to_pylist()
-            except UnicodeDecodeError:  # Arrow does not look at what is called a string
-                rows = list(self._repair(column.cast(pa.large_string()).cast(pa.large_binary()).to_pylist(), language))
-            yield from rows
+        name = PurePosixPath(part.name).name
+        inner = unpacked_name(name)
+        suffix = os.path.splitext(inner)[1].lower()
+        if suffix in FILES:
+            if inner != name:
+                raise ValueError(f"{part.detail}: {suffix} files are compressed inside; unpack it to {inner}.")
+            return None if part.member else suffix
+        if inner.lower().endswith("-sentences.txt"):
+            return "-sentences.txt"
+        if suffix in STREAMS:
+            return suffix
+        if _WIKI.fullmatch(inner):
+            return "wiki"
+        return ".txt" if pair_side(inner) or suffix[1:] in self._names else None
 
 
-def _format(path: Path) -> str | None:
-    """``.txt``, ``.jsonl`` or ``.parquet``; None for any other file.
-
-    Raises:
-        ValueError: a packed Parquet file.
-    """
-    suffixes = path.suffixes
-    packed = bool(suffixes) and suffixes[-1] in _PACKED
-    kind = suffixes[-2] if packed and len(suffixes) > 1 else path.suffix
-    if kind == ".parquet" and packed:
-        raise ValueError(f"{path}: Parquet files are compressed inside; unpack it to {path.with_suffix('').name}.")
-    return kind if kind in _FORMATS else None
+def _pieces(name: str) -> list[str]:
+    """The folders of a path and the file's name without its format."""
+    *folders, file = name.split("/")
+    inner = unpacked_name(file)
+    stem, suffix = os.path.splitext(inner)
+    known = suffix.lower() in FILES or suffix.lower() in STREAMS
+    # an archive in the path is a folder
+    return [*(re.sub(r"(\.txt)?\.(zip|tar)$", "", unpacked_name(name)) for name in folders), stem if known else inner]
 
 
-def _open(path: Path) -> BinaryIO:
-    """The file's content as bytes, unpacked on the fly."""
-    if path.suffix == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    if path.suffix == ".zst":
-        # zstandard's reader takes a file that was cut off for a shorter one; Arrow's refuses it
-        return cast(BinaryIO, pa.input_stream(str(path), compression="zstd"))
-    return open(path, "rb")
+def _walk(folder: Path) -> Iterator[Path]:
+    """The files below a folder that are not hidden, through links too, but never round in circles."""
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders[:] = []
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (path for name in files if not name.startswith(".") and (path := Path(place, name)).is_file())
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
-    """The file in pieces of whole lines (without the last line's end), about 1 MB each; no byte order mark."""
-    with _open(path) as file:
-        rest = b""
-        first = True
-        while block := file.read(_CHUNK):
-            if first:
-                block = block.removeprefix(_BOM)
-                first = False
-            head, newline, tail = block.rpartition(b"\n")
-            if newline:
-                yield rest + head
-                rest = tail
-            else:  # a line longer than a block
-                rest += tail
-        if rest:
-            yield rest
+def _sha256(path: str, before: bytes = b"") -> str:
+    digest = hashlib.sha256(before)
+    with open(path, "rb") as file:
+        while block := file.read(CHUNK):
+            digest.update(block)
+    return digest.hexdigest()

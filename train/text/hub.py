@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from langsamp.train.text.corpus import Corpus, Part, clean, sort_by_language
+from langsamp.core.hub_names import HubName
+from langsamp.core.languages import check_tag
+from langsamp.core.names import SPLITS, find_language, marks
+from langsamp.train.text.corpus import Corpus, Part, Report, clean
+from langsamp.train.text.formats import Source, choose
 
 
 class HubCorpus(Corpus):
@@ -16,17 +20,16 @@ class HubCorpus(Corpus):
 
     def __init__(
         self,
-        repo: str,
-        revision: str | None = None,
+        name: HubName,
         only: Iterable[str] | None = None,
-        column: str = "text",
+        column: str | None = None,
         on_invalid: str = "replace",
         split: str = "train",
+        names: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(only)
-        self.name = repo if revision is None else f"{repo}@{revision}"
-        self._repo = repo
-        self._revision = revision
+        super().__init__(only, split, names)
+        self.name = str(name)
+        self._repo, self._revision = name.repo, name.revision
         self._column = column
         self._on_invalid = on_invalid
         self._split = split
@@ -55,8 +58,23 @@ class HubCorpus(Corpus):
 
         configs = get_dataset_config_names(self._repo, revision=self.commit)
         sizes = self._sizes(set(configs))
-        candidates = [(config, Part("", config, sizes[config], config)) for config in configs]
-        return sort_by_language(candidates, "configuration", strict=self._only is None)
+        found: dict[str, list[Part]] = {}
+        rejected = []
+        for config in configs:
+            if why := self._selection.against_subset(marks([config], self._selection.subsets)):
+                self.report.left_out[config] = why
+                continue
+            try:
+                told = find_language([config], self._names)
+                if told is None:
+                    check_tag(config)  # which says what is wrong with it, where it looks like a tag
+                    raise ValueError("no language in its name")
+            except ValueError as error:
+                rejected.append(f"{config} ({error})")
+                continue
+            self._add(found, told, Part("", config, sizes[config], config))
+        self._refuse(rejected, "configurations")
+        return found
 
     def _sizes(self, configs: set[str]) -> Counter[str]:
         """Bytes by configuration, as far as paths tell: ``deu_Latn/train/0.parquet`` or ``data/deu_Latn.jsonl``."""
@@ -72,23 +90,28 @@ class HubCorpus(Corpus):
 
     def fingerprint(self, part: Part) -> str:
         """The commit and the configuration say it all."""
-        key = [self._repo, self.commit, part.detail, self._split, self._column, self._on_invalid]
+        key = [self._repo, self.commit, part.detail, self._split, self._column or "text", self._on_invalid]
         return hashlib.sha256("\n".join(key).encode()).hexdigest()
 
-    def documents(self, part: Part) -> Iterator[str]:
-        """The texts of one configuration.
+    def _texts(self, part: Part, report: Report) -> Iterator[str]:
+        where = f"{self._repo}, configuration {part.detail}"
+        return clean(self._rows(part, where, report), part.language, self._on_invalid, report, where)
 
-        Raises:
-            ValueError: no such split or column; what there is is named.
-        """
+    def _rows(self, part: Part, where: str, report: Report) -> Iterator[object]:
         from datasets import get_dataset_split_names, load_dataset
 
-        where = f"{self._repo}, configuration {part.detail}"
         splits = get_dataset_split_names(self._repo, part.detail, revision=self.commit)
-        if self._split not in splits:
+        wanted = [split for split in splits if self._wants_split(split)]
+        if not wanted and self._split != "train":
             raise ValueError(f"{where} has no split {self._split!r}; it has {', '.join(splits)}.")
-        rows = load_dataset(self._repo, part.detail, split=self._split, revision=self.commit, streaming=True)
-        for batch in rows.iter(batch_size=1000):
-            if self._column not in batch:
-                raise ValueError(f"{where} has no column {self._column!r}; it has {', '.join(batch)}.")
-            yield from clean(batch[self._column], self.counts, part.language, self._on_invalid, where)
+        if not wanted:
+            report.left_out[part.name] = f"no training split, but {', '.join(splits)}"
+        source = Source(where, part.language, self._column, self._on_invalid, self._selection, report)
+        for split in wanted:
+            rows = load_dataset(self._repo, part.detail, split=split, revision=self.commit, streaming=True)
+            for batch in rows.iter(batch_size=1000):
+                yield from batch[choose(list(batch), source)]
+
+    def _wants_split(self, split: str) -> bool:
+        """Whether a split is asked for, by its own name or by what it is."""
+        return split in self._split.split("+") or SPLITS.get(split.lower()) in self._selection.splits

@@ -10,6 +10,7 @@ from typing import Any
 import langcodes
 from langcodes.data_dicts import LANGUAGE_ALPHA3
 
+from langsamp.core.hub_names import HubName
 from langsamp.language_codes import UNKNOWN_LANGUAGE
 
 # ISO 639-1 codes withdrawn by the registration authority; their three-letter codes live on.
@@ -70,7 +71,7 @@ def hub_id(value: Any) -> str | None:
     """``user/name`` if the value is a Hub id (a revision is dropped), None for a path or anything else."""
     if not isinstance(value, str) or Path(value).exists():
         return None
-    repo = value.partition("@")[0]
+    repo = HubName.parse(value).repo
     return repo if _HUB_ID.fullmatch(repo) else None
 
 

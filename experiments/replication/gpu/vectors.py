@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from langsamp.core.runtime import pick_device
-from langsamp.eval.engines.encoder import MAX_TOKENS, clean_text, load_tokenizer
+from langsamp.eval.engines.encoder import MAX_TOKENS, load_tokenizer
 from langsamp.eval.engines.packed import plan_batches
 from langsamp.eval.task import Context
+from langsamp.unicode_scripts import valid_unicode
 
 FOLDERS = ("bible_retrieval", "tatoeba", "sib200", "taxi1500")
 SENTENCES, VECTORS = "sentences.json", "vectors.npy"
@@ -48,7 +49,7 @@ class Sentences:
         self.texts = list(texts)
         (data / SENTENCES).write_text(json.dumps(self.texts), encoding="utf-8")
         cut = load_tokenizer(tokenizer, MAX_LENGTH)
-        ids = [np.asarray(found.ids) for found in cut.encode_batch_fast([clean_text(text) for text in self.texts])]
+        ids = [np.asarray(found.ids) for found in cut.encode_batch_fast([valid_unicode(text) for text in self.texts])]
         self.device = pick_device()
         order = np.argsort([len(text) for text in ids], kind="stable")
         most = MAX_TOKENS if self.device.type == "cpu" else AT_ONCE

@@ -229,10 +229,9 @@ def test_held_out_documents_are_never_trained_on(tmp_path, stock, tokenizer):
 
 _CHILD = """
 import json, pathlib, sys
-from langsamp.train import pipeline
-from langsamp.train import shards
+from langsamp.train.blocks import pipeline
 from langsamp.train.text.open import open_corpus
-from langsamp.train.prepare import Tokenizer, prepare
+from langsamp.train.blocks.prepare import Tokenizer, prepare
 pipeline._CHUNK_CHARS, pipeline._COMMIT_SECONDS = 4000, 0.0
 if __name__ == "__main__":
     tokenizer = Tokenizer(**json.loads(pathlib.Path(sys.argv[2]).read_text()))
@@ -462,9 +461,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import HfApi
 from pathlib import Path
-from langsamp.train import shards
 from langsamp.train.text.open import open_corpus
-from langsamp.train.store import BlockStore, open_store, push_store
+from langsamp.train.blocks.store import BlockStore, open_store, push_store
 
 push_store({store!r}, "user/store")
 pulled = open_store("user/store")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import logging
 import zlib
 
 import pyarrow as pa
@@ -60,18 +59,22 @@ def test_names_are_normalised_or_rejected_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"dxu_Latn.txt .*notes.txt .*--languages"):
         open_corpus(tmp_path).languages  # noqa: B018
     assert open_corpus(tmp_path, only=["deu"]).languages == ["deu_Latn"]
-    with pytest.raises(ValueError, match="no text in fra_Latn"):
+    with pytest.raises(ValueError, match="no text in fra; it has deu, eng_Latn, zho_Hant"):
         open_corpus(tmp_path, only=["fr"]).languages  # noqa: B018
 
 
-def test_hidden_and_other_files_are_left_out_and_said(tmp_path, caplog):
+def test_hidden_and_other_files_are_left_out_and_said(tmp_path):
     _write(tmp_path / "deu_Latn.txt", b"a\n")
     _write(tmp_path / ".deu_Latn.txt", b"b\n")
     _write(tmp_path / ".cache" / "eng_Latn.txt", b"b\n")
     _write(tmp_path / "README.md", b"c\n")
-    with caplog.at_level(logging.INFO):
-        assert open_corpus(tmp_path).languages == ["deu_Latn"]
-    assert "README.md" in caplog.text
+    _write(tmp_path / "notes.docx", b"d\n")
+    corpus = open_corpus(tmp_path)
+    assert corpus.languages == ["deu_Latn"]
+    assert set(corpus.report.left_out) == {"README.md", "notes.docx"}
+    assert "left out 2 files: README.md (comes with the data, no text), notes.docx (no format that is read)" in (
+        corpus.report.lines()
+    )
 
 
 def test_several_files_of_one_language_are_read_in_the_order_of_their_names(tmp_path):
@@ -109,7 +112,7 @@ def test_invalid_unicode_is_counted_and_replaced_or_skipped(tmp_path, on_invalid
     assert _texts(corpus, "deu_Latn") == (["good"] if skips else ["good", "b\ufffdd", "end\ufffd"])
     assert _texts(corpus, "eng_Latn") == (["ok"] if skips else ["a\ufffdb", "ok"])
     assert _texts(corpus, "fra_Latn") == _texts(corpus, "hin_Deva") == (["ok"] if skips else ["a\ufffdb", "ok"])
-    assert corpus.counts == {"deu_Latn": 2, "eng_Latn": 1, "fra_Latn": 1, "hin_Deva": 1}
+    assert corpus.report.invalid == {"deu_Latn": 2, "eng_Latn": 1, "fra_Latn": 1, "hin_Deva": 1}
 
 
 def _strings(*values):
@@ -158,7 +161,7 @@ def test_fingerprint_follows_content_not_time_or_place(tmp_path):
         ("deu_Latn.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
         ("deu_Latn.jsonl", b'{"text": "a", "n": ' + b"1" * 5000 + b"}\n", "line 1 is not JSON"),
         ("deu_Latn.jsonl", b"[" * 100_000 + b"\n", "line 1 is not JSON"),
-        ("deu_Latn.jsonl", b'{"content": "a"}\n', "no field 'text'; it has content"),
+        ("deu_Latn.jsonl", b'{"body": "a"}\n', "no field 'text'; it has body"),
         ("deu_Latn.jsonl", b'{"text": 3}\n', "is a int, not a string"),
         ("deu_Latn.parquet", b"PAR1 nonsense", "not a Parquet file"),
     ],
@@ -186,10 +189,10 @@ def test_damaged_files_are_named(tmp_path, name, data, message):
 
 
 def test_parquet_without_the_column_and_packed_parquet(tmp_path):
-    pq.write_table(pa.table({"content": LINES}), tmp_path / "deu_Latn.parquet")
-    with pytest.raises(ValueError, match="no column 'text'; it has content"):
+    pq.write_table(pa.table({"body": LINES}), tmp_path / "deu_Latn.parquet")
+    with pytest.raises(ValueError, match="no column 'text'; it has body"):
         _texts(open_corpus(tmp_path), "deu_Latn")
-    assert _texts(open_corpus(tmp_path, column="content"), "deu_Latn") == LINES
+    assert _texts(open_corpus(tmp_path, column="body"), "deu_Latn") == LINES
     (tmp_path / "eng_Latn.parquet.gz").write_bytes(b"")
     with pytest.raises(ValueError, match="compressed inside"):
         open_corpus(tmp_path).languages  # noqa: B018
@@ -226,10 +229,11 @@ def test_hub_data_set_with_one_configuration_a_language(tmp_path, monkeypatch):
     assert _texts(corpus, "deu_Latn") == LINES
     prints = {corpus.fingerprint(part) for parts in corpus.parts.values() for part in parts}
     assert len(prints) == 2
-    corpus._split = "test"
+    other = open_corpus("some/data-set", split="test")
+    other._repo = str(tmp_path)
     with pytest.raises(ValueError, match="no split 'test'; it has train"):
-        _texts(corpus, "deu_Latn")
-    corpus._split, corpus._column = "train", "content"
+        _texts(other, "deu_Latn")
+    corpus._column = "content"
     with pytest.raises(ValueError, match="no column 'content'; it has text"):
         _texts(corpus, "deu_Latn")
 
