@@ -153,7 +153,7 @@ def test_a_killed_run_goes_on_without_training_again(tiny_model_dir, data, tmp_p
 def test_fine_tuning_learns(tiny_xlmr_dir, tmp_path, dtype):
     rng = np.random.default_rng(0)
     features = [{"input_ids": [0, *rng.integers(20, 60, size=4), 5 + i % 3, 2], "labels": i % 3} for i in range(60)]
-    recipe = Recipe(5e-3, epochs=12, batch_size=4, accumulation=2, max_length=20)
+    recipe = Recipe(3e-3, epochs=30, batch_size=4, accumulation=2, max_length=20)
     job = Job(resolve_model(tiny_xlmr_dir), "sequence", "t", "eng_Latn", 1, ("a", "b", "c"), recipe, dtype)
     parts = features[:45], features[45:]
     tuned = Tuned(job, lambda: parts, lambda p, t: float((p == t).mean()), tmp_path)
