@@ -4,6 +4,7 @@ The encoder is a choice: ``FAMILIES`` has all there are. What LangSAMP adds stan
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from os import PathLike
@@ -121,7 +122,7 @@ def table_rows(codes: "list[str] | tuple[str, ...] | None", kind: str) -> "list[
     malformed = [code for code in rest if not (isinstance(code, str) and pattern.fullmatch(code))]
     if malformed:
         raise ValueError(f"{kind} must be {example}; malformed: {_some(malformed)}.")
-    repeated = [code for i, code in enumerate(rest) if code == unknown or code in rest[:i]]
+    repeated = [code for code, times in Counter([unknown, *rest]).items() if times > 1]
     if repeated:
         raise ValueError(f"{kind} must name each row once ({unknown!r} is row 0); repeated: {_some(repeated)}.")
     return [unknown, *rest] if rest else []

@@ -14,7 +14,6 @@ import functools
 import inspect
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from transformers.modeling_outputs import MaskedLMOutput
 from .configuration_langsamp import FAMILIES, TASKS, LangSAMPConfig, LangSAMPConfigMixin, config_class
 from .language_codes import parse_tag
 from .linear_cross_entropy import linear_cross_entropy
+from .safe_files import PLACE, check_names
 
 _Stock: Any = object  # a stock class stands behind each of our mix-ins; to mypy it has whatever they ask of it
 
@@ -54,21 +54,16 @@ class _Family(_Stock):
 
         Raises:
             FileNotFoundError: a local folder holds no safetensors weights.
+            ValueError: a file of the checkpoint names weights that are no plain safetensors beside it, or code.
         """
-        folder = Path(str(pretrained_model_name_or_path or ""), kwargs.get("subfolder") or "")
-        if folder.is_dir() and not kwargs.get("state_dict") and not any(folder.glob("*.safetensors")):
-            others = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
-            found = f"only {', '.join(others)}, which can run code when loaded" if others else "no weights at all"
-            raise FileNotFoundError(f"{folder} holds {found}; a model.safetensors is needed.")
-        kwargs.setdefault("use_safetensors", True)
+        if pretrained_model_name_or_path is not None and kwargs.get("state_dict") is None:
+            check_names(pretrained_model_name_or_path, **kwargs)
+        kwargs["use_safetensors"] = True
         config = kwargs.get("config") or pretrained_model_name_or_path
         if isinstance(config, str | PathLike):
-            config = LangSAMPConfig.from_pretrained(config, **{key: kwargs[key] for key in _PLACE if key in kwargs})
+            config = LangSAMPConfig.from_pretrained(config, **{key: kwargs[key] for key in PLACE if key in kwargs})
         family: Any = super(_Family, cls._of(config))
         return family.from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-
-
-_PLACE = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
 class _Downstream(_Family):

@@ -1,4 +1,4 @@
-"""XLM-R's tokenizer that also says which language and which script a text is in: ``lang_ids`` and ``script_ids``.
+"""XLM-R's tokenizer that also says, when told, which language and script a text is in: ``lang_ids``, ``script_ids``.
 
 One id a text, beside ``input_ids``. The vocabulary, the pieces and their ids are untouched.
 """
@@ -10,23 +10,29 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerFast
+from transformers import PretrainedConfig, PreTrainedTokenizerFast
+from transformers.models.auto.tokenization_auto import (
+    TOKENIZER_MAPPING_NAMES,
+    get_tokenizer_config,
+    tokenizer_class_from_name,
+)
 from transformers.tokenization_utils_base import BatchEncoding
 
 from .configuration_langsamp import table_rows
 from .language_codes import SCRIPT_PATTERN, UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT, match_script, parse_tag, suggest
+from .safe_files import named_elsewhere
 from .unicode_scripts import script_of, valid_unicode
 
 MODEL_MAX_LENGTH = 512
 
 
 class LangSAMPTokenizer(PreTrainedTokenizerFast):
-    """A fast XLM-R tokenizer whose output carries ``lang_ids`` and ``script_ids``.
+    """A fast XLM-R tokenizer whose output carries ``lang_ids`` and ``script_ids`` where a language is named.
 
     ``tok(texts, lang="deu_Latn")``; a language is what people type (``de``, ``deu``, ``de-Latn``, ``deu_Latn``), one
-    for all texts or a list with one for each. No language is "unknown" (id 0), never an error. The script comes from
-    ``script=``, else from the tag, else from the text itself; one the table does not have is "unknown" if it was
-    detected and an error if it was named.
+    for all texts or a list with one for each. The script comes from ``script=``, else from the tag, else from the text
+    itself; one the table does not have is "unknown" if it was detected and an error if it was named. Without a
+    language there are no ids, which models take for "unknown".
     """
 
     # No __init__ on purpose: transformers 5 rebuilds the backend of a class that defines one and loses the normaliser.
@@ -46,18 +52,33 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
         unknown_lang: "str | None" = None,
         **kwargs: Any,
     ) -> "LangSAMPTokenizer":
-        """Load a LangSAMP tokenizer, or make one from any XLM-R tokenizer by giving the tables.
+        """Load a LangSAMP tokenizer, or make one from a stock tokenizer by giving the tables.
+
+        A stock one is loaded by its own class first: that knows what its tokenizer.json does not say (special tokens,
+        which of them take the space before them, how a text is split), so that texts are cut as ``AutoTokenizer`` does.
 
         Args:
-            pretrained_model_name_or_path: a folder with tokenizer.json, or a Hub id.
+            pretrained_model_name_or_path: a folder with tokenizer.json or a SentencePiece model, or a Hub id.
             languages: ISO 639-3 codes of the language table, without row 0; None keeps what was saved.
             scripts: ISO 15924 codes of the script table, without row 0; None keeps what was saved.
             lang: the default language of ``tok.lang``.
             unknown_lang: ``"ignore"`` maps languages without a row to "unknown", see ``tok.unknown_lang``.
             kwargs: as in transformers.
+
+        Raises:
+            ValueError: the tokenizer needs code of its repository, or names files elsewhere.
         """
-        with _quiet_about_the_class():
-            tokenizer = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        kwargs["trust_remote_code"] = False  # this class is known, and nothing else of a repository is ever run
+        stock = _stock_class(pretrained_model_name_or_path, **kwargs)
+        try:
+            with _quiet_about_the_class():
+                load = super().from_pretrained if stock is None else stock.from_pretrained
+                tokenizer = load(pretrained_model_name_or_path, *args, **kwargs)
+        except (OSError, ImportError, ValueError):
+            raise
+        except Exception as error:  # whatever the tokenizers library says of a file that is damaged or of another kind
+            raise ValueError(f"the tokenizer of {pretrained_model_name_or_path} cannot be read ({error}).") from error
+        tokenizer = tokenizer if stock is None else as_class(cls, tokenizer)
         if languages is not None:
             tokenizer.languages = languages
         if scripts is not None:
@@ -103,7 +124,7 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
     @lang.setter
     def lang(self, tag: "str | None") -> None:
         if tag is not None:
-            self._ids("", tag, None)  # an unknown one is an error here, not at the first text
+            self._ids_of_texts([""], False, tag, None)  # an unknown one is an error here, not at the first text
         self.init_kwargs["lang"] = tag
 
     @property
@@ -129,27 +150,36 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
     ) -> BatchEncoding:
         """As in transformers, plus ``lang`` and ``script``: one tag for all texts, or a list with one for each text.
 
+        Without either, and without ``tok.lang``, the output is that of a stock tokenizer: a model takes missing ids for
+        "unknown", and scripts that chain or regroup every field they get work as they are. ``lang="und"`` asks for the
+        ids of an unknown language in the script of the text.
+
         Lone surrogates, which no encoding can represent, become U+FFFD.
 
         Returns:
-            ``BatchEncoding`` with ``lang_ids`` and ``script_ids``: an int for one text, else (batch,); with overflowing
-            tokens one for each piece of a text.
+            ``BatchEncoding``; where ids are asked for with ``lang_ids`` and ``script_ids``: an int for one text, else
+            (batch,); with overflowing tokens one for each piece of a text.
 
         Raises:
             ValueError: a language without a row (the nearest are named), or a list of another length than the texts.
         """
+        asked = lang is not None or script is not None or self.lang is not None
         if text is None:  # text_target only: nothing is read by the encoder
             return super().__call__(text, text_pair, *args, return_tensors=return_tensors, **kwargs)
         if isinstance(text, list | tuple) and not text:  # transformers 5 fails on it
-            return BatchEncoding({name: [] for name in self.model_input_names}, tensor_type=return_tensors)
+            names = self.model_input_names if asked else self.model_input_names[:2]
+            return BatchEncoding({name: [] for name in names}, tensor_type=return_tensors)
+        given = None if asked else return_tensors  # tensors are made when the ids are there
         try:
-            encoding = super().__call__(text, text_pair, *args, return_tensors=None, **kwargs)
+            encoding = super().__call__(text, text_pair, *args, return_tensors=given, **kwargs)
         except (UnicodeEncodeError, TypeError):
             clean = _without_surrogates(text), _without_surrogates(text_pair)
             if clean == (text, text_pair):
                 raise
             text, text_pair = clean
-            encoding = super().__call__(text, text_pair, *args, return_tensors=None, **kwargs)
+            encoding = super().__call__(text, text_pair, *args, return_tensors=given, **kwargs)
+        if not asked:
+            return encoding
         split = bool(kwargs.get("is_split_into_words"))
         single = isinstance(text, str) or (split and len(text) > 0 and isinstance(text[0], str))
         pairs = self._ids_of_texts([text] if single else list(text), split, lang, script)
@@ -178,7 +208,8 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
         kind = list | tuple if split else str  # what a text is; a tuple of words is one, a tuple of those a pair
         firsts = [text[0] if len(text) and isinstance(text[0], kind) and not isinstance(text, str) else text
                   for text in texts]  # fmt: skip
-        return [self._ids(text, *tags) for text, *tags in zip(firsts, langs, scripts)]
+        tables = [{code: i for i, code in enumerate(table)} for table in (self.languages, self.scripts)]
+        return [self._ids(text, *tags, *tables) for text, *tags in zip(firsts, langs, scripts)]
 
     @staticmethod
     def _one_each(value, n, name):
@@ -191,28 +222,28 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
             raise ValueError(f"{name} has {len(value)} entries for {n} texts; give one for all, or one for each.")
         return list(value)
 
-    def _ids(self, text, lang, script):
-        """The ids of one text (a string, or its words)."""
+    def _ids(self, text, lang, script, languages, scripts):
+        """The ids of one text (a string, or its words); the tables as code -> id."""
         lang = self.lang if lang is None else lang
-        language, tag_script = parse_tag(lang) if lang is not None else ("und", None)
+        language, tag_script = parse_tag(lang) if lang is not None else (UNKNOWN_LANGUAGE, None)
         script = _script(script) if script is not None else tag_script
         named = script is not None
-        if script is None and self.scripts:
+        if script is None and scripts:
             script = script_of(text if isinstance(text, str) else " ".join(text))
-        known = match_script(script, self.scripts)
-        return self._row(language, language, self.languages, True), self._row(known, script, self.scripts, named)
+        known = match_script(script, scripts)
+        return self._row(language, language, languages, True), self._row(known, script, scripts, named)
 
     def _row(self, code, asked, table, named):
         """The id of a code in a table; without a table 0, for a code without a row an error or "unknown"."""
         if not table or (not named and code not in table):
             return 0
         if code in table:
-            return table.index(code)
+            return table[code]
         if self.unknown_lang == "ignore":
             return 0
         raise ValueError(
             f"{asked!r} is not one of the {len(table) - 1} codes of this model; nearest: "
-            f"{', '.join(suggest(asked, table[1:]))}. To treat it as unknown set tok.unknown_lang = 'ignore'."
+            f"{', '.join(suggest(asked, list(table)[1:]))}. To treat it as unknown set tok.unknown_lang = 'ignore'."
         )
 
     def save_pretrained(
@@ -228,6 +259,46 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
         if push_to_hub:
             self.push_to_hub(repo_id)
         return files
+
+
+def as_class(kind: type, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """A tokenizer of another class (which adds nothing of its own) that cuts texts exactly as this one does."""
+    names = ("model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces", "name_or_path")
+    more = getattr(tokenizer, "extra_special_tokens", None)  # transformers 5; in 4 they stand in the map
+    return kind(
+        tokenizer_object=tokenizer.backend_tokenizer,
+        **tokenizer.special_tokens_map,
+        **({"extra_special_tokens": more} if more else {}),
+        **{name: getattr(tokenizer, name) for name in names},
+    )
+
+
+def _stock_class(name, **kwargs):
+    """The class of transformers that a tokenizer is made for; None where tokenizer.json says all, as in our folders."""
+    config = get_tokenizer_config(name, **kwargs)
+    problem = named_elsewhere("tokenizer_config.json", config)
+    if problem:
+        raise ValueError(f"{name} is refused: tokenizer_config.json {problem}.")
+    named, code = config.get("tokenizer_class"), config.get("auto_map") or {}
+    code = code.get("AutoTokenizer") if isinstance(code, dict) else code
+    if not named and not code:
+        try:
+            model_type = PretrainedConfig.get_config_dict(name, **kwargs)[0].get("model_type")
+        except OSError:  # a tokenizer alone
+            model_type = None
+        usual = TOKENIZER_MAPPING_NAMES.get(str(model_type))
+        named = usual if isinstance(usual, str) else next(filter(None, reversed(usual or ())), None)
+    plain = (named or "").removesuffix("Fast")
+    for candidate in (f"{plain}Fast", plain):  # transformers 4 has two classes, and the slow one says too little
+        found = tokenizer_class_from_name(candidate)
+        if isinstance(found, type) and issubclass(found, PreTrainedTokenizerFast):
+            return None if found is PreTrainedTokenizerFast else found
+    if code and "LangSAMPTokenizer" not in str(code):
+        raise ValueError(
+            f"the tokenizer of {name} is code of its own ({code}), which is never run; give one with a class of "
+            "transformers."
+        )
+    return None
 
 
 def _script(name):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import string
-import tempfile
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -19,13 +18,14 @@ from typing import Literal
 import torch
 from huggingface_hub import snapshot_download
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from langsamp.checkpoints.official import LANG_TABLE, SCRIPT_TABLE, Official, read_official
 from langsamp.checkpoints.official_ids import official_languages, official_scripts, read_id_lists
 from langsamp.configuration_langsamp import LangSAMPConfig
 from langsamp.core.outputs import add_handler, new_folder
 from langsamp.core.runtime import ModelSource, resolve_model
+from langsamp.core.tokenizer import load_tokenizer
 from langsamp.eval.results.card.card import write_card
 from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT
 from langsamp.modeling_langsamp import (
@@ -44,7 +44,6 @@ _CLASSES: dict[str, type[PreTrainedModel]] = {
     "token-classification": LangSAMPForTokenClassification,
     "encoder": LangSAMPModel,
 }
-_TOKENIZER_FILES = ("tokenizer.json", "sentencepiece.bpe.model")
 _ID_FILES = ("full_dicts.pkl", "dicts.pkl")
 OFFICIAL_INIT = 0.02  # standard deviation of the official tables at the start (paper notes, section 1)
 
@@ -243,18 +242,13 @@ def _with_weights(origin: ModelSource) -> ModelSource:
 
 def _tokenizer(source: str | Path, config: LangSAMPConfig, required: bool) -> LangSAMPTokenizer | None:
     """The checkpoint's tokenizer with our tables in it, or None if it has none beside it."""
-    folder = resolve_model(source).path if required else Path(source)
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+    try:
+        tokenizer = load_tokenizer(source, languages=config.languages, scripts=config.scripts)
+    except FileNotFoundError as error:
         if required:
-            raise FileNotFoundError(f"{source} holds no tokenizer ({' or '.join(_TOKENIZER_FILES)}).")
-        logger.warning("no tokenizer beside the checkpoint: give one with --tokenizer (the released model's is %s)",
-                       "cis-lmu/glot500-base")  # fmt: skip
+            raise
+        logger.warning("%s Give one with --tokenizer (the released model's is cis-lmu/glot500-base)", error)
         return None
-    with tempfile.TemporaryDirectory(prefix="langsamp-tokenizer-") as fast:
-        if not (folder / "tokenizer.json").is_file():  # a sentencepiece model only: transformers converts it
-            AutoTokenizer.from_pretrained(folder).save_pretrained(fast)
-            folder = Path(fast)
-        tokenizer = LangSAMPTokenizer.from_pretrained(folder, languages=config.languages, scripts=config.scripts)
     if len(tokenizer) > config.vocab_size:
         raise ValueError(
             f"the tokenizer of {source} has {len(tokenizer):,} pieces, the model {config.vocab_size:,}: not its own."

@@ -14,7 +14,7 @@ import yaml
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast, XLMRobertaForMaskedLM, XLMRobertaModel
 
-from langsamp.checkpoints.plain import copy_tokenizer, read_config, stock_config, stock_tokenizer
+from langsamp.checkpoints.plain import read_config, save_tokenizer, stock_config, stock_tokenizer
 from langsamp.core.languages import normalize_tag
 from langsamp.core.outputs import new_folder
 from langsamp.core.runtime import ModelSource, atomic_write, resolve_model
@@ -60,7 +60,7 @@ def export_encoder(model: str, output: str | Path, layer: int | None = None) -> 
     encoder.to(full.dtype).load_state_dict({key: value for key, value in full.state_dict().items() if key in wanted})
     with new_folder(output) as folder:
         encoder.save_pretrained(folder)
-        copy_tokenizer(source.path, folder)
+        save_tokenizer(stock_tokenizer(source.path), folder)
         _sentence_transformers(folder, encoder.config.hidden_size)
         atomic_write(folder / "README.md", _encoder_card(source, Path(output).name, layer, blocks))
     vocabulary = encoder.config.vocab_size
@@ -91,16 +91,12 @@ def export_monolingual(model: str, output: str | Path, language: str, trim_to: I
     code, script = parse_tag(tag)
     alone = full.specialize(code, match_script(script, full.config.scripts) or script)
     before, pieces = full.num_parameters(), full.config.vocab_size
-    tokenizer = None
+    tokenizer = stock_tokenizer(source.path)
     if trim_to is not None:
-        tokenizer = _trimmed(alone, stock_tokenizer(source.path), trim_to, script)
+        tokenizer = _trimmed(alone, tokenizer, trim_to, script)
     with new_folder(output) as folder:
         alone.save_pretrained(folder)
-        if tokenizer is None:
-            copy_tokenizer(source.path, folder)
-        else:
-            tokenizer.save_pretrained(folder)
-            copy_tokenizer(folder, folder)
+        save_tokenizer(tokenizer, folder)
         atomic_write(folder / "README.md", _monolingual_card(source, Path(output).name, tag))
     return Export(Path(output), (before, alone.num_parameters()), (pieces, alone.config.vocab_size))
 

@@ -25,7 +25,7 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from langsamp.checkpoints.plain import copy_tokenizer, read_config, stock_tokenizer
+from langsamp.checkpoints.plain import read_config, save_tokenizer, stock_tokenizer
 from langsamp.core.outputs import new_folder
 from langsamp.core.runtime import atomic_write, resolve_model
 from langsamp.eval.results.card.metadata import EXAMPLES
@@ -90,7 +90,7 @@ def export_onnx(model: str, output: str | Path) -> OnnxExport:
         _write_int8(folder / FP32, folder / INT8)
         config = {key: value for key, value in read_config(source.path).items() if key != "auto_map"}
         atomic_write(folder / "config.json", json.dumps(config, indent=2) + "\n")
-        copy_tokenizer(source.path, folder)
+        save_tokenizer(stock_tokenizer(source.path), folder)
         result = _compare(loaded, inputs, batches, folder)
         sizes = tuple(sum(f.stat().st_size for f in folder.glob(f"{name}*")) for name in (FP32, INT8))
     return OnnxExport(Path(output), inputs, *result, sizes)  # type: ignore[arg-type]

@@ -5,7 +5,6 @@ Nothing here runs code from a checkpoint: safetensors, or torch state dicts read
 
 from __future__ import annotations
 
-import json
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from langsamp.core.manifest import LFS_POINTER
+from langsamp.safe_files import read_json
 
 LANG_TABLE = "roberta.embeddings.lang_type_embeddings.weight"
 SCRIPT_TABLE = "roberta.embeddings.script_type_embeddings.weight"
@@ -64,7 +64,7 @@ def read_official(folder: Path) -> Official:
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no config.json, so it is not a checkpoint folder.")
-    config = _read_json(path)
+    config = read_json(path)
     _check_config(config, folder)
     state = {_name(key): tensor for key, tensor in read_state(folder).items()}
     state = {key: tensor for key, tensor in state.items() if key.rpartition(".")[2] not in _BUFFERS}
@@ -84,13 +84,13 @@ def read_state(folder: Path) -> dict[str, Tensor]:
         if (folder / whole).is_file():
             return _load(folder / whole)
         if (folder / index).is_file():
-            shards = _read_json(folder / index).get("weight_map")
+            shards = read_json(folder / index).get("weight_map")
             if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
                 raise ValueError(f"{folder / index} has no weight_map, so it is not an index of shards; save it again.")
             state: dict[str, Tensor] = {}
             for name in sorted(set(shards.values())):
-                if Path(name).name != name:
-                    raise ValueError(f"{folder / index} names {name!r}, which is not a file beside it.")
+                if Path(name).name != name or not name.endswith(Path(whole).suffix):
+                    raise ValueError(f"{folder / index} names {name!r}, which is no *{Path(whole).suffix} beside it.")
                 if not (folder / name).is_file():
                     raise FileNotFoundError(f"{folder} has no {name}, but {index} names it; download it again.")
                 state.update(_load(folder / name))
@@ -118,16 +118,6 @@ def _load(path: Path) -> dict[str, Tensor]:
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} is not a state dict of tensors.")
     return state
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not readable JSON ({error}); download or save it again.") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold a JSON object, not a {type(found).__name__}; download or save it again.")
-    return found
 
 
 def _name(key: str) -> str:

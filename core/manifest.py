@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from langsamp.core.files import atomic_write
+from langsamp.safe_files import INDEX, named_elsewhere, read_json
 
 MANIFEST_NAME = "langsamp_manifest.json"
 LFS_POINTER = b"version https://git-lfs"  # how a file starts that stands for one that was not downloaded
@@ -22,6 +23,7 @@ RECORD_NAME = ".langsamp_hub.json"  # which commit a folder equals; written by p
 FORMAT = 1
 _NOT_CONTENT = {".git", ".cache", "__pycache__"}  # what git, huggingface_hub and Python leave beside the files
 _READ_BYTES = 1 << 20
+_LONGEST_HEADER = 100_000_000  # bytes, as the safetensors library has it
 _LOADED = re.compile(
     r"[^/]+\.(safetensors|py|model)|[^/]+\.index\.json|(generation_)?config\.json|tokenizer(_config)?\.json"
     r"|special_tokens_map\.json|added_tokens\.json|modules\.json|sentence_bert_config\.json"
@@ -80,9 +82,9 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, FileEntry]:
             f"{Path(folder)} has no {MANIFEST_NAME}: it was never finished, or not made by langsamp."
         )
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         entries = {name: FileEntry(str(e["sha256"]), int(e["size"])) for name, e in data["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(
             f"{path} is not a manifest ({type(error).__name__}: {error}); delete it or fetch it again."
         ) from error
@@ -157,12 +159,26 @@ def damaged(folder: str | os.PathLike[str]) -> dict[str, str]:
     except ValueError as error:
         return {MANIFEST_NAME: str(error)}
     found = {name: _compare(root, name, entry, True) for name, entry in entries.items() if is_loaded(name)}
+    for path in root.glob("*.safetensors") if entries else ():
+        if path.name not in entries:
+            found[path.name] = f"{path.name}: it is not in the manifest, but would be loaded"
     for path in root.iterdir():
         content = path.resolve().name
         if path.is_symlink() and path.name not in found and re.fullmatch("[0-9a-f]{64}", content):
             wrong = path.is_file() and measure(path).sha256 != content
             found[path.name] = f"{path.name}: its content is not what the Hub says" if wrong else None
     return {name: problem for name, problem in found.items() if problem}
+
+
+def names_elsewhere(folder: str | os.PathLike[str]) -> dict[str, str]:
+    """One sentence by file name on files that would make a loader read something else than the folder's own weights."""
+    found = {}
+    for name in (INDEX, "config.json", "tokenizer_config.json", "adapter_config.json"):
+        path = Path(folder) / name
+        problem = named_elsewhere(name, read_json(path) if path.is_file() else None)
+        if problem:
+            found[name] = f"{name} {problem}"
+    return found
 
 
 def cut_off(folder: str | os.PathLike[str]) -> dict[str, str]:
@@ -178,11 +194,11 @@ def _wrong_length(path: Path) -> str | None:
         start = file.read(len(LFS_POINTER))
         length = int.from_bytes(start[:8], "little")
         file.seek(8)
-        header = file.read(length) if length < size else b""
+        header = file.read(length) if length < min(size, _LONGEST_HEADER) else b""
     try:
         tensors = [tensor for name, tensor in json.loads(header).items() if name != "__metadata__"]
         expected = 8 + length + max((int(tensor["data_offsets"][1]) for tensor in tensors), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError):
         if start == LFS_POINTER:
             return f"{path.name}: it is a Git LFS pointer, which `git lfs pull` turns into the weights"
         return f"{path.name}: its {size} bytes are no safetensors file"

@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 from huggingface_hub import get_token
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -116,7 +116,8 @@ def translate(error: BaseException, what: str, token: str | None = None) -> HubE
     """The error of a client as one sentence with a remedy."""
     statuses = [status for cause in _chain(error) if (status := status_of(cause)) is not None]
     status = statuses[0] if statuses else None
-    remedy = _REMEDY.get(status or 0)
+    gated = next((cause for cause in _chain(error) if isinstance(cause, GatedRepoError)), None)
+    remedy = _gated(gated) if gated else _REMEDY.get(status or 0)
     if any(getattr(cause, "errno", None) in DISK_FULL for cause in _chain(error)):
         return HubError(f"{what} failed: the disk is full; make room and run the same command again.")
     if remedy is None:
@@ -127,15 +128,31 @@ def translate(error: BaseException, what: str, token: str | None = None) -> HubE
 _REMEDY = {
     401: "the Hub does not accept the access token (401): it is missing, expired or revoked; put a valid one into the "
     "environment variable HF_TOKEN, or run `hf auth login`.",
-    403: "the access token may not do this (403): it needs write access to the repository (HF_TOKEN, `hf auth login`).",
+    403: "the access token may not do this (403): it lacks read access, or write access for a push, to the repository "
+    "(HF_TOKEN, `hf auth login`).",
     404: "there is no such repository or revision, or the token may not see it (404); check the name and HF_TOKEN.",
     413: "the Hub says that a file is too large (413); save with a smaller max_shard_size.",
     507: "the storage of the account on the Hub is full (507).",
 }
 
 
+def _gated(error: GatedRepoError) -> str:
+    """Where to ask for access to a gated repository: the address of its page, read off the one that was refused."""
+    page = re.match(r"(https?://[^/]+/)(?:api/models/|api/)?((?:datasets/)?[^/]+/[^/?]+)", str(_url(error) or ""))
+    where = f" on {page[1]}{page[2]}" if page else ""
+    return (
+        f"the repository is gated: accept its conditions{where} in a browser, logged in as the owner of the access "
+        "token (HF_TOKEN, `hf auth login`), and run the same command again."
+    )
+
+
+def _url(error: HfHubHTTPError) -> object:
+    return getattr(getattr(error, "response", None), "url", None)
+
+
 def _gave_up(error: BaseException, what: str, token: str | None, tries: int, wait: float) -> UnreachableError:
-    reason = redact(_first_line(error), token).rstrip(".")
+    broken = re.search(r"\[Errno -?\d+\] ([^\"')\]]+)", " ".join(str(cause) for cause in _chain(error)))
+    reason = broken[1] if broken else redact(_first_line(error), token).rstrip(".")
     asked = f", and the Hub asks to wait {wait:.0f} s" if wait > LONGEST_WAIT else ""
     times = "once" if tries == 1 else f"{tries} times"
     return UnreachableError(

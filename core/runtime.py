@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
@@ -16,7 +18,7 @@ from langsamp.core.hub_names import HubName
 from langsamp.core.kernels import fast_matmul as fast_matmul  # where eval and train look for them
 from langsamp.core.kernels import products as products
 from langsamp.core.kernels import threads as threads
-from langsamp.core.manifest import MANIFEST_NAME, cut_off, damaged
+from langsamp.core.manifest import MANIFEST_NAME, cut_off, damaged, names_elsewhere
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ class ModelSource:
     revision: str | None = None
 
 
-def resolve_model(spec: str | os.PathLike[str]) -> ModelSource:
+def resolve_model(spec: str | os.PathLike[str], files: Sequence[str] | None = None) -> ModelSource:
     """Turn MODEL (a folder, a Hub id, or ``repo@revision``) into a local folder.
 
     A Hub id is resolved to one commit and downloaded as a whole, code files included, so that whatever is loaded from
@@ -38,9 +40,14 @@ def resolve_model(spec: str | os.PathLike[str]) -> ModelSource:
 
     Where there is a manifest, the files to be loaded are compared with it (a few tenths of a second a gigabyte).
 
+    Args:
+        spec: what was asked for.
+        files: patterns of the files that are needed of a Hub repository (a tokenizer comes without weights).
+
     Raises:
         FileNotFoundError: the folder or the repository does not exist.
         RuntimeError: what is there is damaged or only half written; the file is named.
+        ValueError: a file of it names weights or files elsewhere.
     """
     text = os.fspath(spec)
     path = Path(text).expanduser()
@@ -55,6 +62,7 @@ def resolve_model(spec: str | os.PathLike[str]) -> ModelSource:
                 f"{path} is not a whole checkpoint ({next(iter(problems.values()))}): saving or copying was cut off; "
                 "download or save it again."
             )
+        _check_names(path, text)
         return ModelSource(path, path.resolve().name)
     if path.exists():
         raise FileNotFoundError(f"{text!r} is a file; give the folder that holds config.json and model.safetensors.")
@@ -63,37 +71,54 @@ def resolve_model(spec: str | os.PathLike[str]) -> ModelSource:
         raise FileNotFoundError(
             f"there is no folder {text!r}, and it is not a Hub id (user/name or user/name@revision)."
         )
-    return _snapshot(*name)
+    return _snapshot(name.repo, name.revision, files)
 
 
-def _snapshot(repo: str, revision: str | None) -> ModelSource:
+def _check_names(folder: Path, name: str) -> None:
+    """Nothing in a folder makes a loader read anything else than its own safetensors."""
+    if problems := names_elsewhere(folder):
+        raise ValueError(f"{name} is refused: {next(iter(problems.values()))}.")
+
+
+def _snapshot(repo: str, revision: str | None, files: Sequence[str] | None) -> ModelSource:
     """Download a Hub model at one commit into the cache; what arrives or lies there damaged is fetched once more."""
-    folder = _download(repo, revision)
-    problems = damaged(folder)
+
+    def wrong() -> dict[str, str]:
+        found = damaged(folder).items()
+        return {name: why for name, why in found if any(fnmatch(name, pattern) for pattern in files or ["*"])}
+
+    folder = _download(repo, revision, files)
+    problems = wrong()
     if problems:
         for name in problems:
             with suppress(OSError):
                 (folder / name).resolve().unlink()
                 (folder / name).unlink()
-        folder = _download(repo, revision)
-        problems = damaged(folder)
+        folder = _download(repo, revision, files)
+        problems = wrong()
     if problems:
         raise RuntimeError(
             f"model {repo!r} at {folder.name[:8]} is not a finished push ({next(iter(problems.values()))}); take an "
             f"earlier revision ({repo}@REVISION), or have it pushed again."
         )
+    _check_names(folder, repo)
     return ModelSource(folder, repo, folder.name if COMMIT.match(folder.name) else revision)
 
 
-def _download(repo: str, revision: str | None) -> Path:
+def _download(repo: str, revision: str | None, files: Sequence[str] | None) -> Path:
     """The client's cached folder of a repository at a commit; trainer state below ``checkpoint-N`` stays on the Hub."""
     from huggingface_hub import snapshot_download
 
     from langsamp.core.retry import HubError, UnreachableError, attempt
 
     def get(local: bool) -> Path:
-        patterns = [*UNSAFE_WEIGHTS, "checkpoint-*/*"]
-        return Path(snapshot_download(repo, revision=revision, ignore_patterns=patterns, local_files_only=local))
+        left = [*UNSAFE_WEIGHTS, "checkpoint-*/*"]
+        wanted = list(files) if files is not None else None
+        return Path(
+            snapshot_download(
+                repo, revision=revision, allow_patterns=wanted, ignore_patterns=left, local_files_only=local
+            )
+        )
 
     name = str(HubName(repo, revision))
     try:
@@ -105,8 +130,7 @@ def _download(repo: str, revision: str | None) -> Path:
                 log.warning("%s Taking %s from the cache, which may be old.", error, name)
                 return folder
         raise FileNotFoundError(
-            f"model {name!r} is neither a local folder nor on the Hub as seen from here ({error}); "
-            "check the name, the revision, HF_TOKEN and HF_ENDPOINT."
+            f"there is no folder {name!r} here, and it cannot be had from the Hub: {error}"
         ) from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Container
@@ -13,7 +12,8 @@ from pathlib import Path
 from huggingface_hub import get_token
 from safetensors import SafetensorError, safe_open
 
-from langsamp.core.manifest import MANIFEST_NAME, damaged
+from langsamp.core.manifest import MANIFEST_NAME, damaged, names_elsewhere
+from langsamp.safe_files import read_json
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 MODEL = (
@@ -76,6 +76,8 @@ def stage(folder: str | os.PathLike[str]) -> list[Staged]:
     names = [name for name in _files(root) if any(matches(name, pattern) for pattern in (*MODEL, *DOCUMENTS))]
     names += [name for name in code_files(root) if name not in names]
     _check_unfinished(root)
+    if problems := names_elsewhere(root):
+        raise ValueError(f"{root} is not pushed: {next(iter(problems.values()))}.")
     _check_weights(root, names)
     staged = [Staged(name, root / name) for name in sorted(names)]
     for file in staged:
@@ -131,9 +133,9 @@ def _auto_map(root: Path, name: str) -> list[str]:
             raise FileNotFoundError(f"{root} has no config.json: it is not a checkpoint folder.")
         return []
     try:
-        values = dict(json.loads(path.read_text(encoding="utf-8")).get("auto_map") or {}).values()
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is not readable JSON ({error}); was saving interrupted? Save it again.") from None
+        values = dict(read_json(path).get("auto_map") or {}).values()
+    except TypeError as error:
+        raise ValueError(f"{path} has an auto_map that is none ({error}); save the model again.") from None
     flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
     return [str(item) for item in flat if item]
 
@@ -142,7 +144,7 @@ def _check_weights(root: Path, names: list[str]) -> None:
     """Weights must be there, as safetensors, and of the length that their headers promise."""
     shards = [name for name in names if name.endswith(".safetensors")]
     if "model.safetensors.index.json" in names and "model.safetensors" not in names:
-        index = json.loads((root / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        index = read_json(root / "model.safetensors.index.json")
         missing = sorted(set(index["weight_map"].values()) - set(shards))
         if missing:
             raise FileNotFoundError(f"{root} has no {missing[0]}, but its index names it; save the model again.")

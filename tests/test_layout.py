@@ -13,6 +13,7 @@ FLAT = {
     "configuration_langsamp",
     "modeling_langsamp",
     "linear_cross_entropy",
+    "safe_files",
     "tokenization_langsamp",
     "unicode_scripts",
     "language_codes",

@@ -1,5 +1,6 @@
 """The front page is true: its Python runs as printed, its commands parse, its head is a valid model card."""
 
+import ast
 import re
 import shlex
 import shutil
@@ -17,7 +18,7 @@ def _blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_python_runs_in_order_as_printed(tiny_model_dir, tmp_path, monkeypatch):
+def test_the_python_runs_in_order_as_printed(tiny_model_dir, tmp_path, monkeypatch, capsys):
     """Every block, in one namespace, on a folder that stands where the quickstart leaves its checkpoint."""
     shutil.copytree(tiny_model_dir, tmp_path / "quickstart" / "langsamp")
     monkeypatch.chdir(tmp_path)
@@ -25,6 +26,7 @@ def test_the_python_runs_in_order_as_printed(tiny_model_dir, tmp_path, monkeypat
     for block in _blocks("python"):
         exec(compile(block, "README.md", "exec"), names)
     assert names["batch"]["lang_ids"].tolist() == [1, 6]
+    assert len(ast.literal_eval(capsys.readouterr().out.splitlines()[1])) == 2  # one best piece a text
     assert names["logits"].shape[:2] == names["batch"]["input_ids"].shape
     assert names["vectors"].shape == (2, 32)
     assert type(names["encoder"]).__name__ == "XLMRobertaModel"

@@ -2,15 +2,16 @@
 
 import json
 import pickle
+from itertools import chain
 
 import numpy as np
 import pytest
 import torch
 from transformers import (
+    AutoTokenizer,
     DataCollatorForLanguageModeling,
     DataCollatorForTokenClassification,
     DataCollatorWithPadding,
-    PreTrainedTokenizerFast,
 )
 
 from langsamp import LangSAMPTokenizer
@@ -30,10 +31,24 @@ def test_every_spelling_of_a_language_gives_its_row(tok, lang):
     assert (encoding["lang_ids"], encoding["script_ids"]) == (DEU, LATN)
 
 
-def test_no_language_is_unknown_and_the_script_is_seen_in_the_text(tok):
-    encoding = tok(["Das Haus", "Дом", "家は川", "123"])
+def test_an_unknown_language_is_asked_for_by_name_and_the_script_is_seen_in_the_text(tok):
+    encoding = tok(["Das Haus", "Дом", "家は川", "123"], lang="und")
     assert encoding["lang_ids"] == [0, 0, 0, 0]
     assert encoding["script_ids"] == [LATN, CYRL, JPAN, 0]
+    assert tok("Дом", script="Cyrl")["lang_ids"] == 0
+
+
+def test_nothing_asked_nothing_added(tok):
+    """What masked-LM and multiple-choice scripts do with every field of the output works with this tokenizer too."""
+    batch = tok(["Das Haus steht.", "Heute regnet es."], return_special_tokens_mask=True)
+    assert list(batch) == ["input_ids", "attention_mask", "special_tokens_mask"]
+    joined = {name: list(chain(*batch[name])) for name in batch}
+    assert {len(values) for values in joined.values()} == {len(batch["input_ids"][0]) + len(batch["input_ids"][1])}
+    assert list(tok([])) == ["input_ids", "attention_mask"]
+    tensors = tok(["Das Haus", "Дом"], padding=True, return_tensors="pt")
+    assert list(tensors) == ["input_ids", "attention_mask"]
+    tok.lang = "und"
+    assert "lang_ids" in tok("Das Haus")
 
 
 def test_the_script_argument_beats_the_tag_and_the_tag_beats_the_text(tok):
@@ -105,13 +120,13 @@ def test_tensors_and_shapes(tok):
 def test_pairs_words_and_overflow(tok):
     assert tok("Das Haus", "Der Fluss", lang="deu")["lang_ids"] == DEU
     assert tok(["a", "б"], ["c", "d"], lang=["deu", "rus"])["script_ids"] == [LATN, CYRL]
-    assert tok([("Das", "Haus"), ("Дом", "x")])["script_ids"] == [LATN, CYRL]
+    assert tok([("Das", "Haus"), ("Дом", "x")], lang="und")["script_ids"] == [LATN, CYRL]
     words = tok(["Дом", "стоит"], is_split_into_words=True, lang="rus")
     assert (words["lang_ids"], words["script_ids"]) == (RUS, CYRL)
     assert words.word_ids()[1] == 0
-    assert tok([["Дом"], ["Haus", "x"]], is_split_into_words=True)["script_ids"] == [CYRL, LATN]
-    assert tok([("1945", "Дом"), ()], is_split_into_words=True)["script_ids"] == [CYRL, 0]
-    assert tok([["Дом", "the pair is longer"]])["script_ids"] == [CYRL]
+    assert tok([["Дом"], ["Haus", "x"]], lang="und", is_split_into_words=True)["script_ids"] == [CYRL, LATN]
+    assert tok([("1945", "Дом"), ()], lang="und", is_split_into_words=True)["script_ids"] == [CYRL, 0]
+    assert tok([["Дом", "the pair is longer"]], lang="und")["script_ids"] == [CYRL]
     long = tok(["Das Haus steht am Fluss.", "Дом"], lang=["deu", "rus"], max_length=8, stride=2, truncation=True,
                return_overflowing_tokens=True)  # fmt: skip
     pieces = long["overflow_to_sample_mapping"]
@@ -137,10 +152,55 @@ def test_hostile_text_does_not_crash(tok):
         tok(3)
 
 
-def test_pieces_are_those_of_the_stock_tokenizer(tok, tiny_tokenizer_dir, texts):
-    stock = PreTrainedTokenizerFast.from_pretrained(tiny_tokenizer_dir)
-    for code, lines in texts.items():
-        assert tok(lines, lang=code)["input_ids"] == stock(lines)["input_ids"]
+STOCK = {
+    "as XLM-R has it": {"model_max_length": 512},
+    "a class and no more": {"tokenizer_class": "XLMRobertaTokenizer", "model_max_length": 512},
+    "a mask that says lstrip": {
+        "tokenizer_class": "XLMRobertaTokenizerFast",
+        "mask_token": {"__type": "AddedToken", "content": "<mask>", "lstrip": True, "special": True},
+    },
+    "more special tokens": {"tokenizer_class": "XLMRobertaTokenizer", "additional_special_tokens": ["<s>NOTUSED"]},
+    "cut from the left": {"tokenizer_class": "XLMRobertaTokenizer", "truncation_side": "left", "model_max_length": 9},
+}
+
+
+@pytest.mark.parametrize("lstrip", [True, False])
+@pytest.mark.parametrize("kind", STOCK)
+def test_a_stock_tokenizer_cuts_as_its_own_class_does(tiny_tokenizer_dir, texts, tmp_path, kind, lstrip):
+    """Its class knows more than tokenizer.json: our class and, once saved, both doors cut every text alike."""
+    folder = tmp_path / "stock"
+    folder.mkdir()
+    data = json.loads((tiny_tokenizer_dir / "tokenizer.json").read_text())
+    data["added_tokens"][-1]["lstrip"] = lstrip
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    (folder / "tokenizer_config.json").write_text(json.dumps(STOCK[kind]))
+    (folder / "config.json").write_text(json.dumps({"model_type": "xlm-roberta"}))
+    stock = AutoTokenizer.from_pretrained(folder)
+    ours = LangSAMPTokenizer.from_pretrained(folder, languages=["deu"], scripts=["Latn"])
+    ours.save_pretrained(tmp_path / "ours")
+    doors = [AutoTokenizer.from_pretrained(tmp_path / "ours", trust_remote_code=trust) for trust in (True, False)]
+    special = ["<s>", "</s>", "<pad>", "<unk>", "<mask>", "<s>NOTUSED"]
+    spaces = ["a {} b", "a{}b", "{}a {}", "  {}  ", "a.{}.", "{}{} {}"]
+    strings = [form.replace("{}", token) for token in special for form in spaces]
+    strings += [" two  spaces,\ta tab\nand a line ", "ﬁ １２ ①", "", *chain(*texts.values())]
+    for tokenizer in (ours, *doors):
+        for text in strings:
+            assert tokenizer(text, truncation=True)["input_ids"] == stock(text, truncation=True)["input_ids"], text
+            ids = stock(text)["input_ids"]
+            for skip in (True, False):
+                assert tokenizer.decode(ids, skip_special_tokens=skip) == stock.decode(ids, skip_special_tokens=skip)
+        assert tokenizer.all_special_ids == stock.all_special_ids
+        for name in ("mask_token", "pad_token", "cls_token", "sep_token", "padding_side", "truncation_side"):
+            assert getattr(tokenizer, name) == getattr(stock, name)
+
+
+def test_a_tokenizer_that_is_code_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
+    for config in ({"auto_map": {"AutoTokenizer": [None, "evil.T"]}}, {"auto_map": ["evil.T", None]}):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+        for trust in (True, False):
+            with pytest.raises(ValueError, match=r"code of its own \(.*evil\.T.*which is never run"):
+                LangSAMPTokenizer.from_pretrained(tmp_path, trust_remote_code=trust)
 
 
 def test_collators_keep_the_ids(tok):

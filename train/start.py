@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, set_seed
+from transformers import set_seed
 
 from langsamp.core.runtime import resolve_model
+from langsamp.core.tokenizer import load_tokenizer
 from langsamp.core.vocabulary import NewRows, carry_rows
 from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT, parse_tag
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
@@ -73,33 +73,8 @@ def start(
     return model, new
 
 
-def load_tokenizer(folder: str | os.PathLike[str]) -> LangSAMPTokenizer:
-    """A LangSAMP tokenizer from a local folder; one that has only a SentencePiece model is converted.
-
-    Raises:
-        FileNotFoundError: the folder holds no tokenizer that can be read.
-    """
-    path = Path(folder)
-    if (path / "tokenizer.json").is_file():
-        return LangSAMPTokenizer.from_pretrained(path)
-    if not list(path.glob("*.model")):  # transformers 5 would make up an empty one
-        raise FileNotFoundError(f"{path} has neither a tokenizer.json nor a SentencePiece model; name a --tokenizer.")
-    try:
-        converted = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(
-            f"{path} has no tokenizer.json, and its SentencePiece model cannot be converted ({reason})."
-        ) from error
-    with tempfile.TemporaryDirectory(prefix="langsamp-tokenizer-") as scratch:
-        converted.save_pretrained(scratch)
-        if not Path(scratch, "tokenizer.json").is_file():
-            raise FileNotFoundError(f"the tokenizer in {path} has no fast version, so it cannot be used here.")
-        return LangSAMPTokenizer.from_pretrained(scratch)
-
-
 def _tokenizer(given: str | os.PathLike[str] | LangSAMPTokenizer) -> LangSAMPTokenizer:
-    return given if isinstance(given, LangSAMPTokenizer) else load_tokenizer(resolve_model(given).path)
+    return given if isinstance(given, LangSAMPTokenizer) else load_tokenizer(given)
 
 
 def _model(folder: Path, codes: list[str], scripts: list[str], table_init: float) -> LangSAMPForMaskedLM:

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 import transformers
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, XLMRobertaConfig
+from transformers import XLMRobertaConfig
 
+from langsamp.core import tokenizer as core
 from langsamp.core.runtime import ModelSource, pick_device, products, resolve_model, threads
 from langsamp.eval.engines.packed import Texts, hidden_states, plan_batches
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM, LangSAMPModel
@@ -71,12 +72,7 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
 
     Raises FileNotFoundError if the folder has none.
     """
-    if (folder / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    elif (folder / "sentencepiece.bpe.model").is_file():
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False).backend_tokenizer
-    else:
-        raise FileNotFoundError(f"{folder} has no tokenizer.json or sentencepiece.bpe.model: save the tokenizer there")
+    tokenizer = core.load_tokenizer(folder).backend_tokenizer
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
     return tokenizer

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
+from langsamp.core.tokenizer import load_tokenizer
 from langsamp.core.vocabulary import carry_rows, extend, trim
-from langsamp.train.start import load_tokenizer, start
+from langsamp.train.start import start
 
 LANGUAGES = ["rus_Cyrl", "deu_Latn", "srp_Cyrl", "srp_Latn"]
 
@@ -147,6 +148,8 @@ def test_only_unigram_can_be_changed(tiny_xlmr_dir, tmp_path):
     data = json.loads((folder / "tokenizer.json").read_text())
     data["model"] = {"type": "BPE", "vocab": {"a": 0, "<unk>": 1, "<s>": 2, "</s>": 3, "<pad>": 4}, "merges": []}
     (folder / "tokenizer.json").write_text(json.dumps(data))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "PreTrainedTokenizerFast"}))
     with pytest.raises(ValueError, match="only Unigram"):
         trim(LangSAMPTokenizer.from_pretrained(folder), [0])
 

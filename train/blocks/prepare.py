@@ -14,7 +14,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from langsamp.core.hub_names import HubName
 from langsamp.core.kernels import usable_cpus
 from langsamp.core.runtime import atomic_write
 from langsamp.train.blocks.ledger import Ledger
@@ -42,18 +41,12 @@ def load_tokenizer(spec: str | os.PathLike[str]) -> Tokenizer:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it has no fast (tokenizers) form, or no pad token.
+        ValueError: it is code of its own, or has no pad token.
     """
-    from transformers import AutoTokenizer
+    from langsamp.core.tokenizer import load_tokenizer as load
 
     text = os.fspath(spec)
-    name = HubName(text) if Path(text).is_dir() else HubName.parse(text)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name.repo, revision=name.revision or "main")
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(f"no tokenizer could be loaded from {text!r} ({reason}).") from error
-    return as_tokenizer(tokenizer, Path(text).name if Path(text).is_dir() else text)
+    return as_tokenizer(load(text), Path(text).name if Path(text).is_dir() else text)
 
 
 def as_tokenizer(tokenizer: Any, name: str) -> Tokenizer:

@@ -20,9 +20,10 @@ from tokenizers import Tokenizer, models, trainers
 from tqdm.auto import tqdm
 
 from langsamp.core.runtime import atomic_write, resolve_model
+from langsamp.core.tokenizer import load_tokenizer
 from langsamp.core.vocabulary import NewRows, carry_rows, extend, trim
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
-from langsamp.train.start import load_tokenizer, start
+from langsamp.train.start import start
 from langsamp.train.text.corpus import Corpus
 from langsamp.train.text.open import open_corpus
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
-from langsamp.train.start import load_tokenizer
+from langsamp.core.tokenizer import load_tokenizer
 from langsamp.train.vocab.extend import Fertility, extend_vocab, fertility, learn_pieces, show_fertility, trim_vocab
 
 GEORGIAN = ["სახლი მდინარესთან დგას", "იანვარში დღეები მოკლეა", "ის კითხულობს წიგნს ფრინველების შესახებ"]
