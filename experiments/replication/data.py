@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from .plan import Languages, Sizes
 
 ENGLISH = "eng_Latn"
+READ = ("id", "text", "english", "label", "tokens", "upos", "ner_tags", "split")  # columns
 
 
 def cut(source: Path, languages: Languages, sizes: Sizes, output: Path) -> None:
@@ -61,10 +62,10 @@ def _test(source: Path, tag: str, whole: bool, sizes: Sizes, scratch: Path) -> N
     verses, pairs = _read(source, "bible_retrieval", tag), _read(source, "tatoeba", tag)
     if verses is not None:
         count = len(verses) if tag == ENGLISH else sizes.verses  # others may lack some of its first verses
-        kept = verses.sort_by("id").slice(0, count).select(["id", "text"])
+        kept = verses.sort_by("id").slice(0, count)
         _write(kept, scratch / "bible_retrieval" / f"{tag}.parquet")
     if pairs is not None:
-        _write(pairs.slice(0, sizes.pairs).select(["id", "text", "english"]), scratch / "tatoeba" / f"{tag}.parquet")
+        _write(pairs.slice(0, sizes.pairs), scratch / "tatoeba" / f"{tag}.parquet")
     _labelled(source, "sib200", tag, scratch, None if whole else ("test",))
     if sizes.words:
         _labelled(source, "taxi1500", tag, scratch, None if tag == ENGLISH else ("test",))
@@ -79,7 +80,7 @@ def _labelled(source: Path, folder: str, tag: str, scratch: Path, splits: tuple[
         return
     if splits:
         table = table.filter(pa.array([split in splits for split in table.column("split").to_pylist()]))
-    _write(table.select(["id", "text", "label", "split"]), scratch / folder / f"{tag}.parquet")
+    _write(table, scratch / folder / f"{tag}.parquet")
 
 
 def _tagged(source: Path, folder: str, tag: str, words: int, scratch: Path) -> None:
@@ -87,11 +88,10 @@ def _tagged(source: Path, folder: str, tag: str, words: int, scratch: Path) -> N
     table = _read(source, folder, tag)
     if table is None:
         return
-    column = "upos" if folder == "pos" else "ner_tags"
     counts = {"test": words} | ({"train": 10 * words, "dev": words} if tag == ENGLISH else {})
     splits = pa.array(table.column("split").to_pylist())
     parts = [table.filter(pc.equal(splits, split)).slice(0, count) for split, count in counts.items()]
-    _write(pa.concat_tables(parts).select(["tokens", column, "split"]), scratch / folder / f"{tag}.parquet")
+    _write(pa.concat_tables(parts), scratch / folder / f"{tag}.parquet")
 
 
 def texts_of(place: Path) -> list[str]:
@@ -106,6 +106,7 @@ def _read(source: Path, folder: str, tag: str) -> pa.Table | None:
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    """Plain, so that whoever packs many of these into one archive need not pack what is packed."""
+    """What the tasks read, plain: whoever packs many of these into one archive need not pack what is packed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False)
+    kept = [name for name in table.column_names if name in READ]
+    pq.write_table(table.select(kept), path, compression="none", use_dictionary=False, write_statistics=False)

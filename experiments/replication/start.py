@@ -8,32 +8,26 @@ languages of the head only: XLM-R, from which the paper starts, is such a model.
 
 from __future__ import annotations
 
-import itertools
-import json
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
-from langsamp.core.runtime import atomic_write, resolve_model
+from langsamp import LangSAMPTokenizer
+from langsamp.core.runtime import resolve_model
 from langsamp.core.vocabulary import trim
-from langsamp.core.xlmr_languages import is_head
 from langsamp.train.blocks.prepare import load_tokenizer, prepare
-from langsamp.train.blocks.store import INDEX, BlockStore, data_file, open_store
-from langsamp.train.pretrain import pretrain
-from langsamp.train.settings import PretrainSettings
+from langsamp.train.blocks.store import BlockStore, open_store
 from langsamp.train.start import start
 from langsamp.train.text.open import open_corpus
 from langsamp.train.vocab.new import new_tokenizer
 
 from .data import texts_of
 from .plan import Experiment, Sizes
-from .training import training_arguments
+from .training import settle
 
 HELDOUT_BLOCKS = 8
 
@@ -59,37 +53,6 @@ def make_start(base: str | None, experiment: Experiment, sizes: Sizes, cut: Path
     store = prepare(corpus, load_tokenizer(first), folder / "store", sizes.block, num_proc=1, heldout=HELDOUT_BLOCKS)
     settle(first, experiment, store, folder)
     return store
-
-
-def settle(first: Path, experiment: Experiment, store: BlockStore, folder: Path, **given: Any) -> None:
-    """Train the head, then the whole as a masked LM of the languages of the head, as asked for: `folder/start`.
-
-    `given` are training arguments other than the usual ones.
-    """
-    if experiment.head_steps:
-        _train_head(first, experiment, store, folder / "head", given)
-        first = folder / "head"
-    if experiment.adapt_steps:
-        known = part_of(store, [tag for tag in store.languages if is_head(tag)], folder / "known")
-        _adapt(first, experiment, known, folder / "adapted", given)
-        first = folder / "adapted"
-    made = LangSAMPForMaskedLM.from_pretrained(first, languages=[], scripts=[])
-    made.save_pretrained(folder / "start.part")
-    LangSAMPTokenizer.from_pretrained(first).save_pretrained(folder / "start.part")
-    shutil.rmtree(folder / "start", ignore_errors=True)
-    (folder / "start.part").rename(folder / "start")
-
-
-def part_of(store: BlockStore, languages: Collection[str], folder: Path) -> BlockStore:
-    """A store of some of another one's languages; the blocks are the same files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = {tag: entry for tag, entry in store.meta["languages"].items() if tag in languages}
-    for kind, tag in itertools.product(("", "heldout_"), kept):
-        if (file := data_file(store.path, tag, kind)).exists():
-            (folder / file.name).unlink(missing_ok=True)
-            (folder / file.name).symlink_to(file.resolve())
-    atomic_write(folder / INDEX, json.dumps({**store.meta, "languages": kept}))
-    return BlockStore(folder)
 
 
 def _from_scratch(experiment: Experiment, cut: Path, folder: Path) -> None:
@@ -139,24 +102,3 @@ def from_encoder(base: str, cut: Path, folder: Path, least: int = 1) -> None:
 def _batches(texts: list[str], size: int = 10_000) -> Iterator[list[str]]:
     """The texts, some at a time."""
     return (texts[i : i + size] for i in range(0, len(texts), size))
-
-
-def _adapt(first: Path, experiment: Experiment, store: BlockStore, folder: Path, given: dict[str, Any]) -> None:
-    """Make the encoder a masked LM of the languages in the store."""
-    model, tokenizer = start(first, [], lang=False, script=False)
-    settings = PretrainSettings(output=str(folder), base=str(first), lang=False, script=False, fast=True)
-    usual = training_arguments(experiment, experiment.adapt_steps, experiment.learning_rate, seed=0)
-    pretrain(settings, usual | given, model=model, tokenizer=tokenizer, store=store)
-
-
-def _train_head(first: Path, experiment: Experiment, store: BlockStore, folder: Path, given: dict[str, Any]) -> None:
-    """Train the masked-LM head alone (not the word embeddings that its output shares with the encoder)."""
-    model, tokenizer = start(first, [], lang=False, script=False)
-    model.requires_grad_(False)
-    for part in (model.lm_head.dense, model.lm_head.layer_norm):
-        part.requires_grad_(True)
-    model.lm_head.bias.requires_grad_(True)
-    compiled = torch.cuda.is_available()  # a frozen encoder is a graph of its own, not worth making for so few steps
-    settings = PretrainSettings(output=str(folder), base=str(first), lang=False, script=False, fast=not compiled)
-    usual = training_arguments(experiment, experiment.head_steps, experiment.head_learning_rate, seed=0)
-    pretrain(settings, usual | given, model=model, tokenizer=tokenizer, store=store)

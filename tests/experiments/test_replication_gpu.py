@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from experiments.replication import archive, findings
-from experiments.replication.gpu import bundle, measuring, run, weights
+from experiments.replication.gpu import bundle, measuring, run, unpack, weights
 from experiments.replication.gpu.search import choose
 from experiments.replication.gpu.vectors import VECTORS, KeptContext, Sentences
 from experiments.replication.measures import Pass
@@ -111,7 +111,7 @@ def test_weights_that_were_4_bit_are_again_and_others_lose_nothing(tmp_path):
 def test_a_bundle_comes_back_whole(data, recipe, tiny_xlmr_dir, tmp_path, capsys):
     bundle.make(recipe, None, data, str(tiny_xlmr_dir), tmp_path / "bundle")
     assert "4 languages" in capsys.readouterr().out
-    plan, store = bundle.open_bundle(tmp_path / "bundle", tmp_path / "work")
+    plan, store = unpack.open_bundle(tmp_path / "bundle", tmp_path / "work")
     assert plan == read_plan(recipe)
     assert store.languages == ["deu_Latn", "eng_Latn", "fin_Latn", "tsn_Latn"]
     store.verify()
@@ -125,7 +125,7 @@ def test_a_bundle_comes_back_whole(data, recipe, tiny_xlmr_dir, tmp_path, capsys
     assert set(splits) == {"test"}  # no source of transfer
     assert (tmp_path / "bundle/site/seqeval/scheme.py").exists()
     with pytest.raises(FileNotFoundError, match="no bundle in"):
-        bundle.open_bundle(tmp_path / "nothing", tmp_path / "work")
+        unpack.open_bundle(tmp_path / "nothing", tmp_path / "work")
 
 
 def test_kept_vectors_are_the_encoders(data, tiny_model_dir, tmp_path):

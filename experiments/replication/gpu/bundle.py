@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import lzma
 import shutil
 import tarfile
@@ -22,23 +21,20 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
+from transformers import XLMRobertaForMaskedLM
 
 from langsamp.core.kernels import usable_cpus
 from langsamp.train.blocks.prepare import load_tokenizer, prepare
-from langsamp.train.blocks.store import INDEX, TOKEN, BlockStore, data_file
+from langsamp.train.blocks.store import INDEX, BlockStore
 from langsamp.train.text.open import open_corpus
 
 from ..data import cut
 from ..plan import Languages, Replication, read_plan
 from ..start import HELDOUT_BLOCKS, from_encoder
 from . import weights
+from .unpack import ARCHIVES, KINDS, RECIPE, TOKENS, WEIGHTS
 
 PACKAGES = ("seqeval", "langcodes")  # imported in a run, pure Python, and not on a bare machine
-RECIPE = "recipe.yaml"
-ARCHIVES = ("store", "model", "test")
-TOKENS, WEIGHTS = "tokens.npy", "weights.safetensors"
-KINDS = ("", "heldout_")
 TASKS = ("bible_retrieval", "tatoeba", "sib200", "taxi1500", "pos", "ner/*")
 
 
@@ -92,45 +88,12 @@ def resolved(plan: Replication, data: Path) -> Languages:
     return replace(who, trained=trained, untrained=tuple(sorted({*who.untrained, *tested} - {*trained})))
 
 
-def open_bundle(bundle: Path, work: Path) -> tuple[Replication, BlockStore]:
-    """Unpack into `work`: `first` (model and tokenizer), `store`, `test`; done once.
-
-    Raises:
-        FileNotFoundError: there is no bundle.
-    """
-    if not (bundle / RECIPE).is_file():
-        raise FileNotFoundError(f"there is no bundle in {bundle}; make one with experiments.replication.gpu.bundle.")
-    size = yaml.safe_load((bundle / RECIPE).read_text(encoding="utf-8"))["size"]
-    if not (work / "store" / INDEX).exists():
-        with ThreadPoolExecutor(len(ARCHIVES)) as pool:
-            list(pool.map(lambda name: _extract(bundle / f"{name}.tar.xz", work), ARCHIVES))
-        model = XLMRobertaForMaskedLM(XLMRobertaConfig.from_pretrained(work / "model"))
-        model.load_state_dict(weights.unpack(work / "model" / WEIGHTS), strict=False)
-        model.save_pretrained(work / "first")
-        for file in (work / "model").glob("*token*.json"):
-            shutil.copy(file, work / "first")
-        _unpack_store(work / "store")
-    return read_plan(bundle / RECIPE, size), BlockStore(work / "store")
-
-
 def _pack_store(store: BlockStore, folder: Path) -> None:
     """The index, and all blocks behind each other in its order."""
     folder.mkdir()
     parts = [getattr(store, "heldout" if kind else "blocks")(tag) for tag in store.meta["languages"] for kind in KINDS]
     np.save(folder / TOKENS, np.concatenate(parts).astype(np.uint16))
     shutil.copy(store.path / INDEX, folder)
-
-
-def _unpack_store(folder: Path) -> None:
-    """The files that a :class:`BlockStore` reads; the index becomes a store's last."""
-    tokens = np.load(folder / TOKENS, mmap_mode="r")
-    index = folder / INDEX
-    first = 0
-    for tag, entry in json.loads(index.read_text(encoding="utf-8"))["languages"].items():
-        for kind in KINDS:
-            count = entry[f"{kind}blocks"]
-            data_file(folder, tag, kind).write_bytes(tokens[first : first + count].astype(TOKEN).tobytes())
-            first += count
 
 
 def _pack_model(source: Path, folder: Path) -> None:
@@ -155,11 +118,6 @@ def _archive(folder: Path, file: Path) -> None:
     with lzma.open(file, "wb", filters=filters) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
         for path in sorted(folder.rglob("*")):
             tar.add(path, f"{folder.name}/{path.relative_to(folder)}", recursive=False, filter=plain)
-
-
-def _extract(file: Path, folder: Path) -> None:
-    with tarfile.open(file, "r:xz") as tar:
-        tar.extractall(folder, filter="data")
 
 
 def _packages(folder: Path) -> None:

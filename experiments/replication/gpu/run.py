@@ -18,7 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,14 @@ from langsamp.train.pretrain import PretrainResult
 
 from ..archive import FINISHED, pack, unpack
 from ..plan import Experiment
-from ..start import settle
-from ..training import train
+from ..training import settle, train
 from ..variants import VARIANTS, AtInput
-from .bundle import open_bundle
 from .measuring import MODEL, Measurers, frozen, tuned
 from .search import Trials, choose, dev_score
+from .unpack import open_bundle
 from .vectors import VECTORS, Sentences, device_name
 
-RUNS = "runs.jsonl"
+RUNS, LOG = "runs.jsonl", "train.log"
 SEARCH = "gpu-search"
 START = "start"
 LAST_MEASURES = 45  # seconds for what the last model still has to be measured by
@@ -101,7 +100,8 @@ class GpuRun:
         settings = dict(self.plan.experiments)
         first = next(iter(settings))
         with self.guarded("start"):
-            settle(self.work / "first", settings[first], self.store, self.work, **QUICK)
+            with self.noted():
+                settle(self.work / "first", settings[first], self.store, self.work, **QUICK)
             self.clock.say("start made")
             if not self.measured(first, START):
                 model = LangSAMPForMaskedLM.from_pretrained(self.work / START).to(self.sentences.device)
@@ -134,6 +134,12 @@ class GpuRun:
         except Exception as error:
             self.clock.say(f"{name}: {''.join(traceback.format_exception(error, limit=-4))}")
 
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """A block whose printing goes to a file, lest the lines for people drown in it."""
+        with (self.out / LOG).open("a", encoding="utf-8") as file, redirect_stdout(file):
+            yield
+
     def measured(self, experiment: str, name: str) -> bool:
         """Whether a model has its records, or is about to."""
         folder = self.work / "records" / experiment / name
@@ -157,7 +163,8 @@ class GpuRun:
             return
         began = self.clock.spent
         folder = self.work / "models" / experiment / name / MODEL
-        result = train(variant, seed, settings, self.work / START, self.store, folder, **QUICK)
+        with self.noted():
+            result = train(variant, seed, settings, self.work / START, self.store, folder, **QUICK)
         self.tell(experiment, name, result, settings)
         self.measure(experiment, name, settings, result.model, variant)
         training = max(result.facts["seconds"], 1e-3)
@@ -223,11 +230,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=float, default=500.0, help="after which no more is begun and all is written")
     args = parser.parse_args(argv)
-    logging.disable(logging.WARNING)
+    logging.disable(logging.INFO)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     memory = Path("/dev/shm")
     place = memory if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2**34 else None
     with tempfile.TemporaryDirectory(prefix="replication-", dir=place) as work:
-        transformers.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
         run = GpuRun(args.bundle, args.out, Path(work), Clock(args.seconds, began))
         try:
             run.do()
