@@ -104,29 +104,35 @@ def _plan(layer: Any, config: Any, recompute: bool) -> Plan:
 
 def _agrees(layer: nn.Module, config: Any) -> bool:
     """Whether the fast layer gives the stock layer's output on a small input (dropout off)."""
-    dtype = next(layer.parameters()).dtype
-    x = torch.arange(6 * config.hidden_size, dtype=dtype).sin().mul(3).view(2, 3, -1)
-    was_training = layer.training
-    layer.eval()
     try:
+        x, stock = _stock(layer, config)
         with torch.no_grad():
-            stock = _first(layer(x, None))
-            fast = FastLayer.apply(x, None, _plan(layer, config, False), *_parameters(layer))
+            plan = _plan(layer, config, False)._replace(p_attention=0.0, p_hidden=0.0)
+            fast = FastLayer.apply(x, None, plan, *_parameters(layer))
     except (AttributeError, TypeError, RuntimeError) as error:
         log.debug("the fast layer does not fit: %s", error)
         return False
-    finally:
-        layer.train(was_training)
+    stock = stock if isinstance(stock, Tensor) else stock[0]
     return bool((stock - fast).abs().max() <= 1e-5 * stock.abs().max().clamp(min=1))
 
 
-def _first(output: Any) -> Tensor:
-    return output if isinstance(output, Tensor) else output[0]
+@torch.no_grad()
+def _stock(layer: nn.Module, config: Any) -> tuple[Tensor, Any]:
+    """A small input, and what the stock layer returns for it: a tensor, or in some versions a tuple with it."""
+    dtype = next(layer.parameters()).dtype
+    x = torch.arange(6 * config.hidden_size, dtype=dtype).sin().mul(3).view(2, 3, -1)
+    was_training = layer.training
+    layer.eval()  # no dropout, whose draws are the run's
+    try:
+        return x, layer(x, None)
+    finally:
+        layer.train(was_training)
 
 
 def _fast_forward(layer: Any, config: Any, recompute: bool) -> Callable[..., Any]:
     """The layer's forward: fast where it trains all of its parameters and nobody asks for attention maps."""
     stock = layer.forward
+    bare = isinstance(_stock(layer, config)[1], Tensor)
 
     def forward(hidden_states: Tensor, attention_mask: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         parameters = _parameters(layer)
@@ -141,7 +147,7 @@ def _fast_forward(layer: Any, config: Any, recompute: bool) -> Callable[..., Any
         again = recompute or flag if CHECKPOINTS_INSIDE else recompute and not flag
         bias = _additive(attention_mask, hidden_states.dtype)
         y = FastLayer.apply(hidden_states, bias, _plan(layer, config, again), *parameters)
-        return y if CHECKPOINTS_INSIDE else (y,)
+        return y if bare else (y,)
 
     return forward
 
