@@ -52,6 +52,11 @@ def _table(path: Path, **columns: list) -> None:
     pq.write_table(pa.table(columns), path)
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_fetched(monkeypatch):
+    monkeypatch.setattr(bundle, "FETCHED", ())
+
+
 @pytest.fixture
 def recipe(tmp_path) -> Path:
     values = {

@@ -13,10 +13,13 @@ import argparse
 import importlib.util
 import lzma
 import shutil
+import subprocess
+import sys
 import tarfile
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +37,10 @@ from ..start import HELDOUT_BLOCKS, from_encoder
 from . import weights
 from .unpack import ARCHIVES, KINDS, RECIPE, TOKENS, WEIGHTS
 
-PACKAGES = ("seqeval", "langcodes")  # imported in a run, pure Python, and not on a bare machine
+COPIED = ("seqeval", "langcodes", "datasets", "evaluate", "dill")  # pure Python, and not on a bare machine
+FETCHED = ("multiprocess",)  # has a version for each Python
+PYTHON = "3.12"  # the bare machine's
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "tests")
 TASKS = ("bible_retrieval", "tatoeba", "sib200", "taxi1500", "pos", "ner/*")
 
 
@@ -121,13 +127,19 @@ def _archive(folder: Path, file: Path) -> None:
 
 
 def _packages(folder: Path) -> None:
-    """What a bare machine lacks, from here, as a folder for its path."""
-    for name in PACKAGES:
+    """What a bare machine lacks, as a folder for its path: copied from here, or fetched for its version of Python."""
+    for name in COPIED:
         found = importlib.util.find_spec(name)
         if found is None or not found.submodule_search_locations:
             raise ModuleNotFoundError(f"{name} is not installed here; a run needs it (pip install {name}).")
-        place = found.submodule_search_locations[0]
-        shutil.copytree(place, folder / name, ignore=shutil.ignore_patterns("__pycache__", "tests"))
+        place = Path(found.submodule_search_locations[0])
+        for part in (place, *place.parent.glob(f"{name}-*.dist-info")):  # some ask for versions
+            shutil.copytree(part, folder / part.name, ignore=LEFT_OUT)
+    for name in FETCHED:
+        wanted = f"{name}=={metadata.version(name)}"
+        options = ["--quiet", "--no-deps", "--no-compile", "--only-binary=:all:", "--python-version", PYTHON]
+        command = [sys.executable, "-m", "pip", "install", *options, "--target", str(folder), wanted]
+        subprocess.run(command, check=True)
 
 
 def _tell(output: Path, store: BlockStore) -> None:

@@ -11,10 +11,12 @@ import multiprocessing
 import os
 import shutil
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import transformers
 
 from langsamp.core.runtime import ModelSource
 from langsamp.eval.data import EvalData
@@ -93,6 +95,7 @@ def do(job: Job) -> str:
 def _begin() -> None:
     """In a new process: quiet, and behind the training where there is not a core for everybody."""
     logging.disable(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
     os.nice(5)
 
 
@@ -147,9 +150,15 @@ class Measurers:
             left |= {pool.submit(do, job) for job in jobs}
         self.waiting[records] = Measured(folder, [part for wanted in parts for part in wanted], left)
 
-    def collect(self, seconds: float = 0.0) -> None:
-        """Put together the records of models that are measured whole; wait so long at most for those that are not."""
-        wait({future for entry in self.waiting.values() for future in entry.left}, timeout=seconds)
+    def collect(self, seconds: float = 0.0, only: Collection[Path] | None = None) -> None:
+        """Put together the records of models that are measured whole; wait so long at most for those that are not.
+
+        Args:
+            seconds: how long.
+            only: wait for these alone, by the folder of their records; None: for all.
+        """
+        asked = [entry for name, entry in self.waiting.items() if only is None or name in only]
+        wait({future for entry in asked for future in entry.left}, timeout=seconds)
         for records in [name for name, entry in self.waiting.items() if all(future.done() for future in entry.left)]:
             self._finish(records)
 

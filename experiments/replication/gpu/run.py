@@ -150,8 +150,9 @@ class GpuRun:
         for name, experiment in trials.items():
             if not self.measured(SEARCH, name):
                 self.one(SEARCH, name, variant, int(name.rpartition("-")[2]), replace(experiment, layers=False))
-        self.measurers.collect(max(0.0, min(60.0, self.clock.left)))
-        scores = {name: dev_score(self.work / "records" / SEARCH / name, self.plan.languages) for name in trials}
+        folders = {name: self.work / "records" / SEARCH / name for name in trials}
+        self.measurers.collect(max(0.0, min(60.0, self.clock.left)), folders.values())
+        scores = {name: dev_score(folder, self.plan.languages) for name, folder in folders.items()}
         self.clock.say(f"search: {scores}")
         return {name: score for name, score in scores.items() if score is not None}
 

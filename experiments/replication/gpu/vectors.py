@@ -19,17 +19,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
+from transformers import XLMRobertaConfig
 
 from langsamp.core.runtime import pick_device
-from langsamp.eval.engines.encoder import MAX_TOKENS, load_tokenizer
-from langsamp.eval.engines.packed import plan_batches
+from langsamp.eval.engines.encoder import MAX_TOKENS, batch_tokens, load_tokenizer
+from langsamp.eval.engines.packed import Texts, hidden_states, plan_batches
 from langsamp.eval.task import Context
 from langsamp.unicode_scripts import valid_unicode
 
 FOLDERS = ("bible_retrieval", "tatoeba", "sib200", "taxi1500")
 SENTENCES, VECTORS = "sentences.json", "vectors.npy"
 MAX_LENGTH = 512
-AT_ONCE = 65_536  # tokens on a GPU
 
 
 class Sentences:
@@ -51,11 +51,11 @@ class Sentences:
         cut = load_tokenizer(tokenizer, MAX_LENGTH)
         ids = [np.asarray(found.ids) for found in cut.encode_batch_fast([valid_unicode(text) for text in self.texts])]
         self.device = pick_device()
+        self.dtype = torch.float32 if self.device.type == "cpu" else torch.bfloat16
         order = np.argsort([len(text) for text in ids], kind="stable")
-        most = MAX_TOKENS if self.device.type == "cpu" else AT_ONCE
-        self._batches = [
-            _batch(order[places], ids, self.device) for places in plan_batches([len(ids[row]) for row in order], most)
-        ]
+        most = batch_tokens(XLMRobertaConfig.from_pretrained(tokenizer), self.device, self.dtype)
+        batches = [order[places] for places in plan_batches([len(ids[row]) for row in order], most)]
+        self._batches = [(rows, Texts([ids[row] for row in rows], self.device)) for rows in batches]
 
     @torch.inference_mode()
     def vectors(self, encoder: Any) -> np.ndarray:
@@ -63,25 +63,14 @@ class Sentences:
 
         The encoder (an XLMRobertaModel on the device) computes in bfloat16 on a GPU and is left as it was.
         """
-        exact = self.device.type == "cpu"
-        model = copy.deepcopy(encoder).to(torch.float32 if exact else torch.bfloat16).eval()
-        config = model.config
-        shape = (config.num_hidden_layers, len(self.texts), config.hidden_size)
+        model = copy.deepcopy(encoder).to(self.dtype).eval()
+        shape = (model.config.num_hidden_layers, len(self.texts), model.config.hidden_size)
         found = torch.empty(shape, dtype=torch.float16, device=self.device)
-        for rows, ids, mask in self._batches:
-            states = model(ids, mask, output_hidden_states=True).hidden_states[1:]
-            real = mask[..., None].float()
-            found[:, rows] = torch.stack([((state * real).sum(1) / real.sum(1)).half() for state in states])
+        for rows, texts in self._batches:
+            for layer, hidden in enumerate(hidden_states(model, texts)):
+                if layer:  # 0 is the embeddings
+                    found[layer - 1, texts.send(rows)] = texts.means(hidden).half()
         return found.cpu().numpy()
-
-
-def _batch(rows: np.ndarray, ids: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Which sentences, their ids and which of these are real, on the device; padding has id 1, as XLM-R's."""
-    lengths = np.array([len(ids[row]) for row in rows])
-    mask = np.arange(lengths.max()) < lengths[:, None]
-    padded = np.ones(mask.shape, np.int64)
-    padded[mask] = np.concatenate([ids[row] for row in rows])
-    return tuple(torch.from_numpy(part).to(device) for part in (rows, padded, mask.astype(np.int64)))  # type: ignore[return-value]
 
 
 @dataclass
