@@ -20,6 +20,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from langsamp.language_codes import nearest
+from langsamp.train import processes
 from langsamp.train.checkpoints import IDENTITY
 from langsamp.train.sampling import Sampling, glot500
 
@@ -176,31 +177,15 @@ def training_arguments(
     else:
         check_names(given, [f.name for f in fields(TrainingArguments)], "TrainingArguments")
         own = {**DEFAULTS, "per_device_eval_batch_size": given.get("per_device_train_batch_size", 8)}
-        if launched() > 1 and not torch.accelerator.is_available():
+        if processes.launched() > 1 and not torch.accelerator.is_available():
             own["use_cpu"] = True  # else accelerate leaves the processes alone, each with a run of its own
+        processes.meet_again(given.get("ddp_timeout", 1800))
         args = TrainingArguments(**{**own, **given, **FIXED, "output_dir": os.fspath(output)})
-    if launched() != args.world_size:
-        raise ValueError(
-            f"{launched()} processes were started, but the Trainer uses {args.world_size} on {args.device.type}; start "
-            "them with torchrun --nproc_per_node N -m langsamp train ..., without GPUs with --use_cpu true."
-        )
+    sharding: Any = args.fsdp_config or {}
+    if args.fsdp and "version" in sharding:
+        os.environ["FSDP_VERSION"] = str(sharding["version"])  # transformers 4 does not tell accelerate
+    processes.check(args)
     return args
-
-
-def launched() -> int:
-    """How many processes a launcher has started, or was asked for: torchrun, mpirun, accelerate launch; 1 without one.
-
-    Raises:
-        ValueError: ``accelerate launch`` was asked for several and, for want of a GPU, has started one.
-    """
-    sizes = [os.environ.get(name) for name in ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")]
-    size = next((int(size) for size in sizes if size), None)
-    if size is None and "ACCELERATE_USE_CPU" in os.environ and "MASTER_ADDR" in os.environ:
-        raise ValueError(
-            "accelerate launch was asked for several processes and has started one, as it does without a GPU; start "
-            "them with torchrun --nproc_per_node N -m langsamp train ..."
-        )
-    return size or 1
 
 
 def known_settings() -> set[str]:

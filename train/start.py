@@ -65,10 +65,13 @@ def start(
     new = own if tokenizer is None else _tokenizer(tokenizer)
     set_seed(seed)
     model = _model(folder, codes, scripts, table_init)
-    if new.get_vocab() != own.get_vocab() or model.config.vocab_size != len(new):
-        fresh = len(set(new.get_vocab()) - set(own.get_vocab()))
-        log.info("vocabulary: %d pieces, %d of them new to the base", len(new), fresh)
-        carry_rows(model, own, new, new_rows, seed)
+    if new is own and model.config.vocab_size > len(own):  # rows that pad the matrix; nothing to look up
+        model.resize_token_embeddings(len(own), mean_resizing=False)
+    elif new is not own or model.config.vocab_size != len(own):
+        before, after = own.get_vocab(), new.get_vocab()
+        if before != after or model.config.vocab_size != len(new):
+            log.info("vocabulary: %d pieces, %d of them new to the base", len(new), len(after.keys() - before.keys()))
+            carry_rows(model, own, new, new_rows, seed)
     new.languages, new.scripts = model.config.languages, model.config.scripts
     return model, new
 

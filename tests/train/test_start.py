@@ -103,6 +103,21 @@ def test_another_vocabulary_takes_rows_by_piece_never_by_id(tiny_xlmr_dir, tmp_p
     assert model.lm_head.decoder.weight is model.get_input_embeddings().weight
 
 
+def test_rows_that_pad_the_matrix_go_and_the_others_stay(tiny_xlmr_dir, tmp_path):
+    """Some models round the size of their vocabulary up."""
+    base, tokenizer = start(tiny_xlmr_dir, ())
+    size = len(tokenizer)
+    plain = {name: value.clone() for name, value in base.state_dict().items()}
+    base.resize_token_embeddings(size + 7)
+    base.save_pretrained(tmp_path / "padded")
+    tokenizer.save_pretrained(tmp_path / "padded")
+    model, _ = start(tmp_path / "padded", LANGUAGES)
+    assert model.config.vocab_size == size
+    for name, value in plain.items():
+        assert torch.equal(model.state_dict()[name], value), name
+    assert model.lm_head.decoder.weight is model.get_input_embeddings().weight
+
+
 def test_new_rows_at_random_are_seeded_and_small(tiny_xlmr_dir):
     old = load_tokenizer(tiny_xlmr_dir)
     new = extend(old, ["▁Häuser", "▁Flüsse"], [-5.0, -5.0])

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def as_tokenizer(tokenizer: Any, name: str) -> Tokenizer:
 
 def tokenizer_hash(tokenizer: Any) -> str:
     """A sha256 of all pieces and their ids: equal if and only if ids mean the same, in any library version."""
-    pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0]))
+    pieces = sorted(tokenizer.get_vocab().items(), key=itemgetter(1, 0))
     return hashlib.sha256(json.dumps(pieces).encode()).hexdigest()
 
 
