@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import config as functorch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from langsamp.train.fast.ends import Owner, fast_lookup, one_process, patch
 
 log = logging.getLogger(__name__)
-PARTS = ("loss", "lookup", "layers")
+PARTS = ("loss", "lookup", "attention", "layers")
 
 
 @contextmanager
@@ -41,12 +42,18 @@ def accelerate(
 
     Yields:
         What is on: ``"loss"`` (Triton kernels; straight into ``weight.grad`` if there is one process),
-        ``"lookup"`` (likewise; with one process only), ``"layers"`` (torch.compile).
+        ``"lookup"`` (likewise; with one process only), ``"attention"`` (padded batches), ``"layers"`` (torch.compile).
     """
     on = []
+    installs = {
+        "loss": _install_loss,
+        "lookup": _install_lookup,
+        "attention": _install_attention,
+        "layers": _install_layers,
+    }
     with ExitStack() as stack:
         owner = Owner(model.get_output_embeddings().weight)
-        for name, install in (("loss", _install_loss), ("lookup", _install_lookup), ("layers", _install_layers)):
+        for name, install in installs.items():
             if name not in parts:
                 continue
             try:
@@ -83,6 +90,13 @@ def _install_lookup(model: Any, stack: ExitStack, owner: Owner, *_: Any) -> str 
     return None
 
 
+def _install_attention(model: Any, stack: ExitStack, owner: Owner, dtype: torch.dtype, _: Any) -> str | None:
+    """Let padded batches take flash attention; else says why not."""
+    from langsamp.train.fast.gpu_attention import install
+
+    return install(model, stack, owner.weight.device, dtype)
+
+
 def _install_layers(model: Any, stack: ExitStack, _: Any, __: Any, compiling: dict[str, Any]) -> str | None:
     """Compile the embeddings and every layer, one graph for all layers; else says why not."""
     layers = [m for m in model.base_model.modules() if isinstance(m, GradientCheckpointingLayer)]
@@ -90,7 +104,6 @@ def _install_layers(model: Any, stack: ExitStack, _: Any, __: Any, compiling: di
         return "no layers were found"
     given = {"dynamic": False, **compiling}
     switch = Switch()
-    functorch: Any = __import__("torch._functorch.config", fromlist=["config"])
     if hasattr(functorch, "force_non_lazy_backward_lowering"):  # what fails shall fail in the first forward pass
         stack.enter_context(functorch.patch(force_non_lazy_backward_lowering=True))
     for layer in layers:

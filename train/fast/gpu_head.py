@@ -99,11 +99,11 @@ def product(a: Tensor, b: Tensor, out: Tensor | None = None, add: bool = False) 
         out = a.new_empty(a.shape[0], b.shape[1], dtype=torch.float32)
     if a.dtype == out.dtype:
         return out.addmm_(a, b) if add else torch.mm(a, b, out=out)
-    if a.is_cuda and hasattr(torch.ops.aten.addmm, "dtype_out"):  # torch 2.8
-        if add:
-            return torch.ops.aten.addmm.dtype_out(out, a, b, out.dtype, out=out)
+    if add:
+        return out.add_(product(a, b))
+    if a.is_cuda and hasattr(torch.ops.aten.mm, "dtype_out"):  # torch 2.8
         return torch.ops.aten.mm.dtype_out(a, b, out.dtype, out=out)
-    return out.add_(torch.mm(a, b)) if add else out.copy_(torch.mm(a, b))
+    return out.copy_(torch.mm(a, b))
 
 
 def fast_loss(stock: Callable[..., Tensor], owner: Owner) -> Callable[..., Tensor]:
