@@ -45,7 +45,7 @@ def accelerate(
         ``"lookup"`` (likewise; with one process only), ``"attention"`` (padded batches), ``"layers"`` (torch.compile).
     """
     on = []
-    installs = {
+    installs: dict[str, Callable[..., str | None]] = {
         "loss": _install_loss,
         "lookup": _install_lookup,
         "attention": _install_attention,
@@ -54,7 +54,7 @@ def accelerate(
     with ExitStack() as stack:
         owner = Owner(model.get_output_embeddings().weight)
         for name, install in installs.items():
-            if name not in parts:
+            if name not in parts or (name == "attention" and dtype == torch.float32):  # flash is for halves
                 continue
             try:
                 trouble = install(model, stack, owner, dtype, dict(compiling or {}))

@@ -16,7 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from langsamp.train.fast.ends import patch
 
-HALVES = (torch.bfloat16, torch.float16)
+_flash = torch.ops.aten._flash_attention_forward  # torch.nn.attention.varlen would be it, but has no dropout
 _NAME = "sequence_ends"  # the keyword under which the ends travel from the encoder's forward to the attention
 
 
@@ -41,7 +41,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, ends: Tensor, dropout: flo
     """Attention within sequences.
 
     Args:
-        query, key, value: (batch, heads, length, size), of a type in :data:`HALVES`, on an NVIDIA GPU.
+        query, key, value: (batch, heads, length, size), bf16 or fp16, on an NVIDIA GPU.
         ends: see :func:`sequence_ends`.
         dropout: of the probabilities.
         scaling: of the scores; None: one over the root of size.
@@ -51,16 +51,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, ends: Tensor, dropout: flo
     """
     batch, heads, length, size = query.shape
     flat = [t.transpose(1, 2).reshape(batch * length, heads, size) for t in (query, key, value)]
-    out = torch.ops.aten._flash_attention_forward(
-        *flat, ends, ends, length, length, dropout, False, False, scale=scaling
-    )
+    out = _flash(*flat, ends, ends, length, length, dropout, False, False, scale=scaling)
     return out[0].view(batch, length, heads, size)
 
 
 def install(model: Any, stack: ExitStack, device: torch.device, dtype: torch.dtype) -> str | None:
     """Let training with a padding mask go through :func:`attend`; else says why not."""
-    if dtype not in HALVES:
-        return "it is for bf16 and fp16"
     if model.config._attn_implementation != "sdpa":
         return f"the attention is {model.config._attn_implementation}, not sdpa"
     error = check(device, dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from support.models import assert_same, gradients, make, make_batch
+from transformers import XLMRobertaModel
 
 from langsamp import LangSAMPForMaskedLM
+from langsamp.train.fast import gpu_attention
 from langsamp.train.fast.gpu import accelerate
 from langsamp.train.fast.late import Late
 
@@ -116,6 +119,55 @@ def test_with_the_models_own_gradient_checkpointing(graphs, kwargs):
         for _ in range(2):
             _, quick = gradients(model, batch)
             assert_same(expected, quick)
+
+
+def by_sequence(q, k, v, starts, _, longest, __, dropout, *rest, scale=None):
+    """What the flash kernel computes, a sequence at a time."""
+    out = []
+    for start, end in itertools.pairwise(starts.tolist()):
+        assert 0 <= end - start <= longest
+        parts = [t[start:end].transpose(0, 1) for t in (q, k, v)]
+        out.append(torch.nn.functional.scaled_dot_product_attention(*parts, scale=scale).transpose(0, 1))
+    return (torch.cat(out),)
+
+
+def test_rows_of_a_padded_batch_are_two_sequences_each():
+    mask = torch.ones(4, 6, dtype=torch.long)
+    mask[0, 4:] = mask[2, :2] = mask[3] = 0
+    assert gpu_attention.sequence_ends(mask).tolist() == [0, 4, 6, 12, 12, 14, 18, 24, 24]
+
+
+@pytest.mark.skipif("kwargs" not in XLMRobertaModel.forward.__code__.co_varnames, reason="transformers 4 has no way in")
+def test_a_padded_batch_needs_no_mask(monkeypatch):
+    model, batch = make(hidden_size=128, num_attention_heads=2), make_batch()
+    _, exact = gradients(model, batch)
+
+    def error(found):
+        return float(torch.stack([(found[n] - exact[n]).norm() / (1e-6 + exact[n].norm()) for n in exact]).mean())
+
+    with torch.autocast("cpu", torch.bfloat16):
+        _, stock = gradients(model, batch)
+        monkeypatch.setattr(gpu_attention, "_flash", by_sequence)
+        with accelerate(model, dtype=torch.bfloat16, parts=("attention",)) as on:
+            assert on == ("attention",)
+            monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", without_mask)
+            _, quick = gradients(model, batch)
+            monkeypatch.undo()
+            model.eval()
+            assert model(**batch).loss > 0  # evaluation keeps its mask
+    assert error(quick) < 1.2 * error(stock)
+
+
+def without_mask(*args, attn_mask=None, scaled=torch.nn.functional.scaled_dot_product_attention, **kwargs):
+    assert attn_mask is None
+    return scaled(*args, **kwargs)
+
+
+def test_attention_that_computes_something_else_is_noticed(monkeypatch, caplog):
+    monkeypatch.setattr(gpu_attention, "_flash", lambda q, *rest, **kwargs: (q,))
+    with accelerate(make(), dtype=torch.bfloat16, parts=("attention",)) as on:
+        assert on == ()
+    assert "without the part 'attention'" in caplog.text
 
 
 def test_numbers_on_the_host_are_read_at_once_and_in_order():

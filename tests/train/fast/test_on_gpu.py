@@ -60,7 +60,7 @@ def test_the_step_is_as_near_to_fp64_as_the_stock_one(case, dtype):
     with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
         stock_loss, stock = gradients(model, batch)
         with accelerate(model, dtype=dtype) as on:
-            assert on == PARTS
+            assert set(on) == set(PARTS) - ({"attention"} if dtype == torch.float32 else set())
             loss, quick = gradients(model, batch)
             twice, _ = gradients(model, batch, batch)
     assert twice == pytest.approx(loss * 2, rel=1e-3)
@@ -75,7 +75,7 @@ def test_gradients_with_dropout_are_those_of_the_function_that_ran():
     torch._dynamo.reset()
     model, batch = make(dropout=0.2, hidden_size=128, num_attention_heads=2).cuda(), on_gpu(make_batch(padding=False))
     with accelerate(model) as on:
-        assert on == PARTS
+        assert on == ("loss", "lookup", "layers")
 
         def loss():
             torch.manual_seed(3)
