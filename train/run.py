@@ -177,7 +177,9 @@ class Run:
         if args.place_model_on_device:
             self.model.to(args.device)
         dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
-        with accelerate(self.model, dtype=dtype, checkpoint_layers=bool(args.gradient_checkpointing)) as on:
+        tokens = args.max_steps * self.batch * self.store.block_size / args.world_size
+        again = bool(args.gradient_checkpointing)
+        with accelerate(self.model, dtype=dtype, checkpoint_layers=again, tokens=tokens) as on:
             yield bool(on)
 
     def _trainer(self, checkpoint: Path | None, callbacks: list[TrainerCallback], fast: bool) -> LangSAMPTrainer:

@@ -7,6 +7,7 @@ and gradients equal the stock model's to the rounding of the type computed in. M
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,6 +20,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from langsamp.train.fast.ends import Owner, fast_lookup, one_process, patch
 
 log = logging.getLogger(__name__)
+WORTH_COMPILING = (
+    1e15  # floating-point operations of a run's layers: seconds of a large GPU, as many as compiling takes
+)
 PARTS = ("loss", "lookup", "attention", "layers")
 
 
@@ -27,6 +31,7 @@ def accelerate(
     model: Any,
     *,
     dtype: torch.dtype = torch.float32,
+    tokens: float = math.inf,
     parts: tuple[str, ...] = PARTS,
     compiling: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[str, ...]]:
@@ -37,6 +42,7 @@ def accelerate(
     Args:
         model: the model itself, not wrapped in DDP (wrap it after entering, or let the Trainer do it).
         dtype: what products are computed in: autocast's type, or float32 without it.
+        tokens: how many will be trained on, about; for less work than :data:`WORTH_COMPILING` layers stay as they are.
         parts: what to try, of :data:`PARTS`.
         compiling: arguments of ``torch.compile`` for the layers.
 
@@ -55,6 +61,9 @@ def accelerate(
         owner = Owner(model.get_output_embeddings().weight)
         for name, install in installs.items():
             if name not in parts or (name == "attention" and dtype == torch.float32):  # flash is for halves
+                continue
+            if name == "layers" and 6 * tokens * _parameters(model) < WORTH_COMPILING:
+                log.info("fast GPU training: a run this short is over before its layers are compiled")
                 continue
             try:
                 trouble = install(model, stack, owner, dtype, dict(compiling or {}))
@@ -99,7 +108,7 @@ def _install_attention(model: Any, stack: ExitStack, owner: Owner, dtype: torch.
 
 def _install_layers(model: Any, stack: ExitStack, _: Any, __: Any, compiling: dict[str, Any]) -> str | None:
     """Compile the embeddings and every layer, one graph for all layers; else says why not."""
-    layers = [m for m in model.base_model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    layers = _layers(model)
     if not layers:
         return "no layers were found"
     given = {"dynamic": False, **compiling}
@@ -112,6 +121,15 @@ def _install_layers(model: Any, stack: ExitStack, _: Any, __: Any, compiling: di
     if hasattr(embeddings, "word_embeddings"):
         patch(stack, embeddings, "forward", _compiled_embeddings(embeddings, switch, given))
     return None
+
+
+def _layers(model: Any) -> list[nn.Module]:
+    return [m for m in model.base_model.modules() if isinstance(m, GradientCheckpointingLayer)]
+
+
+def _parameters(model: Any) -> int:
+    """Parameters of the layers: each takes part in six operations a token, forward and backward."""
+    return sum(p.numel() for layer in _layers(model) for p in layer.parameters())
 
 
 class Switch:

@@ -17,7 +17,7 @@ from torch import Tensor
 MULTIPLE = 128  # the width of logits is a multiple of this: aligned rows for the matrix products, whole vectors here
 ROWS, COLUMNS = 4, 2048  # of a tile of the first pass: the bias is read once for ROWS rows
 PARTS = 8  # programs a group of rows, at most: enough of them to fill the card to the end
-STRIP_ROWS, STRIP_COLUMNS = 2, 1024  # of a tile of the second pass, which goes down a strip of columns
+STRIP_ROWS, STRIP_COLUMNS, STRIP_WARPS = 2, 1024, 4  # of the second pass, which goes down a strip of columns
 STRIP_PARTS = 8  # programs a strip, at most
 
 
@@ -105,6 +105,6 @@ def to_gradient(logits: Tensor, bias: Tensor, targets: Tensor, log_sums: Tensor,
     sums = torch.empty(triton.cdiv(rows, part), width, dtype=torch.float32, device=logits.device)
     _gradient_kernel[(triton.cdiv(width, STRIP_COLUMNS), len(sums))](
         logits, bias, targets, log_sums, scale, sums, rows, width, logits.stride(0), PART=part,
-        ROWS=STRIP_ROWS, COLUMNS=STRIP_COLUMNS, num_warps=4,
+        ROWS=STRIP_ROWS, COLUMNS=STRIP_COLUMNS, num_warps=STRIP_WARPS,
     )  # fmt: skip
     return sums.sum(0)

@@ -61,6 +61,14 @@ def test_one_graph_serves_all_layers_and_the_gradients_are_the_stock_ones(graphs
     assert_same(stock, quick)
 
 
+def test_a_short_run_is_not_worth_a_compiler(graphs):
+    model = make()
+    with accelerate(model, parts=("layers",), compiling={"backend": graphs}, tokens=1e6) as on:
+        assert on == ()
+    with accelerate(model, parts=("layers",), compiling={"backend": graphs}, tokens=1e12) as on:
+        assert on == ("layers",)
+
+
 def test_evaluation_runs_the_stock_code(graphs):
     model, batch = make(dropout=0.1), make_batch()
     expected = model.eval()(**batch).loss
