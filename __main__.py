@@ -4,4 +4,5 @@ import sys
 
 from langsamp.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # worker processes import it under another name
+    sys.exit(main())

@@ -58,6 +58,17 @@ def add_eval_arguments(parser: ArgumentParser) -> None:
         help="lm, donors: use the model's row of B for language A (arz=ara; swh and swa find each other without it)",
     )
     add_training_arguments(parser)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--devices", type=_positive, metavar="N", help="share the work among N CUDA cards (without a card: N processes)"
+    )
+    where.add_argument(
+        "--ray",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS",
+        help="share the work among the nodes of a Ray cluster: auto (default), local, or ray://host:port",
+    )
     parser.add_argument("--no-progress", dest="progress", action="store_false", help="no progress bars")
 
 
@@ -96,6 +107,7 @@ def run_eval(arguments: Namespace) -> int:
     from langsamp.eval.results.records import RESULTS
     from langsamp.eval.run import run
     from langsamp.eval.task import Context, TaskOptions
+    from langsamp.eval.team import team
 
     context = Context(
         source=resolve_model(arguments.model),
@@ -111,8 +123,9 @@ def run_eval(arguments: Namespace) -> int:
         options=TaskOptions.of({name: value for name, value in vars(arguments).items() if name in TaskOptions.names()}),
     )
     tasks = [name.strip() for name in arguments.tasks.split(",") if name.strip()]
-    for coverage in run(context, tasks, arguments.languages):
-        print(coverage.line())
+    with team(context, arguments.devices, arguments.ray) as crew:
+        for coverage in run(context, tasks, arguments.languages, crew):
+            print(coverage.line())
     if arguments.target and "donors" in tasks:
         from langsamp.eval.results.records import read
         from langsamp.eval.tasks.donors import ranking_table

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -60,7 +60,9 @@ class Outcome:
 
 
 class Crew(Protocol):
-    """Whoever computes units."""
+    """Whoever computes units; `tell` hears how many are at work."""
+
+    tell: Callable[[str], None]
 
     def outcomes(self, task: str, units: Sequence[Unit]) -> Iterable[tuple[Unit, Outcome]]:
         """The outcome of every unit, in any order. Raises whatever computing one raises, unless it is a language's."""
@@ -72,6 +74,7 @@ class Worker:
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self.tell: Callable[[str], None] = context.tell
 
     def outcomes(self, task: str, units: Sequence[Unit]) -> Iterator[tuple[Unit, Outcome]]:
         """In the order given."""
@@ -123,11 +126,12 @@ def run(
         total = sum(len(plan.todo) for plan in plans)
         pause = 0.1 if sys.stderr.isatty() else 30  # seconds between two lines: a log file is read later
         with tqdm(total=total, unit="unit", mininterval=pause, disable=not (context.progress and total)) as bar:
+            crew = crew or Worker(context)
             if not bar.disable:
-                context.tell = bar.set_postfix_str
+                context.tell = crew.tell = bar.set_postfix_str
             for plan in plans:
                 bar.set_description(plan.task.name)
-                _run_task(plan, context, crew or Worker(context), done, bar)
+                _run_task(plan, context, crew, done, bar)
                 save_coverage(context.output, plan.coverage)
     return [plan.coverage for plan in plans]
 

@@ -51,6 +51,7 @@ class Unit:
         about: whatever else the task must know to compute it.
         stage: units of a stage begin when all of the stages before are done.
         wants: a task whose records of this unit's language are handed to it in `given`.
+        trains: it leaves a model in the run directory that units of later stages read.
     """
 
     language: str | None
@@ -59,6 +60,7 @@ class Unit:
     stage: int = 0
     wants: str | None = None
     given: Sequence[Record] = ()
+    trains: bool = False
 
     @property
     def group(self) -> Hashable:

@@ -134,7 +134,8 @@ class Tagging:
             task = task_name(folder.replace("/", "-"), recipe)
             return [context.record(task, tag, metric, source=source, seed=seed) for metric in self.metrics]
 
-        trained = [Unit(None, [context.record(name, source, "dev_f1", source=source, seed=seed)]) for seed in seeds]
+        dev = {seed: context.record(name, source, "dev_f1", source=source, seed=seed) for seed in seeds}
+        trained = [Unit(None, [record], trains=True) for record in dev.values()]
         return trained + [
             Unit(tag, wanted(folder, tag, seed), about=folder, stage=1)
             for seed in seeds
