@@ -5,6 +5,7 @@ Differences are paired by language and by seed (models of one seed saw the same 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +17,7 @@ from langsamp.eval.results.compare import ALPHA, Comparison, comparison
 from langsamp.eval.results.records import Record, read
 
 from .archive import finished
-from .measures import FINETUNE_STEPS
+from .measures import FINETUNE_STEPS, TAGGING_STEPS
 from .plan import Experiment, Languages
 from .variants import ZERO, half
 
@@ -30,7 +31,13 @@ CELLS: dict[Cell, str] = {
     Cell("sr-tatoeba", "acc@10", 8, "en->x"): "SR-Tatoeba Acc@10",
     Cell("sib200-probe", "macro_f1", 8, None, "eng_Latn"): "SIB-200 probe F1",
     Cell(f"sib200-{FINETUNE_STEPS}steps", "macro_f1", None, None, "eng_Latn"): "SIB-200 fine-tuned F1",
+    Cell("taxi1500-probe", "macro_f1", 8, None, "eng_Latn"): "Taxi1500 probe F1",
+    Cell(f"taxi1500-{FINETUNE_STEPS}steps", "macro_f1", None, None, "eng_Latn"): "Taxi1500 fine-tuned F1",
+    Cell(f"ner-{TAGGING_STEPS}steps", "f1", None, None, "eng_Latn"): "NER F1",
+    Cell(f"pos-{TAGGING_STEPS}steps", "accuracy", None, None, "eng_Latn"): "POS accuracy",
     Cell("lm", "loss"): "LM loss",
+    Cell("lm", "loss_missing"): "LM loss without ids",
+    Cell("lm", "loss_wrong"): "LM loss with wrong ids",
     Cell("neutrality", "cosine", 8): "cosine",
     Cell("neutrality", "cosine_control", 8): "control",
     Cell("neutrality", GAP, 8): "cosine − control",
@@ -43,7 +50,9 @@ CONTRASTS = (
     ("baseline", "bias"), ("baseline", "shuffled"), ("baseline", "frozen"), ("baseline", "input"),
     ("bias", "both"), ("shuffled", "both"), ("frozen", "both"), ("input", "both"),
     ("start", "baseline"), ("start", "both"), ("start", "dropout"), ("baseline", ZERO), ("both", ZERO),
-    ("both", "dropout"), ("start", "baseline-half"), ("start", "both-half"), ("baseline-half", "both-half"),
+    ("both", "dropout"), ("both", "late"), ("both", "fitted"), ("lang", "both"), ("script", "both"),
+    ("baseline", "late"), ("baseline", "fitted"),
+    ("start", "baseline-half"), ("start", "both-half"), ("baseline-half", "both-half"),
 )  # fmt: skip
 
 
@@ -98,8 +107,27 @@ def gather(folder: Path, experiment: Experiment) -> Runs:
     for name in ("start", *experiment.variants, *map(half, experiment.halves), ZERO):
         runs = [run for run in finished(folder) if run.name.rpartition("-")[0] == name or run.name == name]
         if runs:
-            found[name] = [record for run in runs for record in with_gap(read(run))]
+            found[name] = [record for run in runs for record in with_gap(one_ner(transferred(read(run))))]
     return found
+
+
+def transferred(records: Sequence[Record]) -> list[Record]:
+    """The records without the scores of a language on itself: what is asked is how well it helps others."""
+    return [record for record in records if record.code is None or record.code != record.source]
+
+
+def one_ner(records: Sequence[Record]) -> list[Record]:
+    """The records, and as one task the named-entity sets, of which a language may have several: their mean."""
+    task = f"ner-{TAGGING_STEPS}steps"
+    sets: dict[str, list[Record]] = {}
+    for record in records:
+        if re.fullmatch(rf"ner-[^-]+-{TAGGING_STEPS}steps", record.task) and record.code:
+            sets.setdefault(record.code, []).append(record)
+    means = [
+        replace(found[0], task=task, value=sum(r.value for r in found) / len(found), n=sum(r.n or 0 for r in found))
+        for found in sets.values()
+    ]
+    return [*(record for record in records if record.task != task), *means]
 
 
 def with_gap(records: Sequence[Record]) -> list[Record]:
@@ -162,8 +190,12 @@ def _paired(entry: Comparison, a: list[Record], b: list[Record]) -> compare.Grou
     left, right = (_by_seed(side, entry.cell) for side in (a, b))
     if len(left) == 1:  # the start has no seed
         left = dict.fromkeys(right, next(iter(left.values())))
-    rows = [[right[seed][tag] - left[seed][tag] for seed in sorted(set(left) & set(right))] for tag in entry.values_a]
-    return compare.Group("all", entry.n, stats.bootstrap_mean(rows))
+    shared = {seed: left[seed].keys() & right[seed].keys() for seed in sorted(left.keys() & right.keys())}
+    whole = [
+        seed for seed, tags in shared.items() if len(tags) == max(map(len, shared.values()))
+    ]  # measured to the end
+    rows = [[right[seed][tag] - left[seed][tag] for seed in whole] for tag in sorted(shared[whole[0]])]
+    return compare.Group("all", len(rows), stats.bootstrap_mean(rows))
 
 
 def _by_seed(records: list[Record], cell: Cell) -> dict[str, dict[str, float]]:

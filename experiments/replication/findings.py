@@ -1,6 +1,6 @@
 """What the records of a replication say: tables and plots for `docs/replication.md`, from records and nothing else.
 
-    python -m experiments.replication.findings recipes/replication.yaml docs/replication
+    python -m experiments.replication.findings recipes/replication.yaml recipes/replication_gpu.yaml docs/replication
 
 reads the packed records of the folder and writes beside them `<experiment>.md` (every difference) and the plots; the
 short tables in `docs/replication.md`, the document of the folder's name, are filled in again.
@@ -26,14 +26,15 @@ from .plan import Experiment, Replication, read_plan
 from .variants import about
 
 
-def write_findings(plan: Replication, records: Path, output: Path) -> None:
+def write_findings(plans: Sequence[Replication], records: Path, output: Path) -> None:
     """Write `<experiment>.md`, its plots and its packed records for every experiment that has finished models.
 
     If there is a document `<output>.md`, its tables are filled in.
     """
     output.mkdir(parents=True, exist_ok=True)
     short, models = {}, ["| experiment | models measured |", "|---|---|"]
-    for name, experiment in plan.experiments.items():
+    for name, plan in {name: one for one in plans for name in one.experiments}.items():
+        experiment = plan.experiments[name]
         runs = gather(records / name, experiment)
         if len(runs) > 1:
             pack(records / name, output / f"{name}.jsonl.gz")
@@ -98,14 +99,14 @@ def differences(part: Part) -> list[str]:
 
 def main(argv: Sequence[str]) -> None:
     """Make the tables and plots again from packed records."""
-    recipe, folder = argv
-    plan = read_plan(recipe)
+    *recipes, folder = argv
+    plans = [read_plan(recipe) for recipe in recipes]
     with tempfile.TemporaryDirectory() as scratch:
-        for name in plan.experiments:
+        for name in (name for plan in plans for name in plan.experiments):
             file = Path(folder) / f"{name}.jsonl.gz"
             if file.exists():
                 unpack(file, Path(scratch) / name)
-        write_findings(plan, Path(scratch), Path(folder))
+        write_findings(plans, Path(scratch), Path(folder))
 
 
 if __name__ == "__main__":

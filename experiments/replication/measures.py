@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SOME_LAYERS = (4, 8, 12)  # of the measures that are not taken at every layer
-FINETUNE_STEPS = 100  # of SIB-200, batches of 16
+FINETUNE_STEPS = 100  # of SIB-200 and Taxi1500, batches of 16
+TAGGING_STEPS = 200  # of NER and POS, batches of 32
 
 
 @dataclass(frozen=True)

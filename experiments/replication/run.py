@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         if name in (args.experiments or plan.experiments):
             work = Work(plan, name, experiment, args.base, output, args.keep_models)
             work.do(args.variants, args.seeds)
-    write_findings(plan, output / "records", output / "findings")
+    write_findings([plan], output / "records", output / "findings")
 
 
 class Work:

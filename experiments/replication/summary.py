@@ -50,6 +50,14 @@ CLAIMS = (
     Column("SIB-200 fine-tuned F1", TRAINED, "SIB-200 fine-tuned F1"),
     Column("LM loss", TRAINED, "LM loss"),
 )
+MORE = (
+    Column("SR-Tatoeba, not trained on", UNTRAINED, "SR-Tatoeba Acc@10"),
+    Column("language guessed", TRAINED, "language guessed"),
+    Column("Taxi1500 probe F1", TRAINED, "Taxi1500 probe F1"),
+    Column("Taxi1500 fine-tuned F1", TRAINED, "Taxi1500 fine-tuned F1"),
+    Column("NER F1", TRAINED, "NER F1"),
+    Column("POS accuracy", TRAINED, "POS accuracy"),
+)
 UNKNOWN = (Column("LM loss, not trained on", UNTRAINED, "LM loss"), Column(BIBLE, TRAINED, BIBLE))
 
 
@@ -60,7 +68,9 @@ def tables(parts: Sequence[Part], runs: Runs) -> dict[str, list[str]]:
         "means": _means(parts, [name for name in runs if name != ZERO]),
         "against the baseline": _against("baseline", others, CLAIMS, parts),
         "against the start": _against("start", ["baseline", *others], CLAIMS, parts),
-        "unknown rows": _against("baseline", [ZERO, "both", "dropout"], UNKNOWN, parts),
+        "unknown rows": _against("baseline", [ZERO, "both", "fitted", "late", "dropout"], UNKNOWN, parts),
+        "claims": _claims(parts),
+        "map": _map(runs),
         "donors": donors.table(runs),
     }
     return {name: lines for name, lines in found.items() if lines}
@@ -126,6 +136,56 @@ def _against(first: str, names: Iterable[str], columns: Sequence[Column], parts:
     return [*_head(f"minus {first}", shown, "---"), *rows] if rows else []
 
 
+def _claims(parts: Sequence[Part]) -> list[str]:
+    """One row a claim: LangSAMP against the baseline, what a control gains there, and the verdict."""
+    rows = []
+    for column in (*CLAIMS, *MORE):
+        part = column.part(parts)
+        cell = _cell(part, column.measure) if part else None
+        entry = _entry(part.comparisons, "baseline", "both", cell) if part and cell else None
+        if part and cell and entry:
+            means = [_mean(part, name, column.measure) for name in ("start", "baseline", "both")]
+            against = [_difference(part.comparisons, "baseline", name, cell) for name in ("both", "bias")]
+            row = [column.name, str(entry.n), *means, *against, _verdict(entry)]
+            rows.append("| " + " | ".join(row) + " |")
+    head = [
+        "",
+        "languages",
+        "start",
+        "baseline",
+        "LangSAMP",
+        "LangSAMP − baseline",
+        "one row for all − baseline",
+        "better?",
+    ]
+    return ["| " + " | ".join(head) + " |", "|---|--:|--:|--:|--:|---|---|---|", *rows] if rows else []
+
+
+def _verdict(entry: Comparison) -> str:
+    """Whether the claim is seen in these languages, and how surely."""
+    if not clear(entry):
+        return "not seen"
+    return "**seen**" if (entry.difference.value > 0) == (entry.metric.better > 0) else "**reversed**"
+
+
+def _map(runs: Runs) -> list[str]:
+    """How often the nearest rows share a script or a family, beside chance: means over seeds."""
+    rows = []
+    for name, found in runs.items():
+        values: dict[str, list[float]] = {}
+        for record in found:
+            if record.task == "embedding-map" and record.metric.startswith("purity_"):
+                values.setdefault(record.metric, []).append(100 * record.value)
+        if values:
+            cells = [
+                f"{np.mean(values[f'purity_{kind}@5']):.1f} ({np.mean(values[f'purity_{kind}@5_chance']):.1f})"
+                for kind in ("script", "family")
+            ]
+            rows.append(f"| {about(name)} | " + " | ".join(cells) + " |")
+    head = ["| 5 nearest rows, % (by chance) | same script | same family |", "|---|--:|--:|"]
+    return [*head, *rows] if rows else []
+
+
 def _head(title: str, shown: Mapping[Column, Part], rule: str) -> list[str]:
     names = [f"{column.name} (n={_languages(part, column.measure)})" for column, part in shown.items()]
     return [f"| {title} | " + " | ".join(names) + " |", "|---|" + f"{rule}|" * len(shown)]
@@ -137,9 +197,12 @@ def _languages(part: Part, measure: str) -> int:
 
 
 def _difference(found: Sequence[Comparison], a: str, b: str, cell: Cell) -> str:
-    for entry in found:
-        if (entry.a, entry.b, entry.cell) == (a, b, cell):
-            value, low, high = (None if v is None else entry.metric.show(v, True) for v in entry.difference)
-            mark = "**" if clear(entry) else ""
-            return f"{mark}{value}{mark}" + (f" [{low}, {high}]" if low and high else "")
-    return EMPTY
+    if (entry := _entry(found, a, b, cell)) is None:
+        return EMPTY
+    value, low, high = (None if v is None else entry.metric.show(v, True) for v in entry.difference)
+    mark = "**" if clear(entry) else ""
+    return f"{mark}{value}{mark}" + (f" [{low}, {high}]" if low and high else "")
+
+
+def _entry(found: Sequence[Comparison], a: str, b: str, cell: Cell) -> Comparison | None:
+    return next((entry for entry in found if (entry.a, entry.b, entry.cell) == (a, b, cell)), None)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import transformers
 
@@ -25,11 +26,11 @@ from langsamp.eval.run import run
 from langsamp.eval.task import PROTOCOL_LAYER
 
 from ..archive import FINISHED
-from ..measures import FINETUNE_STEPS, Pass, some_layers
+from ..measures import FINETUNE_STEPS, TAGGING_STEPS, Pass, some_layers
 from .vectors import VECTORS, KeptContext
 
 FINETUNE = {"max_steps": FINETUNE_STEPS, "learning_rate": 1e-4, "batch_size": 16, "accumulation": 1}
-TAGGING = {"max_steps": 2 * FINETUNE_STEPS, "learning_rate": 2e-4, "batch_size": 32, "accumulation": 1}
+TAGGING = {"max_steps": TAGGING_STEPS, "learning_rate": 2e-4, "batch_size": 32, "accumulation": 1}
 MODEL = "model"  # the folder of a model beside its vectors
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -149,6 +150,10 @@ class Measurers:
             jobs = [Job(records.name, part, folder, data, work, vectors) for part, work in wanted.items()]
             left |= {pool.submit(do, job) for job in jobs}
         self.waiting[records] = Measured(folder, [part for wanted in parts for part in wanted], left)
+
+    def lend(self, function: Callable[..., None], *given: Any) -> Future[None]:
+        """Have something else done by a process that measures."""
+        return self._pools[0].submit(function, *given)
 
     def collect(self, seconds: float = 0.0, only: Collection[Path] | None = None) -> None:
         """Put together the records of models that are measured whole; wait so long at most for those that are not.

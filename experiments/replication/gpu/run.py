@@ -18,6 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,6 +83,7 @@ class GpuRun:
     def __init__(self, bundle: Path, out: Path, work: Path, clock: Clock) -> None:
         self.out, self.work, self.clock = out, work, clock
         self.left_out: dict[str, None] = {}
+        self._packing: Future[None] | None = None
         cpus = usable_cpus()
         self.measurers = Measurers(max(1, cpus * 5 // 8), max(1, min(3, cpus // 4)), clock.say)
         self.plan, self.store = open_bundle(bundle, work)
@@ -92,8 +94,12 @@ class GpuRun:
             shutil.copy(bundle / "records" / RUNS, out)
         tokens = sum(self.store.counts.values()) * self.store.block_size
         clock.say(f"{device_name()}; {len(self.store.counts)} languages, {tokens:,} tokens")
-        self.sentences = Sentences(work / "test", work / "first")
-        clock.say(f"{len(self.sentences.texts):,} sentences to measure with")
+        self._sentences = ThreadPoolExecutor(1).submit(Sentences, work / "test", work / "first")  # beside training
+
+    @property
+    def sentences(self) -> Sentences:
+        """What the models are measured with."""
+        return self._sentences.result()
 
     def do(self) -> None:
         """Everything, in order."""
@@ -207,20 +213,26 @@ class GpuRun:
         self.clock.say(f"{experiment}/{name}: loss {last:.3f}, {facts['tokens_per_second']:,.0f} tokens a second")
 
     def pack(self) -> None:
-        """What is measured so far, as files to take home."""
-        for folder in sorted((self.work / "records").glob("*")):
-            file = self.out / f"{folder.name}.jsonl.gz"
-            newest = max((path.stat().st_mtime for path in folder.glob(f"*/{FINISHED}")), default=0.0)
-            if newest and (not file.exists() or file.stat().st_mtime < newest):
-                pack(folder, file)
+        """What is measured so far, as files to take home; made by another process, as it takes seconds."""
+        if self._packing is None or self._packing.done():
+            self._packing = self.measurers.lend(pack_all, self.work / "records", self.out)
 
     def close(self) -> None:
         """Wait for the last measures while there is time."""
         with self.guarded("last measures"):
             self.measurers.collect(max(0.0, self.clock.left - 3))
         self.measurers.give_up()
-        self.pack()
+        pack_all(self.work / "records", self.out)
         self.clock.say("all is written")
+
+
+def pack_all(records: Path, out: Path) -> None:
+    """Pack each experiment of which something new is measured."""
+    for folder in sorted(records.glob("*")):
+        file = out / f"{folder.name}.jsonl.gz"
+        newest = max((path.stat().st_mtime for path in folder.glob(f"*/{FINISHED}")), default=0.0)
+        if newest and (not file.exists() or file.stat().st_mtime < newest):
+            pack(folder, file)
 
 
 def main(argv: list[str] | None = None) -> None:
