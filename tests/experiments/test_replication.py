@@ -230,7 +230,7 @@ def test_the_document_is_filled_from_the_records(tmp_path):
         encoding="utf-8",
     )
     for _ in range(2):  # the second time the marks are still there
-        findings.write_findings(plan, tmp_path / "records", tmp_path / "findings")
+        findings.write_findings([plan], tmp_path / "records", tmp_path / "findings")
     text = document.read_text(encoding="utf-8")
     assert "old" not in text
     head = "| minus baseline | SR-Bible Acc@10 (n=3) | in the tail (n=3) | not trained on (n=1) | LM loss (n=3) |"

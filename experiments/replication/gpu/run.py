@@ -29,6 +29,7 @@ import transformers
 
 from langsamp import LangSAMPForMaskedLM
 from langsamp.core.kernels import usable_cpus
+from langsamp.train.fast import gpu as fast
 from langsamp.train.pretrain import PretrainResult
 
 from ..archive import FINISHED, pack, unpack
@@ -244,6 +245,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=500.0, help="after which no more is begun and all is written")
     args = parser.parse_args(argv)
     logging.disable(logging.INFO)
+    fast.WORTH_COMPILING = 0.0  # what one training compiles serves all others of the process, however short
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     memory = Path("/dev/shm")
     place = memory if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2**34 else None
