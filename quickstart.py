@@ -23,16 +23,18 @@ import torch
 from tqdm.auto import tqdm
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
+from langsamp.core.facts import FACTS
 from langsamp.core.manifest import write_manifest
 from langsamp.core.outputs import add_handler
 from langsamp.core.runtime import atomic_write, resolve_model
 from langsamp.eval.data import EvalData
+from langsamp.eval.results import catalog, rundir
+from langsamp.eval.results.aggregate import Cell
 from langsamp.eval.results.card.card import write_card
-from langsamp.eval.results.compare import Comparison, comparison
 from langsamp.eval.results.compare_runs import write_comparison
-from langsamp.eval.results.plots import write_plots
-from langsamp.eval.results.records import read
-from langsamp.eval.results.report.report import write_report
+from langsamp.eval.results.gather import Results
+from langsamp.eval.results.plots import draw
+from langsamp.eval.results.report.report import render, verdict
 from langsamp.eval.run import run
 from langsamp.eval.task import Context
 from langsamp.train.blocks.prepare import load_tokenizer, prepare
@@ -101,7 +103,7 @@ def quickstart(
         with stages(f"evaluating {name}"):
             _evaluate(folder, name)
     with stages("report, plots and model card"):
-        found = _publish(folder, push_to_hub)
+        measured = _publish(folder, push_to_hub)
     with stages("reload in a fresh process through both doors"):
         doors = _reload(folder / "langsamp")
     if push_to_hub:
@@ -109,7 +111,7 @@ def quickstart(
 
         with stages(f"pushing to {push_to_hub}"):
             push(folder / "langsamp", push_to_hub)
-    text = summary(folder, found, doors, stages.seconds, push_to_hub)
+    text = summary(folder, measured, doors, stages.seconds, push_to_hub)
     atomic_write(folder / "summary.txt", text + "\n")
     tqdm.write(text)
     return folder / "report.html"
@@ -178,7 +180,7 @@ def _make_start(folder: Path, size: Size, languages: list[str]) -> None:
 
 def _train(folder: Path, name: str, tables: bool, store: BlockStore, size: Size, progress: bool) -> None:
     """Train one model: same start, same blocks, same masks in the same order; only the tables differ."""
-    if (folder / name / "training.json").exists():
+    if (folder / name / FACTS).exists():
         return
     settings = PretrainSettings(
         output=str(folder / name),
@@ -218,23 +220,24 @@ def _evaluate(folder: Path, name: str) -> None:
     run(context, TASKS)
     if MODELS[name]:
         run(context, ["embedding-map"])
-    shutil.copy(folder / name / "training.json", context.output)
+    shutil.copy(folder / name / FACTS, context.output)
 
 
-def _publish(folder: Path, repo: str | None) -> list[Comparison]:
+def _publish(folder: Path, repo: str | None) -> Results:
     """Compare, draw, report, and complete the checkpoint: records, plots, card, handler, manifest."""
     results = folder / "results"
-    found = comparison(read(results / "baseline"), read(results / "langsamp"))
+    measured = Results.of(rundir.load(results), "baseline")
+    [found] = measured.comparisons
     write_comparison(found, folder / "comparison")
-    write_report(results, folder / "report.html", title="LangSAMP quickstart", baseline="baseline")
+    atomic_write(folder / "report.html", render(measured, "LangSAMP quickstart"))
     model = folder / "langsamp"
     both = (results / name / "results.jsonl" for name in MODELS)  # the card shows the baseline beside it
     atomic_write(model / "results.jsonl", "".join(path.read_text(encoding="utf-8") for path in both))
-    write_plots(results, model / "plots", baseline="baseline")
+    draw(measured, model / "plots")
     add_handler(model)
     write_card(model, repo=repo, license="apache-2.0", model="langsamp")
     write_manifest(model, [str(path.relative_to(model)) for path in _checkpoint_files(model)])
-    return found
+    return measured
 
 
 def _checkpoint_files(model: Path) -> list[Path]:
@@ -289,9 +292,7 @@ def _masked_phrases() -> list[tuple[str, str, str]]:
     return found
 
 
-def summary(
-    folder: Path, found: list[Comparison], doors: dict[str, Any], seconds: float, pushed: str | None = None
-) -> str:
+def summary(folder: Path, measured: Results, doors: dict[str, Any], seconds: float, pushed: str | None = None) -> str:
     """What was made, what was measured with which n, what it does not show, and what to do next."""
     lines = [
         "",
@@ -301,8 +302,8 @@ def summary(
         f"  {folder / 'comparison'}    each language, both models, differences",
         "",
         "Measured (LangSAMP minus baseline; same start, data, order and seed; 95 % interval over languages):",
-        *(f"  {entry.sentence}" for entry in _shown(found)),
-        *_losses(folder),
+        *(f"  {sentence}" for sentence in verdict(measured)[1:]),
+        f"  LangSAMP's masked-LM loss with {_losses(measured)}.",
         "",
         "Both doors: the encoder loaded with and without remote code gives "
         + ("bit-identical hidden states." if doors["equal"] else "DIFFERENT hidden states; please report this."),
@@ -323,27 +324,10 @@ def summary(
     return "\n".join(lines)
 
 
-def _shown(found: list[Comparison]) -> list[Comparison]:
-    """The headline of each task, and beside it what could contradict it: retrieval at 1, the control, the probe."""
-    beside = {("sr-cldr", "acc@1"), *(("neutrality", name) for name in ("cosine", "cosine_control", "language_probe"))}
-    layers = {entry.cell.task: entry.cell.layer for entry in found if entry.headline}
-    return [
-        entry
-        for entry in found
-        if entry.headline
-        or (
-            ((entry.cell.task, entry.cell.metric) in beside and entry.cell.direction in (None, "en->x"))
-            and entry.cell.layer == layers[entry.cell.task]
-        )
-    ]
-
-
-def _losses(folder: Path) -> list[str]:
+def _losses(measured: Results) -> str:
     """What the ids are worth to LangSAMP's masked-LM loss: means over languages."""
-    records = [record for record in read(folder / "results" / "langsamp") if record.task == "lm"]
-    means = {}
-    for metric in ("loss", "loss_missing", "loss_wrong"):
-        values = [record.value for record in records if record.metric == metric]
-        means[metric] = (sum(values) / max(1, len(values)), len(values))
-    told = ", ".join(f"{name} ids {means[m][0]:.3f}" for m, name in zip(means, ("right", "missing", "wrong")))
-    return [f"  LangSAMP's masked-LM loss with {told} (nats, mean over {means['loss'][1]} languages)."]
+    told = []
+    for metric, name in (("loss", "right"), ("loss_missing", "missing"), ("loss_wrong", "wrong")):
+        _, mean = measured.means(Cell("lm", metric))[-1]
+        told.append(f"{name} ids {catalog.metric(metric).text(mean.mean)}")
+    return f"{', '.join(told)} (nats, mean over {mean.n} languages)"

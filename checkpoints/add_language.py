@@ -5,7 +5,6 @@ The encoder and every old row stay as they are, bit for bit; config and tokenize
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +15,13 @@ import torch
 from torch import Tensor
 
 from langsamp.configuration_langsamp import LangSAMPConfig
+from langsamp.core.facts import FACTS, TrainingFacts
 from langsamp.core.fitting import Fit, fit_rows, mean_loss
 from langsamp.core.languages import normalize_tag
 from langsamp.core.masking import Masking
 from langsamp.core.outputs import HANDLER, add_handler, new_folder
 from langsamp.core.runtime import pick_device, resolve_model
-from langsamp.eval.results.card.card import TRAINING, write_card
+from langsamp.eval.results.card.card import write_card
 from langsamp.language_codes import match_script, nearest, parse_tag
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
@@ -88,7 +88,7 @@ def add_language(
     with new_folder(output) as folder:
         network.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        for name in ("README.md", TRAINING):
+        for name in ("README.md", FACTS):
             if (source.path / name).is_file():
                 shutil.copyfile(source.path / name, folder / name)
         if (source.path / HANDLER).is_file():
@@ -108,9 +108,8 @@ def same_script(model: str, language: str) -> list[str]:
     folder = resolve_model(model).path
     script = parse_tag(normalize_tag(language))[1]
     rows = LangSAMPConfig.from_pretrained(folder).languages[1:]
-    path = folder / TRAINING
-    table = json.loads(path.read_text(encoding="utf-8")).get("sampling") if path.is_file() else None
-    tags = [parse_tag(row["language"]) for row in table or []] or [_usual(code) for code in rows]
+    sampled = TrainingFacts.read(folder).sampling
+    tags = [parse_tag(row.language) for row in sampled] or [_usual(code) for code in rows]
     found = sorted({code for code, written in tags if written == script and code in rows})
     if not found:
         raise ValueError(f"no language of this model is written in {script}; name a relative with --like.")

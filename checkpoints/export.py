@@ -19,7 +19,9 @@ from langsamp.core.languages import normalize_tag
 from langsamp.core.outputs import new_folder
 from langsamp.core.runtime import ModelSource, atomic_write, resolve_model
 from langsamp.core.vocabulary import carry_rows, trim
-from langsamp.eval.results.card.metadata import hub_id, hub_language, language_name
+from langsamp.eval.results import escape
+from langsamp.eval.results.card.metadata import hub_id, hub_language
+from langsamp.eval.results.catalog import language_name
 from langsamp.language_codes import UNKNOWN_SCRIPT, match_script, parse_tag
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM, LangSAMPModel
 from langsamp.unicode_scripts import script_of
@@ -154,7 +156,7 @@ def _encoder_card(source: ModelSource, name: str, layer: int, blocks: int) -> st
     }
     return _card(
         head,
-        f"""# {name}
+        f"""# {escape.markdown(name)}
 
 The first {layer} of {blocks} blocks of a LangSAMP encoder, as a plain XLM-R: no code of its own, no language ids.
 Sentence vectors are the mean over all tokens. They come from masked language modelling alone, without training on
@@ -163,7 +165,7 @@ sentence pairs: good for finding translations across languages, less so for rank
 ```python
 from sentence_transformers import SentenceTransformer
 
-vectors = SentenceTransformer("{name}").encode(["A house by the river.", "Ein Haus am Fluss."])
+vectors = SentenceTransformer({escape.python(name)}).encode(["A house by the river.", "Ein Haus am Fluss."])
 ```
 """,
     )
@@ -180,7 +182,7 @@ def _monolingual_card(source: ModelSource, name: str, tag: str) -> str:
     }
     return _card(
         head,
-        f"""# {name}
+        f"""# {escape.markdown(name)}
 
 A LangSAMP masked language model for one language, {language_name(tag)} (`{tag}`): its language and script vectors are
 folded into the prediction head, so that this is a plain XLM-R and predicts what LangSAMP does when it is told the

@@ -6,6 +6,8 @@ import argparse
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 
+from langsamp.eval.results.catalog import TASKS
+
 FIRST_SEED = 42  # the official code's seeds are 42, 43, ... (paper notes, section 3.2)
 
 
@@ -15,8 +17,7 @@ def add_eval_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--tasks",
         required=True,
-        help="comma-separated: sr-bible, sr-tatoeba, sr-cldr, taxi1500, sib200, ner, pos, lm, neutrality, donors, "
-        "embedding-map",
+        help=f"comma-separated: {', '.join(name for name, task in TASKS.items() if task.run)}",
     )
     parser.add_argument("--output", required=True, help="run directory; a second run there computes what is missing")
     parser.add_argument("--data", help="folder with a sub-folder a task, or 'hub' (default: the Hub data sets)")
@@ -151,19 +152,17 @@ def run_compare(arguments: Namespace) -> int:
     """Run `langsamp compare`: prints a sentence for each task."""
     from pathlib import Path
 
-    from langsamp.eval.results.compare_runs import compare_runs, write_comparison
+    from langsamp.eval.results.compare import contrary
+    from langsamp.eval.results.compare_runs import compare_runs, left_out, write_comparison
     from langsamp.eval.results.plots import plot_comparison
 
     for folder, found in compare_runs(arguments.runs, Path(arguments.output)):
         path = write_comparison(found, folder)
         plot_comparison(found, folder / "compare.png")
-        for entry in found:
-            if entry.headline:
-                print(entry.sentence)
-                for name, codes in ((entry.a, entry.only_a), (entry.b, entry.only_b)):
-                    if codes:
-                        print(f"  only {name} has {len(codes)} of the languages: {', '.join(codes)}")
-        print(f"written: {path}")
+        print(*(entry.sentence for entry in found if entry.headline), sep="\n")
+        if against := contrary(found):
+            print("What speaks against:", *(f"  {entry.sentence}" for entry in against), sep="\n")
+        print(*left_out([entry for entry in found if entry.headline]), f"written: {path}", sep="\n")
     return 0
 
 
@@ -180,15 +179,15 @@ def run_report(arguments: Namespace) -> int:
     """Run `langsamp report`: prints the verdict and where the page is."""
     from langsamp.core.files import atomic_write
     from langsamp.eval.results import rundir
-    from langsamp.eval.results.report.report import Page, render, verdict
+    from langsamp.eval.results.report.report import Results, render, verdict
 
-    page = Page.of(rundir.load(arguments.runs), arguments.baseline)
-    path = atomic_write(arguments.output, render(page, arguments.title))
-    print(*verdict(page), f"report: {path}", sep="\n")
+    results = Results.of(rundir.load(arguments.runs), arguments.baseline)
+    path = atomic_write(arguments.output, render(results, arguments.title))
+    print(*verdict(results), f"report: {path}", sep="\n")
     if arguments.plots:
         from langsamp.eval.results.plots import draw
 
-        for plot in draw(page, arguments.plots):
+        for plot in draw(results, arguments.plots):
             print(f"plot: {plot}")
     return 0
 

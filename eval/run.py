@@ -19,33 +19,20 @@ from tqdm.auto import tqdm
 
 from langsamp.core.files import atomic_write
 from langsamp.eval.results import records
+from langsamp.eval.results.catalog import TASKS
 from langsamp.eval.rows import DataError
 from langsamp.eval.run_settings import LOCK, check_settings, save_coverage
 from langsamp.eval.task import Context, Coverage, Task, Unit, choose_languages
 
 logger = logging.getLogger(__name__)
 
-# name -> module:object; imported when asked for, so that one task never pays for another's libraries.
-TASKS: dict[str, str] = {
-    "sr-bible": "retrieval:SR_BIBLE",
-    "sr-tatoeba": "retrieval:SR_TATOEBA",
-    "sr-cldr": "retrieval:SR_CLDR",
-    "taxi1500": "classify:TAXI1500",
-    "sib200": "classify:SIB200",
-    "ner": "tagging:NER",
-    "pos": "tagging:POS",
-    "lm": "lm:LM",
-    "neutrality": "neutrality:NEUTRALITY",
-    "donors": "donors:DONORS",
-    "embedding-map": "embedding_map:EMBEDDING_MAP",
-}
-
 
 def load_task(name: str) -> Task:
     """The task object of a name. Raises ValueError naming the tasks there are."""
-    if name not in TASKS:
-        raise ValueError(f"there is no task {name!r}; the tasks are {', '.join(TASKS)}")
-    module, _, attribute = TASKS[name].partition(":")
+    if name not in TASKS or not TASKS[name].run:
+        known = ", ".join(task for task, entry in TASKS.items() if entry.run)
+        raise ValueError(f"there is no task {name!r}; the tasks are {known}")
+    module, _, attribute = TASKS[name].run.partition(":")  # imported now: one task never pays for another's libraries
     task: Task = getattr(importlib.import_module(f"langsamp.eval.tasks.{module}"), attribute)
     return task
 

@@ -7,16 +7,12 @@ is what reruns are for.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from langsamp.core.files import atomic_write
-from langsamp.eval.task import Context, Coverage, Task
+from langsamp.eval.results.rundir import RUN, Coverage, RunInfo
+from langsamp.eval.task import Context, Task
 
-SETTINGS = "run.json"
 LOCK = ".lock"
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 
@@ -40,35 +36,23 @@ def check_settings(context: Context, tasks: Iterable[Task]) -> None:
     for task in tasks:
         own = task.settings(context) if hasattr(task, "settings") else {}
         settings.update({f"{task.name}: {name}": value for name, value in own.items()})
-    known = read_run(context.output)
-    if {path.name for path in context.output.glob("*")} <= {SETTINGS, LOCK}:
-        known = {}  # a run that failed before its first number binds nobody
-    before = known.setdefault("settings", {})
+    known = RunInfo.read(context.output)
+    if {path.name for path in context.output.glob("*")} <= {RUN, LOCK}:
+        known = RunInfo()  # a run that failed before its first number binds nobody
     for name, value in settings.items():
-        if name in before and before[name] != value:
+        if (before := known.settings.get(name, value)) != value:
             raise ValueError(
-                f"{context.output} holds a run with {name} {before[name]!r}, not {value!r}; choose another --output"
+                f"{context.output} holds a run with {name} {before!r}, not {value!r}; choose another --output"
             )
-    before.update(settings)
-    _write(context.output, known)
+    known.settings.update(settings)
+    known.write(context.output)
 
 
 def save_coverage(output: Path, coverage: Coverage) -> None:
     """Note which languages a task was asked for and which are missing, with the reasons."""
-    known = read_run(output)
-    known.setdefault("coverage", {})[coverage.task] = asdict(coverage)
-    _write(output, known)
-
-
-def read_run(output: Path) -> dict[str, Any]:
-    """`settings` and `coverage` of a run directory; empty for a new one. Raises ValueError if the file is broken."""
-    path = output / SETTINGS
-    if not path.exists():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); remove it to start over") from error
+    known = RunInfo.read(output)
+    known.coverage[coverage.task] = coverage
+    known.write(output)
 
 
 def fingerprint(folder: Path) -> str:
@@ -84,7 +68,3 @@ def fingerprint(folder: Path) -> str:
                 file.seek(size * number // _SAMPLES)
                 digest.update(file.read(_SAMPLE_BYTES))
     return digest.hexdigest()[:16]
-
-
-def _write(output: Path, content: dict[str, Any]) -> None:
-    atomic_write(output / SETTINGS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

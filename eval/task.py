@@ -28,16 +28,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from langsamp.core.languages import parse_same_as
+from langsamp.core.record import Record, split_code
 from langsamp.core.runtime import ModelSource
 from langsamp.eval.data import EvalData
-from langsamp.eval.results.records import Record, split_code
+from langsamp.eval.results.catalog import PROTOCOL_LAYER
+from langsamp.eval.results.rundir import Coverage
 from langsamp.eval.rows import DataError
 from langsamp.language_codes import match_language, parse_tag
 
 if TYPE_CHECKING:
     from langsamp.eval.engines.encoder import Encoder
 
-PROTOCOL_LAYER = 8  # paper section 3.1: the output of the 8th block
 Shared = TypeVar("Shared")
 
 
@@ -227,30 +228,6 @@ class Context:
             revision=self.source.revision,
             **fields,
         )
-
-
-@dataclass
-class Coverage:
-    """Which of the languages asked for were measured, and why the others were not."""
-
-    task: str
-    asked: list[str]
-    missing: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def measured(self) -> list[str]:
-        """Those asked for that are not missing; a missing source language need not have been asked for."""
-        return [tag for tag in self.asked if tag not in self.missing]
-
-    def line(self) -> str:
-        """`sib200: 2 of 4 languages; missing: abc_Latn, xyz_Latn (no data)`."""
-        text = f"{self.task}: {len(self.measured)} of {len(self.asked)} languages"
-        reasons: dict[str, list[str]] = {}
-        for tag, why in self.missing.items():
-            reasons.setdefault(why, []).append(tag)
-        if reasons:
-            text += "; missing: " + "; ".join(f"{', '.join(tags)} ({why})" for why, tags in reasons.items())
-        return text
 
 
 def choose_languages(task: str, present: list[str], asked: Iterable[str] | None) -> tuple[list[str], Coverage]:

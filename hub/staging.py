@@ -12,6 +12,7 @@ from pathlib import Path
 from huggingface_hub import get_token
 from safetensors import SafetensorError, safe_open
 
+from langsamp.core.facts import FACTS
 from langsamp.core.manifest import MANIFEST_NAME, damaged, names_elsewhere
 from langsamp.safe_files import read_json
 
@@ -35,7 +36,7 @@ DOCUMENTS = (
     "LICENSE",
     "NOTICE",
     "results.jsonl",
-    "training.json",
+    FACTS,
     "report.html",
     "requirements.txt",
     "plots/*.png",

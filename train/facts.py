@@ -1,10 +1,8 @@
-"""What ``training.json`` says about a run: the facts that the model card shows and that make a run repeatable.
-
-Written by :mod:`langsamp.train.pretrain` beside the finished model, read by ``langsamp.eval.results.card.card``.
-"""
+"""The facts of a finished run (`langsamp.core.facts`), gathered from its settings, its store and its log."""
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,10 +14,9 @@ import transformers
 from transformers import TrainingArguments
 
 import langsamp
+from langsamp.core.facts import Share, TrainingFacts
 from langsamp.train.blocks.store import BlockStore
 from langsamp.train.settings import PretrainSettings
-
-FACTS = "training.json"
 
 _REPORTED = (
     "learning_rate",
@@ -50,7 +47,9 @@ def training_facts(
     batch: int,
     parameters: int,
     started: datetime,
-) -> dict[str, Any]:
+    identity: Mapping[str, Any],
+    sampling: list[dict[str, Any]],
+) -> TrainingFacts:
     """The facts of a finished run.
 
     Args:
@@ -60,37 +59,47 @@ def training_facts(
         batch: blocks in a step over all processes.
         parameters: of the model.
         started: when this process began.
+        identity: what a checkpoint must share with the run.
+        sampling: the table of ``Plan.table``.
     """
     spent = seconds(history)
     tokens = steps * batch * store.block_size
-    curve = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
+    curve = [(entry["step"], _finite(entry["loss"])) for entry in history if "loss" in entry]
     heldout = [evaluation(entry) for entry in history if "eval_loss" in entry]
     losses = {"first": curve[0][1], "last": curve[-1][1]} if curve else {}
-    losses |= {name.replace("eval_", "heldout_"): value for name, value in heldout[-1].items()} if heldout else {}
-    return {
-        "base_model": settings.base,
-        "datasets": list(store.meta.get("source") or []),
-        "steps": steps,
-        "tokens": tokens,
-        "tokens_per_step": batch * store.block_size,
-        "seconds": round(spent, 1),
-        "tokens_per_second": round(tokens / spent, 1) if spent else None,
-        "parameters": parameters,
-        "device": str(args.device),
-        "processes": args.world_size,
-        "seed": args.seed,
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "losses": losses,
-        "loss_curve": curve,
-        "settings": run_settings(settings, args),
-        "versions": {
+    for name, value in heldout[-1].items() if heldout else ():
+        losses[name.replace("eval_", "heldout_")] = _finite(value)
+    return TrainingFacts(
+        base_model=settings.base,
+        datasets=list(store.meta.get("source") or []),
+        steps=steps,
+        tokens=tokens,
+        tokens_per_step=batch * store.block_size,
+        seconds=round(spent, 1),
+        tokens_per_second=round(tokens / spent, 1) if spent else None,
+        parameters=parameters,
+        device=str(args.device),
+        processes=args.world_size,
+        seed=args.seed,
+        started=started.isoformat(timespec="seconds"),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        losses=losses,
+        loss_curve=curve,
+        settings=run_settings(settings, args),
+        versions={
             "langsamp": langsamp.__version__,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "python": platform.python_version(),
         },
-    }
+        identity=dict(identity),
+        sampling=[Share(**row) for row in sampling],
+    )
+
+
+def _finite(loss: float) -> float | None:
+    """A loss that is no number (the run diverged) is none."""
+    return loss if math.isfinite(loss) else None
 
 
 def evaluation(entry: Mapping[str, Any]) -> dict[str, float]:

@@ -1,12 +1,14 @@
 """Held-out masked-LM loss by language with right, missing and wrong ids, as records in ``heldout.jsonl`` of a run.
 
 Called by the Trainer's periodic evaluation. The same blocks with the same masks at every step and in every run of a
-store, so numbers of two runs can be compared language by language. The record format is that of ``langsamp eval``.
+store, so numbers of two runs can be compared language by language; not with those of the task ``lm``, which masks other
+text in another way.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,13 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from langsamp.core.files import atomic_write
 from langsamp.core.masking import IGNORED
-from langsamp.core.runtime import atomic_write
+from langsamp.core.record import Record
 from langsamp.language_codes import parse_tag
 from langsamp.linear_cross_entropy import LOGITS_AT_ONCE
 from langsamp.train.blocks.store import BlockStore
 
 RECORDS = "heldout.jsonl"
+TASK = "heldout"
 WRONG_SHIFT = 0.618  # wrong ids are those of a language this far down the list: never the own one, spread over all
 Losses = dict[str, dict[str, float]]  # language -> {"loss": ..., "loss_missing": ..., "n": masked tokens}
 
@@ -142,21 +146,14 @@ class HeldOut:
             lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
             kept = [line for line in lines if json.loads(line).get("revision") != revision]
         fresh = []
-        for language, losses in sorted(found.items()):
-            code, script = parse_tag(language)
-            for metric, value in losses.items():
-                if metric == "n":
-                    continue
-                record = {
-                    "schema": 1,
-                    "task": "lm",
-                    "language": code,
-                    "script": script,
-                    "metric": metric,
-                    "value": value,
-                }
-                record |= {"n": int(losses["n"]), "layer": None, "direction": None, "source": None, "seed": None}
-                fresh.append(json.dumps(record | {"model": self.run.name, "revision": revision}) + "\n")
+        for tag, losses in sorted(found.items()):
+            language, script = parse_tag(tag)
+            fresh += [
+                Record(task=TASK, language=language, script=script, metric=metric, value=value, n=int(losses["n"]),
+                       model=self.run.name, revision=revision).to_json() + "\n"
+                for metric, value in losses.items()
+                if metric != "n" and math.isfinite(value)  # a run that diverged goes on to its end
+            ]  # fmt: skip
         atomic_write(path, "".join(kept + fresh))
 
 

@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainingArguments
 
+from langsamp.core.facts import TrainingFacts
 from langsamp.core.manifest import MANIFEST_NAME, write_manifest
-from langsamp.core.runtime import atomic_write, resolve_model
+from langsamp.core.runtime import resolve_model
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
 from langsamp.train import checkpoints
@@ -29,7 +30,7 @@ from langsamp.train.blocks.prepare import tokenizer_hash
 from langsamp.train.blocks.store import BlockStore
 from langsamp.train.callbacks import LOG, JsonLog, Publish, Publisher, read_log
 from langsamp.train.collator import Collator
-from langsamp.train.facts import FACTS, evaluation, run_settings, training_facts
+from langsamp.train.facts import evaluation, run_settings, training_facts
 from langsamp.train.heldout import HeldOut
 from langsamp.train.sampling import Plan, format_table
 from langsamp.train.settings import PretrainSettings
@@ -63,7 +64,7 @@ class PretrainResult:
     tokenizer: LangSAMPTokenizer
     losses: list[tuple[int, float]]
     heldout: list[tuple[int, dict[str, float]]]
-    facts: dict[str, Any]
+    facts: TrainingFacts
     unsent: list[int]
     first_process: bool = True
 
@@ -249,16 +250,15 @@ class Run:
         Raises:
             ValueError: it holds one that was trained with other settings.
         """
-        path = self.folder / FACTS
-        if not path.is_file() or not (self.folder / MANIFEST_NAME).is_file():
+        facts = TrainingFacts.read(self.folder)
+        if not (self.folder / MANIFEST_NAME).is_file():
             return False
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if facts.get("identity") != self.identity or facts.get("steps") != self.args.max_steps:
+        if facts.identity != self.identity or facts.steps != self.args.max_steps:
             return False
         now = json.loads(json.dumps(run_settings(self.settings, self.args), default=str))
-        changed = [name for name, value in facts["settings"].items() if value != now.get(name, value)]
+        changed = [name for name, value in facts.settings.items() if value != now.get(name, value)]
         if changed:
-            what = ", ".join(f"{name} {facts['settings'][name]} then, {now[name]} now" for name in changed)
+            what = ", ".join(f"{name} {facts.settings[name]} then, {now[name]} now" for name in changed)
             raise ValueError(
                 f"{self.folder} holds a finished run with other settings ({what}); choose another --output."
             )
@@ -286,8 +286,9 @@ class Run:
             batch=self.batch,
             parameters=sum(p.numel() for p in self.model.parameters()),
             started=started,
+            identity=self.identity,
+            sampling=self._sampling(),
         )
-        facts |= {"identity": self.identity, "sampling": self._sampling()}
         trainer.accelerator.wait_for_everyone()
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             model = self._gathered(trainer)
@@ -299,14 +300,14 @@ class Run:
             settle_unknown(model, self.settings.unknown_policy, shares, stream, self._collator(self.args.seed))
             model.save_pretrained(self.folder)
             self.tokenizer.save_pretrained(self.folder)
-            atomic_write(self.folder / FACTS, json.dumps(facts, indent=1, default=str) + "\n")
+            facts.write(self.folder)
             write_manifest(self.folder, _files(self.folder))
         trainer.accelerator.wait_for_everyone()
         return self._result(model, unsent)
 
     def _result(self, model: LangSAMPForMaskedLM, unsent: list[int]) -> PretrainResult:
         history = read_log(self.folder / LOG)
-        facts = json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
+        facts = TrainingFacts.read(self.folder)
         losses = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
         heldout = [(entry["step"], evaluation(entry)) for entry in history if "eval_loss" in entry]
         return PretrainResult(

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from langsamp.core.record import Record
 from langsamp.eval.labelled import Source, read_test
 from langsamp.eval.metrics import compute
-from langsamp.eval.results.records import Record
 from langsamp.eval.task import Context, Unit
 
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # C of the logistic regression on standardised vectors

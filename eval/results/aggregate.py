@@ -2,6 +2,7 @@
 
 Groups: all, head and tail (seen or not seen by XLM-R in its pretraining, as the paper has it), Latin and other scripts,
 and every script. Means are unweighted over languages; a language's value is the mean over its seeds.
+Every mean and interval that is shown anywhere is made here.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from langsamp.core.record import Record, base_metric
 from langsamp.core.xlmr_languages import HEAD as HEAD
 from langsamp.core.xlmr_languages import is_head as is_head
-from langsamp.eval.results.records import Record, base_metric
 from langsamp.eval.results.stats import Interval, bootstrap_mean
 
 
@@ -106,38 +107,44 @@ def _short(model: str) -> str:
 
 def series(records: Iterable[Record]) -> dict[tuple[System, Cell], Series]:
     """Records gathered by model and cell, in the order of `systems` and then of the cells."""
-    records = list(records)
     found: dict[tuple[System, Cell], Series] = {}
+    order: dict[System, int] = {}
     for record in records:
         metric, bound = base_metric(record.metric)
         system = System(record.model, record.revision)
         cell = Cell(record.task, metric, record.layer, record.direction, record.source)
-        entry = found.setdefault((system, cell), Series(system, cell))
+        order.setdefault(system, len(order))
+        entry = found.get((system, cell)) or found.setdefault((system, cell), Series(system, cell))
+        code = record.code
         if bound:
-            entry.bounds.setdefault(record.code, {})[bound] = record.value
+            entry.bounds.setdefault(code, {})[bound] = record.value
         else:
-            entry.values.setdefault(record.code, {})[record.seed] = record.value
+            entry.values.setdefault(code, {})[record.seed] = record.value
             if record.n is not None:
-                entry.n[record.code] = record.n
-    order = {system: number for number, system in enumerate(systems(records))}
+                entry.n[code] = record.n
     ordered = sorted(found, key=lambda pair: (order[pair[0]], pair[1].sort_key()))
     return {pair: found[pair] for pair in ordered if found[pair].values}
+
+
+GROUPS = ("all", "head", "tail", "Latin script", "other scripts")
 
 
 def groups(codes: Iterable[str], scripts: bool = False) -> dict[str, list[str]]:
     """Names of groups -> their languages; groups without a language are left out.
 
-    `all`, `head`, `tail`, `Latin script`, `other scripts`; with `scripts` also one group a script, largest first.
+    Those of `GROUPS`; with `scripts` also one group a script (`Cyrl`), largest first.
     """
     codes = sorted(codes)
-    latin = [code for code in codes if code.endswith("_Latn")]
-    found = {
-        "all": codes,
-        "head": [code for code in codes if is_head(code)],
-        "tail": [code for code in codes if not is_head(code)],
-        "Latin script": latin,
-        "other scripts": [code for code in codes if code not in set(latin)],
-    }
+    latin = [code.endswith("_Latn") for code in codes]
+    head = [is_head(code) for code in codes]
+    members = (
+        codes,
+        [code for code, yes in zip(codes, head) if yes],
+        [code for code, yes in zip(codes, head) if not yes],
+        [code for code, yes in zip(codes, latin) if yes],
+        [code for code, yes in zip(codes, latin) if not yes],
+    )
+    found = dict(zip(GROUPS, members))
     if scripts:
         by_script: dict[str, list[str]] = {}
         for code in codes:
@@ -154,9 +161,24 @@ class Aggregate(NamedTuple):
     mean: Interval
 
 
-def aggregate(entry: Series, scripts: bool = False) -> list[Aggregate]:
-    """Means of a series over the groups of its languages, with 95 % intervals over languages and seeds."""
-    return [
-        Aggregate(name, len(codes), bootstrap_mean(entry.matrix(codes)))
-        for name, codes in groups(entry.languages, scripts).items()
-    ]
+def overall(entry: Series, codes: Sequence[str] | None = None) -> Aggregate:
+    """The number over all languages (or over `codes`), with its 95 % interval.
+
+    The recorded number over all languages if there is one and it is asked for; else the mean over languages and seeds
+    with the bootstrap over both; a single language has the interval that was recorded with it.
+    """
+    codes = entry.languages if codes is None else sorted(codes)
+    if None in entry.values and codes == entry.languages:
+        low, high = entry.interval(None) or (None, None)
+        return Aggregate("all", entry.n.get(None, len(codes)), Interval(entry.mean(None), low, high))
+    mean = bootstrap_mean(entry.matrix(codes))
+    if len(codes) == 1 and (bounds := entry.interval(codes[0])):
+        mean = Interval(mean.value, *bounds)
+    return Aggregate("all", len(codes), mean)
+
+
+def aggregate(entry: Series, codes: Sequence[str] | None = None, scripts: bool = False) -> list[Aggregate]:
+    """Means of a series over the groups of its languages (or of `codes`), with 95 % intervals; `all` is `overall`."""
+    chosen = groups(entry.languages if codes is None else codes, scripts)
+    parts = [overall(entry, members)._replace(group=name) for name, members in chosen.items() if name != "all"]
+    return [overall(entry, codes), *parts]

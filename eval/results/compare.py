@@ -12,11 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from langsamp.core.record import Record
 from langsamp.eval.results import catalog, stats
-from langsamp.eval.results.aggregate import Cell, Series, System, groups, labels, series, systems
-from langsamp.eval.results.records import Record
+from langsamp.eval.results.aggregate import Cell, Series, System, groups, labels, series
 from langsamp.eval.results.stats import Interval
 
+Side = dict[Cell, Series]  # what one of two models has
 ALPHA = 0.05
 FEW = 6  # with fewer differences no two-sided signed-rank test reaches 0.05
 
@@ -101,12 +102,10 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """The result in words, computed from the interval and the corrected p-value."""
-        show, unit = self.metric.show, self.metric.difference_unit
-        value, low, high = self.difference
         where = f"{catalog.describe(self.cell)}:"
-        mean = f"{show(value, signed=True)} {unit}".rstrip()
-        spread = "" if low is None or high is None else f" [{show(low, signed=True)}, {show(high, signed=True)}]"
-        over = f"mean difference {mean}{spread} over {self.n} language{'s' * (self.n != 1)}"
+        shown = (self.metric.show(self.difference.value, signed=True), self.metric.difference_unit,
+                 self.metric.bounds(self.difference, signed=True))  # fmt: skip
+        over = f"mean difference {' '.join(filter(None, shown))} over {self.n} language{'s' * (self.n != 1)}"
         if self.verdict == "too few languages":
             return f"{where} too few languages to tell {self.b} from {self.a} ({over})."
         ending = f"({over}, p {p_sign(self.p_holm)} after Holm's correction)."
@@ -155,17 +154,48 @@ def comparison(
     Raises ValueError if there is nothing that both have.
     """
     side_a, side_b = _side(records_a), _side(records_b)
-    if names is None:
-        names = _names(side_a, side_b)
-    shared = [cell for cell in side_a if cell in side_b and set(side_a[cell].languages) & set(side_b[cell].languages)]
-    if not shared:
-        raise ValueError(f"{names[0]} and {names[1]} have no task, metric and language in common")
+    names = names or _names(side_a, side_b)
+    if found := compared(side_a, side_b, names):
+        return found
+    raise ValueError(f"{names[0]} and {names[1]} have no task, metric and language in common")
+
+
+def compared(side_a: Side, side_b: Side, names: tuple[str, str]) -> list[Comparison]:
+    """`comparison` of records that are gathered already; empty if there is nothing that both have.
+
+    A model without language rows has one loss only, which is also its loss without ids (`Metric.stands_in`).
+    """
+    side_a, side_b = _with_stand_ins(side_a, side_b), _with_stand_ins(side_b, side_a)
+    shared = [
+        cell for cell in side_a if cell in side_b and side_a[cell].values.keys() & side_b[cell].values.keys() - {None}
+    ]
     best = {task: catalog.headline(c for c in shared if c.task == task) for task in {cell.task for cell in shared}}
     found = [
-        _compare(side_a[cell], side_b[cell], names, headline=cell == best[cell.task])
-        for cell in sorted(shared, key=lambda cell: (catalog.task_order(cell.task), cell.sort_key()))
+        _compare(side_a[cell], side_b[cell], names, cell, headline=cell == best[cell.task])
+        for cell in sorted(shared, key=catalog.cell_order)
     ]
     return [*_corrected([c for c in found if c.headline]), *_corrected([c for c in found if not c.headline])]
+
+
+def contrary(found: Iterable[Comparison]) -> list[Comparison]:
+    """What speaks against the second model beside the headlines: where it is worse, in the headlines' setting."""
+    found = list(found)
+    settings = {entry.cell[:1] + entry.cell[2:] for entry in found if entry.headline}
+    return [
+        entry
+        for entry in found
+        if not entry.headline and entry.verdict == "worse" and entry.cell[:1] + entry.cell[2:] in settings
+    ]
+
+
+def _with_stand_ins(side: Side, other: Side) -> Side:
+    """The side, with what stands for the measures that only the other one has."""
+    found = dict(side)
+    for cell in other:
+        stand_in = cell._replace(metric=catalog.metric(cell.metric).stands_in)
+        if cell not in side and stand_in in side:
+            found[cell] = side[stand_in]
+    return found
 
 
 def _corrected(family: list[Comparison]) -> list[Comparison]:
@@ -173,22 +203,21 @@ def _corrected(family: list[Comparison]) -> list[Comparison]:
     return [replace(entry, p_holm=p) for entry, p in zip(family, adjusted)]
 
 
-def _side(records: Iterable[Record]) -> dict[Cell, Series]:
+def _side(records: Iterable[Record]) -> Side:
     """Series by cell; several models become the seeds of one."""
-    records = [record for record in records if catalog.is_measure(record.metric)]
-    by_system = series(records)
-    if len(systems(records)) == 1:
+    by_system = series(record for record in records if catalog.metric(record.metric).score)
+    numbers = {system: number for number, system in enumerate(dict.fromkeys(system for system, _ in by_system))}
+    if len(numbers) == 1:
         return {cell: entry for (_, cell), entry in by_system.items()}
-    merged: dict[Cell, Series] = {}
+    merged: Side = {}
     for (system, cell), entry in by_system.items():
         target = merged.setdefault(cell, Series(System("several"), cell))
-        number = systems(records).index(system)
         for code in entry.values:
-            target.values.setdefault(code, {})[number] = entry.mean(code)
+            target.values.setdefault(code, {})[numbers[system]] = entry.mean(code)
     return merged
 
 
-def _names(side_a: dict[Cell, Series], side_b: dict[Cell, Series]) -> tuple[str, str]:
+def _names(side_a: Side, side_b: Side) -> tuple[str, str]:
     found = [next(iter(side.values())).system if side else System("nothing") for side in (side_a, side_b)]
     if found[0] == found[1]:
         return "a", "b"
@@ -196,14 +225,14 @@ def _names(side_a: dict[Cell, Series], side_b: dict[Cell, Series]) -> tuple[str,
     return known[found[0]], known[found[1]]
 
 
-def _compare(a: Series, b: Series, names: tuple[str, str], headline: bool) -> Comparison:
+def _compare(a: Series, b: Series, names: tuple[str, str], cell: Cell, headline: bool) -> Comparison:
     """Groups of languages are compared for headlines only; every number is over the same seeds."""
     shared = sorted(set(a.languages) & set(b.languages))
     left, right = dict(zip(shared, a.matrix(shared))), dict(zip(shared, b.matrix(shared)))
     values_a, values_b = ({code: sum(row) / len(row) for code, row in side.items()} for side in (left, right))
     gains = [values_b[code] - values_a[code] for code in shared]
     return Comparison(
-        cell=a.cell,
+        cell=cell,
         a=names[0],
         b=names[1],
         values_a=values_a,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from langsamp.core.files import atomic_write
-from langsamp.eval.results import catalog, rundir
+from langsamp.eval.results import catalog, escape, rundir
 from langsamp.eval.results.aggregate import Cell, System, labels, systems
-from langsamp.eval.results.compare import Comparison, comparison, show_p
+from langsamp.eval.results.compare import Comparison, comparison, contrary, show_p
 
 
 def compare_runs(runs: Sequence[str], output: Path) -> list[tuple[Path, list[Comparison]]]:
@@ -54,45 +52,48 @@ def _run_name(run: str) -> str:
 
 def markdown(found: Sequence[Comparison]) -> str:
     """The comparisons as a Markdown page: a sentence for each headline, a table of all, the languages left out."""
-    lines = [f"# {found[0].b} against {found[0].a}", ""]
-    lines += [f"- {entry.sentence}" for entry in found if entry.headline]
+    a, b = escape.markdown(found[0].a), escape.markdown(found[0].b)
+    lines = [f"# {b} against {a}", ""]
+    lines += [f"- {escape.markdown(entry.sentence)}" for entry in found if entry.headline]
+    if against := contrary(found):
+        lines += ["", "What speaks against:", "", *(f"- {escape.markdown(entry.sentence)}" for entry in against)]
     lines += ["", "| what | n | a | b | b - a | 95 % interval | p | p (Holm) | r | higher / equal / lower |"]
     lines += ["|---|--:|--:|--:|--:|---|--:|--:|--:|---|"]
     for entry in found:
-        show, (value, low, high) = entry.metric.show, entry.difference
-        interval = "" if low is None or high is None else f"{show(low, True)} to {show(high, True)}"
+        metric = entry.metric
         cells = [
-            catalog.describe(entry.cell) + (" (headline)" if entry.headline else ""),
-            str(entry.n),
-            show(entry.mean_a),
-            show(entry.mean_b),
-            show(value, True),
-            interval,
+            catalog.describe(entry.cell)
+            + (f" ({metric.unit})" if metric.unit else "")
+            + " (headline)" * entry.headline,
+            entry.n,
+            metric.show(entry.mean_a),
+            metric.show(entry.mean_b),
+            metric.show(entry.difference.value, True),
+            metric.bounds(entry.difference, True).strip("[]"),
             show_p(entry.wilcoxon.p),
             show_p(entry.p_holm),
             f"{entry.rank_biserial:+.2f}",
             " / ".join(map(str, entry.counts)),
         ]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("| " + " | ".join(map(escape.markdown, cells)) + " |")
     lines += [
         "",
-        f"a = {found[0].a}, b = {found[0].b}. Values are means over the n languages that both have; interval:",
+        f"a = {a}, b = {b}. Values are means over the n languages that both have; interval: bootstrap over languages",
+        "(and seeds), from four languages on; p: exact Wilcoxon signed-rank test, corrected by Holm's method over the",
+        "headlines, and over the other rows; r: rank-biserial correlation.",
+        "",
     ]
-    lines += [
-        "bootstrap over languages (and seeds); p: exact Wilcoxon signed-rank test, corrected by Holm's method over"
-    ]
-    lines += ["the headlines, and over the other rows; r: rank-biserial correlation.", ""]
-    return "\n".join([*lines, *_left_out(found), ""])
+    return "\n".join([*lines, *(f"- {escape.markdown(line)}" for line in left_out(found)), ""])
 
 
-def _left_out(found: Sequence[Comparison]) -> list[str]:
+def left_out(found: Sequence[Comparison]) -> list[str]:
     """Lines that name the languages only one of the two has, once for each distinct case."""
     lines: dict[str, None] = {}
     for entry in found:
         for name, codes in ((entry.a, entry.only_a), (entry.b, entry.only_b)):
             if codes:
                 title = catalog.task(entry.cell.task).title
-                lines[f"- {title}: only {name} has {len(codes)} of the languages: {', '.join(codes)}"] = None
+                lines[f"{title}: only {name} has {len(codes)} of the languages: {', '.join(codes)}"] = None
     return list(lines)
 
 
@@ -103,10 +104,7 @@ def write_comparison(found: Sequence[Comparison], output: str | Path) -> Path:
     atomic_write(output / "compare.md", markdown(found))
     content = json.dumps([entry.to_json() for entry in found], indent=1, ensure_ascii=False)
     atomic_write(output / "compare.json", content + "\n")
-    table = io.StringIO()
-    writer = csv.writer(table, delimiter="\t", lineterminator="\n")
-    writer.writerow([*Cell._fields, "language", found[0].a, found[0].b, "difference"])
-    for entry in found:
-        writer.writerows([*entry.cell, *row] for row in entry.rows)
-    atomic_write(output / "compare.tsv", table.getvalue())
+    rows = ([*entry.cell, *row] for entry in found for row in entry.rows)
+    head = [*Cell._fields, "language", found[0].a, found[0].b, "difference"]
+    atomic_write(output / "compare.tsv", escape.table(head, rows, delimiter="\t"))
     return output / "compare.md"

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO, Any
+
+from langsamp.core.record import SCHEMA, Key, Record, key
 
 try:
     import fcntl
@@ -30,95 +30,7 @@ except ImportError:  # Windows: one writer at a time
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 1
 RESULTS = "results.jsonl"
-_TEXT = ("task", "language", "script", "metric", "direction", "source", "model", "revision")
-_REQUIRED = ("task", "metric", "model")
-_VALUES = ("value", "n")
-
-Key = tuple[Any, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """One measured number. `None` means "does not apply".
-
-    `language` is ISO 639-3 (`cym`), `script` ISO 15924 (`Latn`); both None for a number over several languages.
-    `metric` is `acc@1`, `macro_f1`, `f1`, `accuracy`, `loss` ...; `direction` is `en->x` or `x->en`; `source` is the
-    language trained on (`eng_Latn`); `n` counts what the value is a mean of (sentences, tokens, seeds' test items).
-
-    Raises ValueError if the value is not finite, a name is empty, or a code is not split into language and script.
-    """
-
-    schema: int = SCHEMA
-    task: str
-    language: str | None = None
-    script: str | None = None
-    metric: str
-    value: float
-    n: int | None = None
-    layer: int | None = None
-    direction: str | None = None
-    source: str | None = None
-    seed: int | None = None
-    model: str
-    revision: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in _TEXT:
-            _check_text(name, getattr(self, name))
-        if self.language and "_" in self.language:
-            raise ValueError(f"record language {self.language!r} must be split: language='cym', script='Latn'")
-        value = _number(self, "value")
-        if not math.isfinite(value):
-            raise ValueError(
-                f"record {self.task}/{self.metric} of {self.code or 'all languages'} is {value}: only "
-                "finite values are recorded; leave the record out and report the language as missing"
-            )
-        object.__setattr__(self, "value", value)
-        for name in ("schema", "n", "layer", "seed"):
-            if getattr(self, name) is not None:
-                number = _number(self, name)
-                if not math.isfinite(number) or number != int(number):
-                    raise ValueError(f"record field {name} must be a whole number, got {number}")
-                object.__setattr__(self, name, int(number))
-        if self.n is not None and self.n < 0:
-            raise ValueError(f"record field n must not be negative, got {self.n}")
-
-    @property
-    def code(self) -> str | None:
-        """`cym_Latn`, or `cym` without a script, or None without a language."""
-        return "_".join(part for part in (self.language, self.script) if part) if self.language else None
-
-    def to_json(self) -> str:
-        """The record as one line of JSON without the line break; ASCII only, fields in order."""
-        return json.dumps(asdict(self), allow_nan=False)
-
-
-FIELDS = tuple(field.name for field in fields(Record))
-
-
-def key(record: Record) -> Key:
-    """What identifies a record: every field but `value` and `n`."""
-    return tuple(getattr(record, name) for name in FIELDS if name not in _VALUES)
-
-
-def split_code(code: str) -> tuple[str, str | None]:
-    """`cym_Latn` -> ("cym", "Latn"); `cym` -> ("cym", None)."""
-    language, _, script = code.partition("_")
-    return language, script or None
-
-
-def with_interval(record: Record, low: float, high: float) -> list[Record]:
-    """The record followed by its interval as two records, `<metric>_lo` and `<metric>_hi`."""
-    bounds = (("lo", low), ("hi", high))
-    return [record, *(replace(record, metric=f"{record.metric}_{name}", value=value) for name, value in bounds)]
-
-
-def base_metric(metric: str) -> tuple[str, str | None]:
-    """`acc@1_lo` -> ("acc@1", "lo"); `acc@1` -> ("acc@1", None)."""
-    base, _, bound = metric.rpartition("_")
-    return (base, bound) if base and bound in ("lo", "hi") else (metric, None)
 
 
 def read(path: str | Path) -> list[Record]:
@@ -195,23 +107,6 @@ def _file(path: str | Path) -> Path:
     return path if path.suffix == ".jsonl" else path / RESULTS
 
 
-def _check_text(name: str, value: Any) -> None:
-    if value is None and name not in _REQUIRED:
-        return
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"record field {name} must be a text that is not empty, got {value!r}")
-
-
-def _number(record: Record, name: str) -> float:
-    value = getattr(record, name)
-    try:
-        if isinstance(value, (bool, str)):
-            raise TypeError
-        return float(value)
-    except (TypeError, OverflowError):
-        raise ValueError(f"record field {name} must be a number, got {value!r}") from None
-
-
 def _parse(line: bytes, where: str) -> Record:
     try:
         found = json.loads(line)
@@ -220,6 +115,8 @@ def _parse(line: bytes, where: str) -> Record:
         if found.get("schema", SCHEMA) != SCHEMA:
             raise ValueError(f"schema {found['schema']} is not {SCHEMA}, the one this version of langsamp reads")
         return Record(**found)
+    except RecursionError:
+        raise ValueError(f"{where}: not a record (nested without end)") from None
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: not a record ({error})") from None
 

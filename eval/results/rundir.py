@@ -1,51 +1,105 @@
-"""A run directory read as a whole: records, coverage and the optional side files that compare and report show.
+"""A run directory read as a whole: what `langsamp eval` leaves in it, for compare, report, plots and card.
 
-results.jsonl             records; also of several models, or one such folder a model inside the run directory
-run.json                  settings and coverage of each task, written by `langsamp eval`
-neutrality_matrix.json    {"languages": [...], "values": [[...]], "title": ..., "layer": ...} or a list of such
-embedding_map.json        [{"code", "x", "y", "script", "family"}, ...] or {"points": [...], "title", "note"}
-training.json             {"loss_history": [[step, loss], ...], ...}
+results.jsonl           the records, of one model or several; or one such folder a model inside the run directory
+run.json                settings of the run and coverage of each task (`RunInfo`)
+neutrality/layer08.npz  similarities of the languages at a layer (`Matrices`)
+training.json           facts of the training (`core.facts`), where somebody has put them beside the records
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import math
 import zipfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from langsamp.eval.results.records import RESULTS, Record, read
+from langsamp.core.facts import FACTS, TrainingFacts
+from langsamp.core.files import atomic_write
+from langsamp.core.record import Record
+from langsamp.core.typed import from_json, read_json
+from langsamp.eval.results.records import RESULTS, read
 
-logger = logging.getLogger(__name__)
-
-SETTINGS = "run.json"
-TRAINING = "training.json"
+RUN = "run.json"
 
 
-@dataclass(frozen=True)
-class TaskCoverage:
-    """Languages asked for in a task, and the reasons for the missing ones, `{code: reason}`."""
+@dataclass
+class Coverage:
+    """Which of the languages asked for were measured in a task, and why the others were not."""
 
     task: str
-    asked: tuple[str, ...]
-    missing: dict[str, str]
+    asked: list[str]
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> list[str]:
+        """Those asked for that are not missing; a missing source language need not have been asked for."""
+        return [tag for tag in self.asked if tag not in self.missing]
+
+    def line(self) -> str:
+        """`sib200: 2 of 4 languages; missing: abc_Latn, xyz_Latn (no data)`."""
+        text = f"{self.task}: {len(self.measured)} of {len(self.asked)} languages"
+        return f"{text}; missing: {reasons(self.missing)}" if self.missing else text
+
+
+def reasons(missing: dict[str, str]) -> str:
+    """`abc_Latn, xyz_Latn (no data); uvw_Latn`: the languages, each reason once."""
+    found: dict[str, list[str]] = {}
+    for tag, why in missing.items():
+        found.setdefault(why, []).append(tag)
+    return "; ".join(", ".join(tags) + (f" ({why})" if why else "") for why, tags in found.items())
+
+
+@dataclass
+class RunInfo:
+    """`run.json`: under which settings the records were made, and the coverage of each task."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    coverage: dict[str, Coverage] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> RunInfo:
+        """That of a folder, empty for a new one. Raises ValueError if the file is not what it should be."""
+        path = folder / RUN
+        return from_json(cls, read_json(path), path) if path.is_file() else cls()
+
+    def write(self, folder: Path) -> None:
+        """Write it into the folder, whole or not at all."""
+        atomic_write(folder / RUN, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
 
 
 @dataclass(frozen=True)
 class Matrices:
-    """Similarities of languages at one layer, by name; `folder` tells the runs apart."""
+    """Similarities of languages at one layer, by name, NaN on the diagonal; `folder` tells the runs apart."""
 
     folder: str
     layer: int
     languages: list[str]
     values: dict[str, NDArray[np.float64]]
+
+    @staticmethod
+    def file(layer: int) -> str:
+        """Where in its folder a run keeps those of a layer."""
+        return f"neutrality/layer{layer:02d}.npz"
+
+    @classmethod
+    def read(cls, path: Path) -> Matrices:
+        """Those of one file. Raises ValueError if it is not what `langsamp eval` writes."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                languages = [str(code) for code in file["languages"]]
+                values = {name: np.asarray(file[name], dtype=float) for name in file.files if name != "languages"}
+            layer = int(path.stem.removeprefix("layer"))
+            if any(matrix.shape != (len(languages), len(languages)) for matrix in values.values()):
+                raise ValueError("a matrix is not languages x languages")
+        except (ValueError, KeyError, OSError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} holds no similarities of languages ({error})") from None
+        return cls(path.parents[1].resolve().name, layer, languages, values)
 
 
 @dataclass
@@ -53,7 +107,7 @@ class Run:
     """What was found; `losses` holds (folder name, [(step, loss), ...])."""
 
     records: list[Record]
-    coverage: list[TaskCoverage] = field(default_factory=list)
+    coverage: list[Coverage] = field(default_factory=list)
     matrices: list[Matrices] = field(default_factory=list)
     losses: list[tuple[str, list[tuple[float, float]]]] = field(default_factory=list)
 
@@ -64,15 +118,14 @@ def load(paths: str | Path | Sequence[str | Path]) -> Run:
     A directory without results.jsonl stands for its sub-directories that have one. Raises FileNotFoundError if there is
     none, and ValueError for a file that is not what it should be.
     """
-    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
     run = Run([])
-    for path in (folder for given in paths for folder in _folders(Path(given))):
-        run.records += read(path)
-        if path.is_dir():
-            _read_sides(path, run)
-    for given in map(Path, paths):
-        if given.is_dir() and not (given / RESULTS).is_file():
-            _read_sides(given, run)
+    for given in [paths] if isinstance(paths, (str, Path)) else paths:
+        folders = _folders(Path(given))
+        for path in folders:
+            run.records += read(path)
+        for path in dict.fromkeys([*folders, Path(given)]):
+            if path.is_dir():
+                _read_sides(path, run)
     return run
 
 
@@ -86,46 +139,7 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _read_sides(folder: Path, run: Run) -> None:
-    if (folder / TRAINING).is_file():
-        run.losses.append((folder.name, _losses(folder / TRAINING)))
-    for path in sorted(folder.glob("neutrality/layer*.npz")):
-        run.matrices.append(_matrices(path, folder.name))
-    if (folder / SETTINGS).is_file():
-        run.coverage += _coverage(_json(folder / SETTINGS), folder / SETTINGS)
-
-
-def _losses(path: Path) -> list[tuple[float, float]]:
-    content = _json(path)
-    try:
-        points = [(float(step), float(loss)) for step, loss in content.get("loss_curve", [])]
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: loss_curve is not a list of [step, loss] ({error})") from None
-    return [point for point in points if all(map(math.isfinite, point))]
-
-
-def _matrices(path: Path, folder: str) -> Matrices:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            languages = [str(code) for code in file["languages"]]
-            values = {name: np.asarray(file[name], dtype=float) for name in file.files if name != "languages"}
-        layer = int(path.stem.removeprefix("layer"))
-        if any(matrix.shape != (len(languages), len(languages)) for matrix in values.values()):
-            raise ValueError("a matrix is not languages x languages")
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} holds no similarities of languages ({error})") from None
-    return Matrices(folder, layer, languages, values)
-
-
-def _coverage(content: Any, path: Path) -> Iterable[TaskCoverage]:
-    try:
-        for task, found in content.get("coverage", {}).items():
-            yield TaskCoverage(task, tuple(found["asked"]), dict(found["missing"]))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: the coverage is malformed ({error!r})") from None
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error})") from None
+    if (folder / FACTS).is_file():
+        run.losses.append((folder.resolve().name, TrainingFacts.read(folder).curve))
+    run.matrices += map(Matrices.read, sorted(folder.glob("neutrality/layer*.npz")))
+    run.coverage += RunInfo.read(folder).coverage.values()

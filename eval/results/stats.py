@@ -8,20 +8,21 @@ looked for, so that the same records give the same numbers on every machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+FEWEST = 4  # languages: resamples of two or three say nothing about others
 _DECIMALS = 10  # differences closer than this are ties: 0.3 - 0.2 is not 0.1 in floating point
 
 
 class Interval(NamedTuple):
-    """A value with the bounds of its interval; bounds are None where a single language leaves nothing to resample."""
+    """A value with the bounds of its interval; bounds are None with fewer than `FEWEST` languages."""
 
     value: float
     low: float | None
@@ -37,12 +38,25 @@ class Wilcoxon(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def _draws(n: int, stream: int, resamples: int, seed: int) -> NDArray[Any]:
-    """(resamples, n) indices below n, drawn with replacement; streams are independent of each other."""
-    bits = np.random.PCG64(np.random.SeedSequence([seed, stream]))
-    # A remainder is biased by less than n / 2**64.
-    small = np.uint16 if n < 2**16 else np.int64  # a report keeps many of these
-    return (bits.random_raw(resamples * n) % np.uint64(n)).astype(small).reshape(resamples, n)
+def _times(n: int, stream: int, seed: int, first: int, last: int) -> NDArray[np.float64]:
+    """(last - first, n): how often each of `n` is drawn, with replacement, in these resamples; streams are independent.
+
+    A remainder is biased by less than n / 2**64.
+    """
+    bits = np.random.PCG64(np.random.SeedSequence([seed, stream])).advance(first * n)
+    rows = last - first
+    drawn = (bits.random_raw(rows * n) % np.uint64(n)).astype(np.int64).reshape(rows, n)
+    places = drawn + n * np.arange(rows)[:, None]
+    return np.bincount(places.ravel(), minlength=rows * n).reshape(rows, n).astype(float)
+
+
+def _resampled(
+    n: int, stream: int, resamples: int, seed: int, statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """A statistic of (rows, n) counts, for all resamples; a block of 16 MB at a time, kept for the next call."""
+    rows = max(1, 2**21 // n)
+    blocks = ((first, min(first + rows, resamples)) for first in range(0, resamples, rows))
+    return np.concatenate([statistic(_times(n, stream, seed, *block)) for block in blocks])
 
 
 def _matrix(values: ArrayLike) -> NDArray[np.float64]:
@@ -58,16 +72,19 @@ def _matrix(values: ArrayLike) -> NDArray[np.float64]:
 
 def _resampled_means(matrix: NDArray[np.float64], seed_stream: int, resamples: int, seed: int) -> NDArray[np.float64]:
     """(resamples,): means over drawn languages and, independently of them, drawn seeds."""
-    languages = _draws(len(matrix), 0, resamples, seed)
-    by_seed = np.stack([column[languages].mean(axis=1) for column in matrix.T])  # (seeds, resamples)
-    if len(by_seed) == 1:
-        return by_seed[0]
-    drawn = _draws(len(by_seed), seed_stream, resamples, seed)
-    return np.take_along_axis(by_seed.T, drawn, axis=1).mean(axis=1)
+    languages, seeds = matrix.shape
+    by_seed = _resampled(languages, 0, resamples, seed, lambda times: times @ matrix / languages)
+    if seeds == 1:
+        return by_seed[:, 0]
+    return np.asarray((by_seed * _resampled(seeds, seed_stream, resamples, seed, lambda times: times)).sum(1) / seeds)
 
 
-def _interval(value: float, means: NDArray[np.float64], level: float) -> Interval:
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+def _interval(value: float, n: int, means: Callable[[], NDArray[np.float64]], level: float) -> Interval:
+    """The value with the percentiles of its resamples, which may be NaN, if there are languages enough."""
+    value = round(value, _DECIMALS)
+    if n < FEWEST:
+        return Interval(value, None, None)
+    low, high = np.nanquantile(means(), [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, round(float(low), _DECIMALS), round(float(high), _DECIMALS))
 
 
@@ -84,10 +101,31 @@ def bootstrap_mean(values: ArrayLike, *, level: float = LEVEL, resamples: int = 
     Raises ValueError for no values or values that are not finite.
     """
     matrix = _matrix(values)
-    mean = round(float(matrix.mean()), _DECIMALS)
-    if len(matrix) < 2:
-        return Interval(mean, None, None)
-    return _interval(mean, _resampled_means(matrix, 1, resamples, seed), level)
+    return _interval(float(matrix.mean()), len(matrix), lambda: _resampled_means(matrix, 1, resamples, seed), level)
+
+
+def bootstrap_pairs(
+    matrix: NDArray[np.float64], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Mean over pairs of different languages with a percentile bootstrap interval over the languages.
+
+    Args:
+        matrix: (languages, languages), NaN where a pair has no value; the diagonal does not count, so a language drawn
+            twice makes no pair with itself.
+        level: coverage of the interval.
+        resamples: number of resamples.
+        seed: of the resampling.
+    """
+    n = len(matrix)
+    known = np.isfinite(matrix) & ~np.eye(n, dtype=bool)
+    values, pairs = np.where(known, matrix, 0.0), known.astype(float)
+
+    def statistic(times: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(invalid="ignore"):  # only one language drawn: no pair
+            return np.asarray(((times @ values) * times).sum(1) / ((times @ pairs) * times).sum(1))
+
+    mean = float(values.sum() / pairs.sum())
+    return _interval(mean, n, lambda: _resampled(n, 0, resamples, seed, statistic), level)
 
 
 def paired_bootstrap(
@@ -107,11 +145,11 @@ def paired_bootstrap(
     left, right = _matrix(a), _matrix(b)
     if len(left) != len(right):
         raise ValueError(f"paired values need the same languages: {len(left)} and {len(right)}")
-    difference = round(float(right.mean() - left.mean()), _DECIMALS)
-    if len(left) < 2:
-        return Interval(difference, None, None)
-    means = _resampled_means(right, 2, resamples, seed) - _resampled_means(left, 1, resamples, seed)
-    return _interval(difference, means, level)
+
+    def means() -> NDArray[np.float64]:
+        return _resampled_means(right, 2, resamples, seed) - _resampled_means(left, 1, resamples, seed)
+
+    return _interval(float(right.mean() - left.mean()), len(left), means, level)
 
 
 def _signed_ranks(differences: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
@@ -136,18 +174,31 @@ def wilcoxon(differences: ArrayLike) -> Wilcoxon:
     positive, ranks = _signed_ranks(differences)
     if not len(ranks):
         return Wilcoxon(0.0, 1.0, 0)
-    total = int(ranks.sum())
-    chance = np.zeros(total + 1)
-    chance[0] = 1.0
-    reached = 0
-    for rank in np.sort(ranks):
-        moved = chance[: reached + 1] / 2
-        chance[: reached + 1] = moved
-        chance[rank : rank + reached + 1] += moved
-        reached += int(rank)
-    statistic = int(ranks[positive].sum())
-    tail = math.fsum(chance[: min(statistic, total - statistic) + 1])
+    total, statistic = int(ranks.sum()), int(ranks[positive].sum())
+    tail = _tail(np.sort(ranks), min(statistic, total - statistic))
     return Wilcoxon(statistic / 2, float(f"{min(1.0, 2 * tail):.10g}"), len(ranks))
+
+
+def _tail(ranks: NDArray[np.int64], edge: int) -> float:
+    """Chance that the ranks that get a plus, each with probability 1/2, have a sum of at most `edge` (half of all)."""
+    step = int(np.gcd.reduce(ranks))  # 2 where no ranks are tied: half the sums cannot occur
+    return math.fsum(_chances(tuple((ranks // step).tolist()))[: edge // step + 1])
+
+
+@lru_cache(maxsize=4)  # without ties the ranks are always 1 to n
+def _chances(ranks: tuple[int, ...]) -> NDArray[np.float64]:
+    """Chance of each sum from 0 to half of all, by adding one rank (ascending) after the other."""
+    old, new = np.zeros((2, sum(ranks) // 2 + 1))
+    old[0] = 1.0  # the number of ways to make a sum, divided by a power of two now and then, which is exact
+    reached = 0  # sums above it cannot be made yet
+    for done, rank in enumerate(ranks, 1):
+        reached = min(reached + rank, len(old) - 1)
+        new[:rank] = old[:rank]
+        np.add(old[rank : reached + 1], old[: max(0, reached + 1 - rank)], out=new[rank : reached + 1])
+        old, new = new, old
+        if done % 512 == 0:
+            old *= 2.0**-512
+    return np.asarray(old * 2.0 ** -(len(ranks) % 512))
 
 
 def rank_biserial(differences: ArrayLike) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from langsamp.core.record import Record
 from langsamp.eval.engines.encoder import load_tokenizer
 from langsamp.eval.engines.finetune import Tuned
 from langsamp.eval.engines.predict import Feature
@@ -22,7 +23,6 @@ from langsamp.eval.engines.probe import probe_records, probe_units
 from langsamp.eval.engines.recipe import Job, Recipe, recipe_settings, task_name
 from langsamp.eval.labelled import Examples, Source, read_test
 from langsamp.eval.metrics import compute
-from langsamp.eval.results.records import Record
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
 from langsamp.unicode_scripts import valid_unicode

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from langsamp.core.languages import normalize_tag
+from langsamp.core.record import Record
 from langsamp.eval.engines.probe import fit_probe
 from langsamp.eval.labelled import Source, read_examples, read_test
 from langsamp.eval.metrics import compute
-from langsamp.eval.results.records import Record
+from langsamp.eval.results import catalog
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
 from langsamp.eval.tasks.rankers import Rankers, read_table, row_tags
@@ -29,7 +30,6 @@ TRANSFER = "donors-transfer"
 TOP = 3
 ENGLISH = "eng_Latn"
 SIMILARITY = "similarity_"
-ORDER = ("language+script-row", "language-row", "centroid", "table")
 
 
 def judge(gains: dict[str, float], scores: dict[str, float]) -> tuple[float, float]:
@@ -242,36 +242,36 @@ def ranking_table(found: Sequence[Record], target: str, rows: int = 20) -> str:
     """
     target = normalize_tag(target)
     similar: dict[str, dict[str, float]] = {}
-    for record in found:
-        if record.task == "donors" and record.code == target and record.metric.startswith(SIMILARITY):
-            similar.setdefault(record.metric[len(SIMILARITY) :], {})[record.source or ""] = record.value
-    if not similar:
-        raise ValueError(f"no similarities with {target} here: run `langsamp eval --tasks donors --target {target}`")
-    names = [name for name in ORDER if name in similar]
-    measured = {r.source or "": r.value for r in found if r.task == TRANSFER and r.code == target}
-    first = similar[names[0]]
-    columns = [*names, "measured"] if measured else names
-    lines = [f"sources for {target} ({display_name(target)}), by {names[0]}:", ""]
-    lines.append(f"{'':>4}  {'source':<10}{'name':<26}" + "".join(f"{name:>21}" for name in columns))
-    for rank, source in enumerate(sorted(first, key=lambda source: (-first[source], source))[:rows], 1):
-        cells = [similar[name].get(source) for name in names] + ([measured.get(source)] if measured else [])
-        text = "".join(f"{'-' if cell is None else format(cell, '.3f'):>21}" for cell in cells)
-        lines.append(f"{rank:>4}  {source:<10}{display_name(source):<26.25}{text}")
     regrets: dict[str, list[float]] = {}
     for record in found:
-        if record.task == "donors" and record.metric.startswith("regret_"):
-            regrets.setdefault(record.metric[len("regret_") :], []).append(record.value)
+        metric = catalog.metric(record.metric)
+        if record.task == "donors" and record.code == target and metric.kind == "similarity":
+            similar.setdefault(metric.of, {})[record.source or ""] = record.value
+        elif record.task == "donors" and metric.kind == "regret":
+            regrets.setdefault(metric.of, []).append(record.value)
+    if not similar:
+        raise ValueError(f"no similarities with {target} here: run `langsamp eval --tasks donors --target {target}`")
+    names = [name for name in catalog.RANKERS if name in similar]
+    score = catalog.metric("macro_f1")
+    measured = {r.source or "": r.value for r in found if r.task == TRANSFER and r.code == target}
+    first = similar[names[0]]
+    columns = [*names, f"measured ({score.unit})"] if measured else names
+    lines = [f"sources for {target} ({catalog.language_name(target)}), by {names[0]}:", ""]
+    lines.append(f"{'':>4}  {'source':<10}{'name':<26}" + "".join(f"{name:>21}" for name in columns))
+    for rank, source in enumerate(sorted(first, key=lambda source: (-first[source], source))[:rows], 1):
+        cells = ["-" if (value := similar[name].get(source)) is None else f"{value:.3f}" for name in names]
+        if measured:
+            cells.append(score.show(measured[source]) if source in measured else "-")
+        lines.append(
+            f"{rank:>4}  {source:<10}{catalog.language_name(source):<26.25}" + "".join(f"{c:>21}" for c in cells)
+        )
     if regrets:
-        means = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in sorted(regrets.items()))
-        lines += ["", f"mean regret of the first choice in the study of this run (macro-F1): {means}"]
+        means = ", ".join(
+            f"{name} {catalog.metric('regret').show(float(np.mean(values)))}"
+            for name, values in sorted(regrets.items())
+        )
+        lines += ["", f"mean regret of the first choice in the study of this run (points of macro-F1): {means}"]
     return "\n".join(lines)
-
-
-def display_name(tag: str) -> str:
-    """The English name of a language: `deu_Latn` -> `German`."""
-    from langcodes import Language
-
-    return Language.get(tag.partition("_")[0]).display_name()
 
 
 DONORS = Donors()

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from langsamp.core.language_families import family_of
-from langsamp.eval.results.records import Record
+from langsamp.core.record import Record
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
 from langsamp.eval.tasks.rows import Rows, likely_tag, read_rows

@@ -21,24 +21,18 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from langsamp.eval.results.records import Record
+from langsamp.core.record import Record, with_interval
+from langsamp.eval.results import stats
+from langsamp.eval.results.rundir import Matrices
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
-from langsamp.eval.tasks.similarity import (
-    Mask,
-    Matrix,
-    bootstrap,
-    mean_of,
-    mean_of_pairs,
-    pair_matrices,
-    probe_languages,
-)
+from langsamp.eval.tasks.similarity import Mask, Matrix, pair_matrices, probe_languages
 
 FOLDERS = ("bible_retrieval", "sib200")  # parallel by id, in order of preference
 SENTENCES = 100
@@ -68,13 +62,14 @@ class Neutrality:
         few = [tag for tag in languages if tag not in sample.languages]
         units = [Unit(tag, [context.record(self.name, tag, METRICS[0], layer=layers[0])]) for tag in few]
         for layer in layers:
-            _check_same_languages(context.output / matrix_file(layer), sample.languages)
+            _check_same_languages(context.output / Matrices.file(layer), sample.languages)
             expected = [
-                context.record(self.name, tag, metric, layer=layer)
+                part
                 for metric in METRICS
                 for tag in (None, *sample.languages)
+                for part in _bounded(context.record(self.name, tag, metric, layer=layer), len(sample.languages))
             ]
-            units.append(Unit(None, [part for record in expected for part in _with_bounds(record)], about=languages))
+            units.append(Unit(None, expected, about=languages))
         return units
 
     def compute(self, context: Context, unit: Unit) -> list[Record]:
@@ -143,46 +138,32 @@ def measure_layer(
     matrices = pair_matrices(vectors, mask)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, languages=np.array(sample.languages), **matrices)  # type: ignore[arg-type]
-    context.save(matrix_file(layer), buffer.getvalue())
+    context.save(Matrices.file(layer), buffer.getvalue())
     right = probe_languages(vectors, mask)
     values: dict[tuple[str, str | None], tuple[float, int]] = {}
     for metric in METRICS:
         if metric == PROBE:
             own = np.array([row.mean() for row in right])
-            statistic = partial(mean_of, own)
+            overall = stats.bootstrap_mean(own)
         else:
             own = np.nanmean((matrices[metric] + matrices[metric].T) / 2, axis=1)
-            statistic = partial(mean_of_pairs, matrices[metric])
+            overall = stats.bootstrap_pairs(matrices[metric])
         for tag, value, count in zip(sample.languages, own, mask.sum(axis=1)):
             values[metric, tag] = float(value), int(count)
-        overall = statistic(np.arange(len(own))), *bootstrap(len(own), statistic)
-        for ending, value in zip(("", "_lo", "_hi"), overall):
-            values[metric + ending, None] = value, len(own)
+        for record in with_interval(context.record(NEUTRALITY.name, None, metric, overall.value), *overall[1:]):
+            values[record.metric, None] = record.value, len(own)
     pairs = ((record, *values[record.metric, record.code]) for record in expected)
     return [replace(record, value=value, n=n) for record, value, n in pairs]
 
 
-def matrix_file(layer: int) -> str:
-    """Where the matrices of a layer are in the run directory."""
-    return f"neutrality/layer{layer:02d}.npz"
-
-
-def read_matrices(path: Path) -> tuple[list[str], dict[str, Matrix]]:
-    """Languages and matrices by name."""
-    with np.load(path, allow_pickle=False) as file:
-        return file["languages"].tolist(), {name: file[name] for name in file.files if name != "languages"}
-
-
-def _with_bounds(record: Record) -> list[Record]:
-    """A number over all languages has an interval; a language's own number has none."""
-    if record.language is not None:
-        return [record]
-    return [record, *(replace(record, metric=f"{record.metric}_{end}") for end in ("lo", "hi"))]
+def _bounded(record: Record, languages: int) -> list[Record]:
+    """A number over all languages has an interval, if they are enough; a language's own number has none."""
+    return with_interval(record, 0.0, 0.0) if record.language is None and languages >= stats.FEWEST else [record]
 
 
 def _check_same_languages(path: Path, languages: list[str]) -> None:
     """The numbers depend on the whole set of languages, so one run directory holds one set."""
-    if path.exists() and (known := read_matrices(path)[0]) != languages:
+    if path.exists() and (known := Matrices.read(path).languages) != languages:
         raise ValueError(
             f"{path} was measured over {len(known)} languages, now {len(languages)} others are asked for; "
             "neutrality depends on the whole set: choose another --output"

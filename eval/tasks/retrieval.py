@@ -18,10 +18,10 @@ from itertools import product
 
 import numpy as np
 
+from langsamp.core.record import Record
 from langsamp.eval.data import EvalData
 from langsamp.eval.engines.encoder import Encoder, Pool
 from langsamp.eval.metrics import compute
-from langsamp.eval.results.records import Record
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
 from langsamp.eval.tasks.similarity import cosine

@@ -7,7 +7,6 @@ sentences) telling which exist. All results in float64 but the margins, whose la
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,6 @@ from sklearn.preprocessing import StandardScaler
 
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
-RESAMPLES = 1000
 
 
 def unit_rows(vectors: NDArray[np.floating]) -> Matrix:
@@ -92,25 +89,6 @@ def probe_languages(vectors: Matrix, mask: Mask) -> list[NDArray[np.bool_]]:
             model.fit(vectors[train].astype(np.float32), language[train])
         right[held] = model.predict(vectors[held].astype(np.float32)) == language[held]
     return [row[known] for row, known in zip(right, mask)]
-
-
-def bootstrap(size: int, statistic: Callable[[NDArray[np.int64]], float]) -> tuple[float, float]:
-    """95 % interval of a statistic of `size` languages, resampled `RESAMPLES` times with seed 0."""
-    rng = np.random.default_rng(0)
-    drawn = [statistic(rng.integers(size, size=size)) for _ in range(RESAMPLES)]
-    low, high = np.nanquantile(drawn, (0.025, 0.975))  # NaN: only one language drawn, so no pair
-    return float(low), float(high)
-
-
-def mean_of(values: Matrix, chosen: NDArray[np.int64]) -> float:
-    """Mean of the chosen languages' values."""
-    return float(values[chosen].mean())
-
-
-def mean_of_pairs(matrix: Matrix, chosen: NDArray[np.int64]) -> float:
-    """Mean over pairs of different languages; one that is drawn twice makes no pair with itself. NaN without pairs."""
-    part = matrix[np.ix_(chosen, chosen)]
-    return float(np.nanmean(part)) if np.isfinite(part).any() else float("nan")
 
 
 def _flat_products(units: Matrix) -> Matrix:

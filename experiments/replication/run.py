@@ -18,6 +18,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
+from langsamp.core.facts import FACTS
 from langsamp.core.runtime import resolve_model
 from langsamp.eval.data import EvalData
 from langsamp.eval.engines.encoder import read_config
@@ -148,7 +149,7 @@ class Work:
             )
             run(context, list(part.tasks), self.plan.languages.measured)
         shutil.rmtree(self.records / name / "finetuned", ignore_errors=True)
-        for side in ("training.json", "train.jsonl"):
+        for side in (FACTS, "train.jsonl"):
             if (model / side).exists():
                 shutil.copy(model / side, self.records / name / side)
         (self.records / name / FINISHED).write_text("", encoding="utf-8")

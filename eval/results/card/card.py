@@ -1,13 +1,12 @@
 """The model card: config, training facts, records and plots of a checkpoint folder, rendered to README.md.
 
-Comes after training and evaluation and before push. Everything it states is read from the folder: config.json, the
-tokenizer, training.json (written by training), results.jsonl (written by evaluation) and plots/*.png; each is optional.
-Text that a person writes between the ``write here`` markers survives every regeneration.
+Everything it states is read from the folder: config.json, the tokenizer, training.json (written by training),
+results.jsonl (written by evaluation) and plots/*.png; each is optional. Text that a person writes between the
+``write here`` markers survives every regeneration.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,18 +16,23 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from langsamp.core.facts import TrainingFacts
 from langsamp.core.files import atomic_write
+from langsamp.core.record import Record
+from langsamp.core.typed import read_json
+from langsamp.eval.results import catalog, escape
+from langsamp.eval.results.card import tables
 from langsamp.eval.results.card.leaderboard import write_eval_results
-from langsamp.eval.results.card.metadata import hub_language, metadata, task_of
-from langsamp.eval.results.card.tables import PAPER_LAYER, TASKS, by_language, language_rows, scores
-from langsamp.eval.results.records import RESULTS, Record
+from langsamp.eval.results.card.metadata import example, hub_language, metadata, task_of
+from langsamp.eval.results.gather import Results
+from langsamp.eval.results.records import RESULTS
 from langsamp.eval.results.records import read as read_records
+from langsamp.eval.results.rundir import Run
 from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT
 
 CARD = "README.md"
-TRAINING = "training.json"
 GENERATED = "<!-- card made by `langsamp`; only text between the markers below is kept when it is made again -->"
 SLOTS = ("about", "limits", "notes")
 
@@ -36,7 +40,6 @@ _MARKER = re.compile(r"<!-- (begin|end) (\w+)(?:: write here)? -->")
 # An absolute path of a Unix or Windows machine, or one below a home folder; not the path part of an URL.
 _LOCAL_PATH = re.compile(r"(?<![\w/:.<])(?:~?/[\w.@+-]+(?:/[\w.@+-]+)+/?|~/[\w.@+-]+|[A-Za-z]:\\[\w.@+\\-]+)")
 _FRONT = re.compile(r"\A\s*---\n(.*?)\n---[ \t]*(?:\n|\Z)", re.DOTALL)
-_MARKDOWN = re.compile(r"([\\`*\[\]|{}])|(?<!\w)_|_(?!\w)")
 _TRAINER_CARD = "This model card has been generated automatically according to the information the Trainer"
 
 
@@ -46,30 +49,34 @@ class Checkpoint:
 
     folder: Path
     config: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
+    training: TrainingFacts = field(default_factory=TrainingFacts)
     mask: str = "<mask>"
     records: Sequence[Record] = ()
     plots: Sequence[str] = ()
 
     @classmethod
     def read(cls, folder: Path) -> Checkpoint:
-        """Read the folder. Raises FileNotFoundError without the folder, ValueError for a file that is not JSON."""
+        """Read the folder. Raises FileNotFoundError without it, ValueError for a file that is not what it should be."""
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no checkpoint folder {str(folder)!r} to write a card for.")
-        tokenizer = _json(folder / "tokenizer_config.json")
+        tokenizer = _object(folder / "tokenizer_config.json")
         mask = tokenizer.get("mask_token") or "<mask>"
+        drawn = {path.stem for path in (folder / "plots").glob("*.png")}
+        order = [name for name in catalog.PICTURES if name in drawn]
         return cls(
             folder=folder,
-            config=_json(folder / "config.json"),
-            training=_json(folder / TRAINING),
-            mask=mask["content"] if isinstance(mask, dict) else mask,
+            config=_object(folder / "config.json"),
+            training=TrainingFacts.read(folder),
+            mask=str(mask.get("content") if isinstance(mask, dict) else mask),
             records=read_records(folder) if (folder / RESULTS).is_file() else [],
-            plots=sorted(f"plots/{path.name}" for path in (folder / "plots").glob("*.png")),
+            plots=[*order, *sorted(drawn - set(order))],
         )
 
     def names(self, kind: str) -> list[str]:
         """The config's languages or scripts without row 0."""
-        return [name for name in self.config.get(kind) or [] if name not in (UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT)]
+        found = self.config.get(kind)
+        names = found if isinstance(found, list) else []
+        return [str(name) for name in names if name not in (UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT)]
 
 
 def write_card(
@@ -86,29 +93,29 @@ def write_card(
     Args:
         folder: the checkpoint.
         repo: ``user/name`` for the loading examples; without it they use the folder's name.
-        license: a licence id of the Hub (``apache-2.0``); by default what an existing card or training.json says.
+        license: a licence id of the Hub (``apache-2.0``); by default what an existing card says.
         base_model: Hub id of the model training started from; by default from training.json. Local paths are not shown.
         datasets: Hub ids of the training data, besides those in training.json.
         model: which ``model`` of the records this checkpoint is, where results.jsonl compares several.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: an existing card has a broken marker or head, or a file of the folder is malformed.
+        ValueError: an existing card is not UTF-8 or has a broken marker or head, or a file of the folder is malformed.
     """
     checkpoint = Checkpoint.read(Path(folder))
     path = checkpoint.folder / CARD
-    before = path.read_bytes().decode("utf-8") if path.is_file() else ""
+    before = _text(path)
     crlf = "\r\n" in before
     head, slots = read_written(before.replace("\r\n", "\n"), str(path))
-    facts = checkpoint.training
+    sampled = [row.language for row in checkpoint.training.sampling]
     meta = metadata(
         task=task_of(checkpoint.config.get("architectures")),
-        languages=_languages(checkpoint),
+        languages=dict.fromkeys([*checkpoint.names("languages"), *sampled]),
         scripts=checkpoint.names("scripts"),
         mask=checkpoint.mask,
-        license_name=license or facts.get("license"),
-        base_model=base_model or facts.get("base_model"),
-        datasets=[*_many(facts.get("datasets")), *datasets],
+        license_name=license,
+        base_model=base_model or checkpoint.training.base_model,
+        datasets=[*checkpoint.training.datasets, *datasets],
         written=head,
     )
     text = render(checkpoint, meta, slots, repo or Path(folder).resolve().name)
@@ -120,36 +127,38 @@ def write_card(
 
 def render(checkpoint: Checkpoint, meta: Mapping[str, Any], slots: Mapping[str, str], name: str) -> str:
     """The whole text of a card, from what was read; pure, so that tests can compare it with a golden file."""
-    table, hidden = scores(checkpoint.records)
-    columns, cells = by_language(checkpoint.records)
-    languages = language_rows(_many(checkpoint.training.get("sampling")), checkpoint.names("languages"))
+    results = Results.of(Run(list(checkpoint.records))) if checkpoint.records else None
+    measured, hidden = tables.measures(results) if results else ([], 0)
+    columns, cells = tables.by_language(results) if results else ([], {})
+    facts, layers = checkpoint.training, checkpoint.config.get("num_hidden_layers")
+    languages = tables.languages(facts.sampling, checkpoint.names("languages"))
     head = yaml.safe_dump(ModelCardData(**meta).to_dict(), sort_keys=False, allow_unicode=True, width=1000)
-    template = _environment().get_template("card.md.jinja")
-    body = template.render(
+    body = _environment().get_template("card.md.jinja").render(
         name=name,
         title=name.rpartition("/")[2],
         rows=bool(checkpoint.names("languages") or checkpoint.names("scripts")),
         meta=meta,
-        size=[checkpoint.config.get(key) for key in ("num_hidden_layers", "hidden_size", "vocab_size")],
-        layer=min(PAPER_LAYER, checkpoint.config.get("num_hidden_layers") or PAPER_LAYER),
+        size=[layers, *map(checkpoint.config.get, ("hidden_size", "vocab_size"))],
+        layer=min(catalog.PROTOCOL_LAYER, layers) if isinstance(layers, int) and layers else catalog.PROTOCOL_LAYER,
         scripts=checkpoint.names("scripts"),
         languages=languages,
-        unlisted=sorted({row["code"] for row in languages if hub_language(row["code"]) is None}),
-        facts=facts_table(checkpoint.training),
-        settings=settings_table(checkpoint.training),
-        scores=table,
+        count=len({row.code.partition("_")[0] for row in languages}),
+        trained=len({row.language.partition("_")[0] for row in facts.sampling}),
+        unlisted=sorted({row.code for row in languages if hub_language(row.code) is None}),
+        facts=facts_table(facts),
+        settings=settings_table(facts.settings),
+        headlines=tables.headlines(results) if results else [],
+        measures=measured,
         hidden=hidden,
-        models=sorted({score.model for score in table}),
+        several=bool(results and len(results.systems) > 1),
         columns=columns,
         cells=cells,
-        plots=checkpoint.plots,
-        tasks=TASKS,
-        mask=checkpoint.mask,
-        example=(languages or [{"code": "deu_Latn"}])[0]["code"],
+        plots=[(plot, catalog.PICTURES.get(plot, plot.replace("_", " "))) for plot in checkpoint.plots],
+        example=example((row.code for row in languages), checkpoint.mask),
         slots={slot: Markup(text) for slot, text in slots.items()},
         more=[slot for slot in slots if slot not in SLOTS],
         generated=Markup(GENERATED),
-    )
+    )  # fmt: skip
     return f"---\n{head}---\n\n{body.strip()}\n"
 
 
@@ -164,7 +173,7 @@ def read_written(card: str, where: str) -> tuple[dict[str, Any], dict[str, str]]
     match = _FRONT.match(card)
     try:
         head = yaml.safe_load(match.group(1)) if match else {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(
             f"the head of {where} is not YAML ({str(error).splitlines()[0]}); mend or remove it."
         ) from None
@@ -179,16 +188,16 @@ def read_written(card: str, where: str) -> tuple[dict[str, Any], dict[str, str]]
     return head or {}, slots
 
 
-def facts_table(training: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The cost of a run as (what, how much), from the keys of training.json that are there."""
-    rows = [(title, _show(training[key], unit)) for key, title, unit in _FACTS if training.get(key) is not None]
-    losses = _mapping(training.get("losses"))
-    return rows + [(title, f"{losses[key]:.4f}") for key, title in _LOSSES if isinstance(losses.get(key), (int, float))]
+def facts_table(facts: TrainingFacts) -> list[tuple[str, str]]:
+    """The cost of a run as (what, how much), of what is known."""
+    known = [(title, getattr(facts, name), unit) for name, title, unit in _FACTS]
+    rows = [(title, _show(value, unit)) for title, value, unit in known if value is not None]
+    losses = [(title, facts.losses.get(name)) for name, title in _LOSSES]
+    return rows + [(title, f"{loss:.4f}") for title, loss in losses if loss is not None]
 
 
-def settings_table(training: Mapping[str, Any]) -> list[tuple[str, str]]:
+def settings_table(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The settings of a run that have a simple value, sorted by name; folders and other places are left out."""
-    settings = _mapping(training.get("settings"))
     simple = {key: value for key, value in settings.items() if isinstance(value, (str, int, float, bool))}
     return [(key, _show(value, "")) for key, value in sorted(simple.items()) if not key.endswith(("_dir", "path"))]
 
@@ -218,18 +227,12 @@ _LOSSES = (
 
 def _show(value: Any, unit: str) -> str:
     if unit == "s":
-        minutes, seconds = divmod(round(float(value)), 60)
+        minutes, seconds = divmod(round(value), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
-
-
-def _languages(checkpoint: Checkpoint) -> list[str]:
-    """All languages of a checkpoint: those with a row and those trained on."""
-    sampled = [str(row["language"]) for row in _many(checkpoint.training.get("sampling"))]
-    return list(dict.fromkeys([*checkpoint.names("languages"), *sampled]))
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if 1000 <= value < 1e15 else f"{value:g}"
 
 
 def _between_markers(body: str, where: str) -> dict[str, str]:
@@ -257,18 +260,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=True,
-        finalize=_safe,
+        finalize=lambda value: value if isinstance(value, Markup) else Markup(escape.markdown(_no_path(str(value)))),
     )
-    environment.filters["code"] = lambda value: Markup(_no_path(str(value)).replace("`", "").replace("\n", " "))
+    environment.filters["code"] = lambda value: Markup(escape.code(_no_path(str(value))))
+    environment.filters["python"] = lambda value: Markup(escape.python(_no_path(str(value))))
     return environment
-
-
-def _safe(value: Any) -> Markup:
-    """Text that means itself in a Markdown table, whatever it holds."""
-    if isinstance(value, Markup):
-        return value
-    text = _no_path(" ".join(str(value).split()))
-    return Markup(_MARKDOWN.sub(lambda match: "\\" + match.group(0), str(escape(text))))
 
 
 def _no_path(text: str) -> str:
@@ -281,21 +277,19 @@ def _no_path(text: str) -> str:
     return _LOCAL_PATH.sub(last, text)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
+def _text(path: Path) -> str:
+    """The text of a card that is there, nothing without one. Raises ValueError if it is not UTF-8."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); write it again.") from None
+        return path.read_bytes().decode("utf-8-sig") if path.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 (byte {error.object[error.start]:#04x} at position {error.start}); "
+            "save it as UTF-8, so that nothing of it is lost."
+        ) from None
+
+
+def _object(path: Path) -> dict[str, Any]:
+    found = read_json(path) if path.is_file() else {}
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds no JSON object; write it again.")
     return found
-
-
-def _many(value: Any) -> list[Any]:
-    return [] if value is None else [value] if isinstance(value, (str, dict)) else list(value)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -1,25 +1,25 @@
-"""Scores for the Hub's leaderboards: records to ``.eval_results/*.yaml`` (huggingface.co/docs/hub/eval-results)."""
+"""Scores for the Hub's leaderboards: records to ``.eval_results/*.yaml`` (huggingface.co/docs/hub/eval-results).
+
+Only tasks whose data set on the Hub holds exactly the sentences measured (`catalog.Task.leaderboard`): the texts of the
+others depend on what a user may use, so a score of ours does not belong on those leaderboards.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from langsamp.core.files import atomic_write
-from langsamp.eval.results.card.tables import Score, scores
-from langsamp.eval.results.records import Record
+from langsamp.core.record import Record
+from langsamp.eval.results import catalog
+from langsamp.eval.results.aggregate import Aggregate, Cell
+from langsamp.eval.results.gather import Results
+from langsamp.eval.results.rundir import Run
 
 FOLDER = ".eval_results"
-
-# Data sets on the Hub that hold exactly the sentences a task is measured on. Bible, Taxi1500, NER and POS are not here:
-# their texts depend on what a user may use, so a score of ours does not belong on those leaderboards by default.
-DATASETS: Mapping[str, tuple[str, str]] = {
-    "sib200": ("mteb/sib200", "macro_f1"),
-    "sr-tatoeba": ("mteb/tatoeba-bitext-mining", "acc@1"),
-}
 
 
 def write_eval_results(folder: Path, records: Iterable[Record], model: str | None = None) -> list[Path]:
@@ -31,25 +31,26 @@ def write_eval_results(folder: Path, records: Iterable[Record], model: str | Non
     The client's ``EvalResultEntry`` writes the same form but exists only in huggingface_hub 2, so it is built here;
     a test reads it back with the client where it can.
     """
-    records = list(records)
-    models = {record.model for record in records}
-    if model is None and len(models) > 1:
+    own = [record for record in records if model in (None, record.model)]
+    if not own or len((results := Results.of(Run(own))).systems) > 1:
         return []
-    table, _ = scores(record for record in records if model in (None, record.model))
     written = []
-    for task, (dataset, metric) in DATASETS.items():
-        entries = [_entry(score, dataset) for score in table if score.task == task and score.metric == metric]
-        if entries:
+    for name, task in catalog.TASKS.items():
+        dataset, measure = task.leaderboard or ("", "")
+        cells = [cell for cell in results.at_headline(name) if cell.metric == measure] if name in results.tasks else []
+        if cells:
+            entries = [_entry(cell, name, dataset, mean) for cell in cells for _, mean in results.means(cell)]
             text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
-            written.append(atomic_write(folder / FOLDER / f"{task}.yaml", text))
+            written.append(atomic_write(folder / FOLDER / f"{name}.yaml", text))
     return written
 
 
-def _entry(score: Score, dataset: str) -> dict[str, Any]:
-    interval = "" if score.low is None else f", 95 % interval {score.show(score.low)} to {score.show(score.high)}"
-    setting = f" ({score.setting})" if score.setting else ""
+def _entry(cell: Cell, task: str, dataset: str, mean: Aggregate) -> dict[str, Any]:
+    metric = catalog.metric(cell.metric)
+    notes = [f"mean {metric.label} over {mean.n} languages", *catalog.setting(cell)]
+    spread = metric.bounds(mean.mean)
     return {
-        "dataset": {"id": dataset, "task_id": score.task},
-        "value": round(100 * score.mean, 2),
-        "notes": f"mean {score.metric} over {score.languages} languages{setting}{interval}",
+        "dataset": {"id": dataset, "task_id": task},
+        "value": round(metric.scaled(mean.mean.value), 2),
+        "notes": ", ".join(notes + [f"95 % interval {spread}"] * bool(spread)),
     }

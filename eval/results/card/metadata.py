@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import langcodes
-from langcodes.data_dicts import LANGUAGE_ALPHA3
 
 from langsamp.core.hub_names import HubName
+from langsamp.eval.results.catalog import two_letter_codes
 from langsamp.language_codes import UNKNOWN_LANGUAGE
 
-# ISO 639-1 codes withdrawn by the registration authority; their three-letter codes live on.
-_WITHDRAWN = {"in", "iw", "ji", "jw", "mo", "sh"}
-_TO_ISO_639_1 = {three: two for two, three in LANGUAGE_ALPHA3.items() if len(two) == 2 and two not in _WITHDRAWN}
 _NOT_IN_CLDR = {"hbs", "tok"}  # in ISO 639-3, but unknown to the tables of langcodes
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -37,6 +34,11 @@ EXAMPLES = {
     "Hebr": ("עברית", "השמש זורחת ב{}."),
     "Taml": ("தமிழ்", "சென்னை {} தலைநகரம்."),
 }
+_LANGUAGES = {
+    "eng": "Latn", "rus": "Cyrl", "ara": "Arab", "arb": "Arab", "hin": "Deva", "zho": "Hani", "cmn": "Hani",
+    "ell": "Grek", "amh": "Ethi", "kat": "Geor", "ben": "Beng", "tha": "Thai", "jpn": "Jpan", "kor": "Hang",
+    "hye": "Armn", "heb": "Hebr", "tam": "Taml",
+}  # fmt: skip
 _SAME_SCRIPT = {"Hans": "Hani", "Hant": "Hani", "Kore": "Hang", "Hrkt": "Jpan"}
 WIDGETS = 6
 _TASKS = {"ForSequenceClassification": "text-classification", "ForTokenClassification": "token-classification"}
@@ -49,22 +51,14 @@ def hub_language(code: str) -> str | None:
     that names such a code (huggingface_hub#3862).
     """
     language = code.partition("_")[0]
-    if language in _TO_ISO_639_1:
-        return _TO_ISO_639_1[language]
+    if language in two_letter_codes():
+        return two_letter_codes()[language]
     private = re.fullmatch("q[a-t][a-z]", language)
     if language == UNKNOWN_LANGUAGE or private or not re.fullmatch("[a-z]{3}", language):
         return None
     return (
         language if language in _NOT_IN_CLDR or langcodes.Language.get(language, normalize=False).is_valid() else None
     )
-
-
-def language_name(code: str) -> str:
-    """The English name of ``deu`` or ``deu_Latn``, or the code itself where none is known."""
-    language = code.partition("_")[0]
-    short = "sh" if language == "hbs" else _TO_ISO_639_1.get(language, language)
-    name = langcodes.Language.make(language=short).display_name()  # make, not get: get folds Tagalog into Filipino
-    return code if name.startswith("Unknown language") else name
 
 
 def hub_id(value: Any) -> str | None:
@@ -81,6 +75,12 @@ def widget(scripts: Iterable[str], mask: str) -> list[dict[str, str]]:
     chosen = [script for script in EXAMPLES if script in known] or list(EXAMPLES)
     examples = [EXAMPLES[script] for script in chosen[:WIDGETS]]
     return [{"text": sentence.format(mask), "example_title": title} for title, sentence in examples]
+
+
+def example(codes: Iterable[str], mask: str) -> tuple[str, str]:
+    """(language, sentence with a word hidden): the first of these languages that has one, else English."""
+    code = next((code for code in codes if code.partition("_")[0] in _LANGUAGES), "eng_Latn")
+    return code, EXAMPLES[_LANGUAGES[code.partition("_")[0]]][1].format(mask)
 
 
 def task_of(architectures: Iterable[str] | None) -> str:

@@ -37,10 +37,13 @@ class Scale(NamedTuple):
     low: float
     high: float
 
+    def share(self, value: float) -> float:
+        """Position of a value in percent of the axis, clipped to it."""
+        return 100 * min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
+
     def at(self, value: float) -> str:
-        """Position of a value in percent, clipped to the axis."""
-        share = (value - self.low) / (self.high - self.low)
-        return f"{100 * min(1.0, max(0.0, share)):.2f}%"
+        """Position of a value for CSS and SVG."""
+        return f"{self.share(value):.2f}%"
 
     def ticks(self, count: int = 5, whole: bool = False) -> list[float]:
         """About `count` round values within the axis; `whole`: no fractions."""
@@ -111,7 +114,7 @@ def frame(
 
 
 def _up(axis: Scale, value: float) -> str:
-    return f"{100 - float(axis.at(value)[:-1]):.2f}%"
+    return f"{100 - axis.share(value):.2f}%"
 
 
 def scatter(
@@ -121,7 +124,7 @@ def scatter(
     y_label: str,
     about: str,
     ratio: float = 16 / 9,
-    diagonal: bool = False,
+    diagonal: Scale | None = None,
     equal: bool = False,
     ticks: bool = True,
     named: int = 40,
@@ -135,7 +138,7 @@ def scatter(
         y_label: above the plot, on the left.
         about: what the plot shows, for screen readers.
         ratio: width over height.
-        diagonal: the same axis on both sides, and the line y = x.
+        diagonal: the axis of both sides, with the line y = x.
         equal: one unit is equally long on both axes (a map).
         ticks: show numbers on the axes.
         named: most names.
@@ -143,7 +146,7 @@ def scatter(
     """
     x, y = scale([p.x for p in points]), scale([p.y for p in points])
     if diagonal:
-        x = y = scale([value for p in points for value in (p.x, p.y)])
+        x = y = diagonal
     if equal:
         x, y = _same_unit(points, ratio)
     marks = []
@@ -192,7 +195,7 @@ def place(
     Greedy, in the order of the points; a name must not touch another one, a mark, or leave the plot.
     """
     height = width / ratio
-    centers = [(float(x.at(p.x)[:-1]) / 100 * width, height - float(y.at(p.y)[:-1]) / 100 * height) for p in points]
+    centers = [(x.share(p.x) / 100 * width, height - y.share(p.y) / 100 * height) for p in points]
     taken: list[tuple[float, float, float, float]] = []
     found: dict[int, tuple[int, float, str]] = {}
     for i, (point, (px, py)) in enumerate(zip(points, centers)):
@@ -258,4 +261,4 @@ def curves(
 
 
 def _path(points: Iterable[tuple[float, float]], x: Scale, y: Scale) -> str:
-    return " ".join(f"{x.at(a)[:-1]},{_up(y, b)[:-1]}" for a, b in points)
+    return " ".join(f"{x.share(a):.2f},{100 - y.share(b):.2f}" for a, b in points)

@@ -61,18 +61,31 @@ def _stored(data: bytes) -> bytes:
     return b"\x78\x01" + body + struct.pack(">I", zlib.adler32(data))
 
 
-def heatmap(names: Sequence[str], matrix: NDArray[np.float64], about: str) -> Markup:
+def ends(matrices: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """Lowest and highest value off the diagonals (a language with itself does not stretch the colours)."""
+    rest = [matrix[~np.eye(len(matrix), dtype=bool) & np.isfinite(matrix)] for matrix in matrices]
+    values = np.concatenate([*rest, np.zeros(0)])
+    return (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+
+
+def heatmap(
+    names: Sequence[str],
+    matrix: NDArray[np.float64],
+    about: str,
+    scale: tuple[float, float] | None = None,
+    turn: Sequence[int] | None = None,
+) -> Markup:
     """Picture, names on the left, and a colour bar; hovering shows two names and the value (from `data-rows`).
 
-    The diagonal (a language with itself) does not stretch the colours; NaN is grey. Raises ValueError if the matrix is
-    not square with one name a row, or has infinite values.
+    `scale` is where the colours begin and end, by default at the matrix's own `ends`; `turn` the order of the rows, by
+    default the matrix's own; NaN is grey. Raises ValueError if the matrix is not square with one name a row, or has
+    infinite values.
     """
     if matrix.shape != (len(names), len(names)) or np.isinf(matrix).any():
         raise ValueError(f"a heat map needs a finite square matrix with {len(names)} rows, got shape {matrix.shape}")
-    turn = order(matrix)
+    turn = order(matrix) if turn is None else turn
     names, matrix = [names[i] for i in turn], matrix[np.ix_(turn, turn)]
-    rest = matrix[~np.eye(len(names), dtype=bool) & np.isfinite(matrix)]
-    low, high = (float(rest.min()), float(rest.max())) if rest.size else (0.0, 1.0)
+    low, high = scale or ends([matrix])
     shares = np.clip((matrix - low) / max(high - low, 1e-9), 0, 1)
     indices = np.where(np.isnan(shares), _COLOURS, np.round(np.nan_to_num(shares) * (_COLOURS - 1))).astype(np.uint8)
     picture = png(indices, np.vstack([palette(), _GREY]))

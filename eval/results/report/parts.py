@@ -2,11 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from langsamp.eval.results.report.tables import Table
+from langsamp.eval.results.aggregate import System
+from langsamp.eval.results.gather import Results
+
+
+@dataclass
+class Head:
+    """A column: title, classes (`number`, `text`, `aside`), hover text; a `track` has its two ends instead."""
+
+    title: str
+    kind: str = "number"
+    tip: str = ""
+
+
+@dataclass
+class Data:
+    """A cell: what is shown, what it sorts by, small print below, a class, and a drawing instead of text."""
+
+    text: str = ""
+    sort: float | str = ""
+    note: str = ""
+    kind: str = ""
+    drawing: Markup | None = None
+
+
+NOTHING = Data("–", "", kind="none")
+
+
+@dataclass
+class Table:
+    """Columns and rows; `long` tables get a search box and scroll by themselves."""
+
+    heads: list[Head]
+    rows: list[list[Data]] = field(default_factory=list)
+    long: bool = False
 
 
 @dataclass
@@ -40,3 +74,13 @@ class Section:
 def count(number: int, noun: str) -> str:
     """`1 task`, `2 tasks`."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def kind(results: Results, system: System) -> str:
+    """The class of a model's colour: `s0` is the baseline, a sixth model and those after it share one."""
+    return f"s{min(results.systems.index(system), 5)}"
+
+
+def legend(results: Results, systems: Iterable[System]) -> list[tuple[str, str]]:
+    """(colour class, name) of models."""
+    return [(kind(results, system), results.label(system)) for system in systems]

@@ -8,21 +8,26 @@ same records give the same bytes.
 
 from __future__ import annotations
 
+import base64
+import gzip
 from collections.abc import Sequence
 from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from langsamp.core.files import atomic_write
-from langsamp.eval.results import rundir
+from langsamp.core.record import FIELDS
+from langsamp.eval.results import escape, rundir
+from langsamp.eval.results.gather import Results
 from langsamp.eval.results.report.extras import coverage_section, donor_sections, map_sections, training_section
-from langsamp.eval.results.report.page import Page
+from langsamp.eval.results.report.parts import kind
 from langsamp.eval.results.report.summary import summary, verdict
 from langsamp.eval.results.report.tasks import task_sections
 
-__all__ = ["Page", "render", "verdict", "write_report"]
+__all__ = ["Results", "render", "verdict", "write_report"]
 
 TEMPLATE = "report.html.jinja"
 
@@ -44,13 +49,13 @@ def write_report(
 
     Raises FileNotFoundError without records, ValueError for malformed files or an unknown baseline.
     """
-    return atomic_write(Path(output), render(Page.of(rundir.load(run_dir), baseline), title))
+    return atomic_write(Path(output), render(Results.of(rundir.load(run_dir), baseline), title))
 
 
-def render(page: Page, title: str | None = None) -> str:
+def render(results: Results, title: str | None = None) -> str:
     """The text of the HTML page."""
     parts = (task_sections, donor_sections, map_sections, training_section, coverage_section)
-    sections = [section for part in parts for section in part(page)]
+    sections = [section for part in parts for section in part(results)]
     environment = Environment(
         loader=PackageLoader("langsamp.eval.results.report"),
         autoescape=True,
@@ -59,13 +64,21 @@ def render(page: Page, title: str | None = None) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(TEMPLATE).render(
-        title=title or page.title,
-        page=page,
-        summary=summary(page),
+        title=title or results.title,
+        results=results,
+        models=[(kind(results, system), results.label(system), system.revision) for system in results.systems],
+        summary=summary(results),
         sections=[asdict(section) for section in sections],
+        records=_packed(results),
         style=Markup(_asset(environment, "report.css")),
         script=Markup(_asset(environment, "report.js")),
     )
+
+
+def _packed(results: Results) -> str:
+    """All records as a CSV file, compressed and in base64: the page's button gives them back."""
+    rows = (attrgetter(*FIELDS)(record) for record in results.run.records)
+    return base64.b64encode(gzip.compress(escape.table(FIELDS, rows).encode(), 6, mtime=0)).decode()
 
 
 def _asset(environment: Environment, name: str) -> str:

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from langsamp.eval.results.catalog import Metric
 from langsamp.eval.results.report.charts import Scale, tag, tick_text
+from langsamp.eval.results.stats import Interval
 
 
 class Row(NamedTuple):
@@ -25,6 +27,16 @@ class Row(NamedTuple):
     kind: str
     tip: str
     level: int = 0
+
+    @classmethod
+    def of(
+        cls, metric: Metric, mean: Interval, kind: str, what: str, label: str = "", note: str = "", *,
+        signed: bool = False, level: int = 0,
+    ) -> Row:  # fmt: skip
+        """The row of a mean; hovering tells `what` it is."""
+        low, high = (None if bound is None else metric.scaled(bound) for bound in mean[1:])
+        text = metric.text(mean, signed)
+        return cls(label, note, metric.scaled(mean.value), low, high, text, kind, f"{what}: {text}", level)
 
 
 def rows(entries: Sequence[Row], axis: Scale, *, unit: str, bars: bool = False) -> Markup:
@@ -64,7 +76,7 @@ def marks_on_track(entry: Row, axis: Scale, dot: bool = True) -> list[Markup]:
     """The interval and the dot of a row on its track."""
     found = []
     if entry.low is not None and entry.high is not None:
-        left, right = float(axis.at(entry.low)[:-1]), float(axis.at(entry.high)[:-1])
+        left, right = axis.share(entry.low), axis.share(entry.high)
         found.append(tag("i", class_=f"ci {entry.kind}", style=f"left:{left:.2f}%;width:{right - left:.2f}%"))
     if dot:
         found.append(tag("i", class_=f"dot {entry.kind}", style=f"left:{axis.at(entry.value)}"))

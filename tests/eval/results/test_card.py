@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import huggingface_hub
@@ -13,10 +15,14 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from langsamp.core.record import Record
 from langsamp.eval.results.card.card import write_card
-from langsamp.eval.results.card.metadata import hub_language, language_name
-from langsamp.eval.results.card.tables import scores
-from langsamp.eval.results.records import Record, append
+from langsamp.eval.results.card.metadata import hub_language
+from langsamp.eval.results.card.tables import headlines, languages, measures
+from langsamp.eval.results.catalog import language_name
+from langsamp.eval.results.gather import Results
+from langsamp.eval.results.records import append
+from langsamp.eval.results.rundir import Run
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "card.md"
 
@@ -77,7 +83,9 @@ def checkpoint(tmp_path):
             Record(task="sib200", language=code, script=script, metric="macro_f1", value=value + seed / 100,
                    seed=seed, source="eng_Latn", **common)
             for seed in (0, 2)
-            for code, script, value in (("deu", "Latn", 0.8), ("rus", "Cyrl", 0.7), ("hin", "Deva", 0.3))
+            for code, script, value in (
+                ("deu", "Latn", 0.8), ("rus", "Cyrl", 0.7), ("hin", "Deva", 0.3), ("ell", "Grek", 0.6)
+            )
         ]
         + [
             Record(task="sr-tatoeba", language="deu", script="Latn", metric=metric, value=value, layer=layer,
@@ -111,25 +119,28 @@ def test_metadata_is_what_the_hub_takes(checkpoint):
 
 
 def test_evaluation_table_by_hand(checkpoint):
-    table = {
-        line.split("|")[1].strip(): line for line in write_card(checkpoint).read_text().splitlines() if "|" in line
-    }
-    row = [cell.strip() for cell in table["Topic classification, SIB-200"].split("|")]
-    # seeds first: 81, 71, 31; then the mean over three languages
-    assert row[5].startswith("61.0 (")
-    assert row[6:8] == ["hin_Deva 31.0", "deu_Latn 81.0"]
-    tatoeba = [cell.strip() for cell in table["Sentence retrieval, Tatoeba"].split("|")]
-    assert tatoeba[3] == "en→x, layer 8"
-    assert tatoeba[5] == "50.0 (45.1–54.9)"  # one language: the interval that was measured
-    assert "| Masked language modelling | loss |  |  | 1.235 |" in table["Masked language modelling"]
+    lines = [[cell.strip() for cell in line.split("|")] for line in write_card(checkpoint).read_text().splitlines()]
+    short = {row[1]: row for row in lines if len(row) == 6}
+    # seeds first: 81, 71, 31, 61; then the mean over four languages
+    assert short["SIB-200"][2:4] == ["Macro-F1 (%)", "4"]
+    assert short["SIB-200"][4].startswith("61.0 [")
+    assert short["SR-Tatoeba"][2:5] == ["Acc@1 (%), en→x, layer 8", "1", "50.0 [45.1, 54.9]"]  # the interval measured
+    assert short["Masked LM"][2:5] == ["Loss (nats)", "204", "1.235"]
+    long = {row[1]: row for row in lines if len(row) == 9}
+    assert long["SIB-200"][6:8] == ["hin_Deva 31.0", "deu_Latn 81.0"]
+    assert [row[1] for row in lines if len(row) == 6 and "(" in row[2]] == ["SR-Tatoeba", "SIB-200", "Masked LM"]
 
 
-def test_lowest_language_of_a_loss_is_the_one_with_the_highest_value():
+def results_of(records):
+    return Results.of(Run(records))
+
+
+def test_the_worst_language_of_a_loss_is_the_one_with_the_highest_value():
     records = [
         Record(task="lm", language=code, metric="loss", value=value, model="m")
         for code, value in (("deu", 1.0), ("rus", 3.0))
     ]
-    (score,), _ = scores(records)
+    [score], _ = measures(results_of(records))
     assert (score.worst, score.best) == ("rus 3.000", "deu 1.000")
 
 
@@ -138,21 +149,60 @@ def test_models_are_compared_on_the_languages_that_all_have():
         return Record(task="ner", language=code, metric="f1", value=value, model=model)
 
     measured = [("a", "deu", 0.2), ("a", "rus", 0.4), ("a", "hin", 0.9), ("b", "deu", 0.1), ("b", "rus", 0.1)]
-    first, second = scores([record(*row) for row in measured])[0]
-    assert (first.model, first.languages, round(first.mean, 9)) == ("a", 2, 0.3)
-    assert (second.model, second.languages) == ("b", 2)
+    first, second = headlines(results_of([record(*row) for row in measured]))
+    assert (first.model, first.languages, first.value) == ("a", "2", "30.0")
+    assert (second.model, second.languages, second.value) == ("b", "2", "10.0")
 
 
-def test_coordinates_are_no_scores():
+def test_coordinates_and_similarities_are_no_scores():
     common = {"task": "embedding-map", "language": "deu", "value": 1.0, "model": "m"}
-    table, hidden = scores([Record(metric=name, **common) for name in ("pca_x", "row_norm", "purity_script@5")])
-    assert [score.metric for score in table] == ["purity_script@5"]
+    names = ("pca_x", "umap_y", "row_norm", "untrained", "similarity_centroid", "purity_script@5")
+    shown, hidden = measures(results_of([Record(metric=name, **common) for name in names]))
+    assert [score.measure for score in shown] == ["Nearest 5 of the same script (%)"]
     assert hidden == 0
 
 
 def test_measures_come_in_the_order_of_their_numbers():
     records = [Record(task="t", language="deu", metric=f"acc@{k}", value=0.5, model="m") for k in (10, 1, 5)]
-    assert [score.metric for score in scores(records)[0]] == ["acc@1", "acc@5", "acc@10"]
+    assert [score.measure for score in measures(results_of(records))[0]] == ["Acc@1 (%)", "Acc@5 (%)", "Acc@10 (%)"]
+
+
+def test_retrieval_comes_first_the_map_last_and_pictures_before_the_long_tables(checkpoint):
+    found = (("embedding-map", "purity_script@5", None), ("sr-bible", "acc@10", "deu"))
+    append(
+        checkpoint, [Record(task=t, metric=m, language=code, value=0.5, n=9, model="langsamp") for t, m, code in found]
+    )
+    for name in ("scores", "map"):
+        (checkpoint / "plots" / f"{name}.png").write_bytes(b"png")
+    text = write_card(checkpoint).read_text()
+    order = [
+        *(f"| {task} |" for task in ("SR-Bible", "SR-Tatoeba", "SIB-200", "Masked LM", "Map of the languages")),
+        "](plots/scores.png)", "\n*The headline of each task", "](plots/map.png)", "languages that stand apart",
+        "](plots/language_map.png)", "<summary>All measures", "<summary>Language by language",
+    ]  # fmt: skip
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+
+
+def test_rows_of_a_continued_model_are_counted(checkpoint):
+    facts = json.loads((checkpoint / "training.json").read_text())
+    facts["sampling"] = facts["sampling"][:3]
+    (checkpoint / "training.json").write_text(json.dumps(facts))
+    text = write_card(checkpoint).read_text()
+    assert "8 languages (3 of them in the training told of below), 6 scripts" in text
+    assert "| Greek | `ell` |  |  |" in text
+    assert [row.code for row in languages((), ["deu"])] == ["deu"]
+
+
+def test_the_examples_of_a_card_run(tmp_path, tiny_model_dir):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, model)
+    text = write_card(model, repo="user/model").read_text()
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 3
+    for example in examples:
+        exec(compile(example.replace("user/model", str(model)), "card", "exec"), {})
+    assert "pip install" in text
 
 
 def test_what_a_person_wrote_is_kept(checkpoint):
@@ -205,6 +255,7 @@ def test_a_card_we_did_not_make_is_kept_whole(checkpoint):
         ("<!-- begin notes -->a<!-- begin about -->b<!-- end about -->", "no partner"),
         ("---\nlicense: [\n---\n", "not YAML"),
         ("---\n- a\n---\n", "key: value"),
+        ("---\na: " + "[" * 100_000 + "\n---\n", "not YAML"),
     ],
 )
 def test_a_broken_card_is_an_error_and_stays(checkpoint, card, message):
@@ -214,7 +265,57 @@ def test_a_broken_card_is_an_error_and_stays(checkpoint, card, message):
     assert (checkpoint / "README.md").read_text() == card
 
 
-def test_nothing_hostile_or_private_gets_through(checkpoint):
+HOSTILE = '<img src="https://example.org/pixel">'
+BREAKS = ("|", "\r", "\r\r", "\n\n", "\u2028", "\x85", "\x0b", "\x0c", "`", "``` \n", '"""\n', "</code></td></table>")
+
+
+def live(text):
+    """What a browser would make of a card: names of the tags in its HTML."""
+    markdown_it = pytest.importorskip("markdown_it")
+    html = markdown_it.MarkdownIt("commonmark", {"html": True}).enable("table").render(text.split("---\n", 2)[2])
+    return set(re.findall(r"<([a-z]\w*)", html)) - {"details", "summary"}, html
+
+
+def test_names_of_others_never_become_markup_in_the_card(checkpoint):
+    plain, _ = live(write_card(checkpoint).read_bytes().decode())
+    for between in BREAKS:
+        bad = f"x{between}{HOSTILE}"
+        (checkpoint / "results.jsonl").unlink(missing_ok=True)
+        fields = {"task": bad, "metric": "acc@1", "model": bad, "source": bad, "direction": bad}
+        append(checkpoint, [Record(language=bad.replace("_", ""), script=bad, value=0.5, **fields),
+                            Record(language="deu", value=0.4, **fields)])  # fmt: skip
+        config = json.loads((checkpoint / "config.json").read_text())
+        config |= {"languages": ["und", "deu", bad], "scripts": ["Zyyy", bad], "hidden_size": bad}
+        (checkpoint / "config.json").write_text(json.dumps(config))
+        (checkpoint / "tokenizer_config.json").write_text(json.dumps({"mask_token": bad}))
+        facts = {
+            "device": bad,
+            "settings": {bad: bad},
+            "sampling": [{"language": bad, "probability": 1}, {"language": "deu"}],
+        }
+        (checkpoint / "training.json").write_text(json.dumps(facts))
+        (checkpoint / "README.md").unlink()
+        text = write_card(checkpoint, repo=f"jane/{bad}").read_bytes().decode()
+        tags, html = live(text)
+        assert tags <= plain | {"p", "em"}, between
+        assert "example.org" in html
+        for example in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+            ast.parse(example)
+
+
+def test_a_name_never_leaves_the_string_of_an_example(checkpoint):
+    bad = 'eng"); __import__("os").system("id") #'
+    (checkpoint / "training.json").write_text(
+        json.dumps({"sampling": [{"language": bad, "blocks": 1, "probability": 1}]})
+    )
+    text = write_card(checkpoint, repo=f"jane/{bad}").read_text()
+    assert '"); __import__' not in text
+    for example in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        names = {node.id for node in ast.walk(ast.parse(example)) if isinstance(node, ast.Name)}
+        assert "__import__" not in names
+
+
+def test_nothing_private_gets_through(checkpoint):
     facts = json.loads((checkpoint / "training.json").read_text())
     facts["settings"]["note"] = "<script>alert(1)</script> | `x` [a](b)\n## Not a heading"
     facts["settings"]["corpus"] = "C:\\Users\\jane\\corpus"
@@ -227,8 +328,6 @@ def test_nothing_hostile_or_private_gets_through(checkpoint):
     for bad in ("<script", "<img", "<b>", "\n## Not a heading", "/home", "jane", "C:\\", str(checkpoint.parent)):
         assert bad not in text, bad
     assert "base_model" not in ModelCard(text).data.to_dict()
-    row = next(line for line in text.splitlines() if "evil" in line)
-    assert len(re.findall(r"(?<!\\)\|", row)) == len(re.findall(r"\|", "||||||||")) + 1  # with the column of models
 
 
 def test_610_languages(checkpoint):
@@ -278,6 +377,14 @@ def test_errors_name_the_file(tmp_path):
     (tmp_path / "training.json").write_text("[]")
     with pytest.raises(ValueError, match=r"training\.json holds no JSON object"):
         write_card(tmp_path)
+    (tmp_path / "training.json").write_text('{"seconds": "long"}')
+    with pytest.raises(ValueError, match=r"training\.json: seconds is 'long', which is not a number"):
+        write_card(tmp_path)
+    (tmp_path / "training.json").unlink()
+    (tmp_path / "README.md").write_bytes("# Modèle".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"README\.md is not UTF-8 \(byte 0xe8 at position 5\); save it as UTF-8"):
+        write_card(tmp_path)
+    assert (tmp_path / "README.md").read_bytes() == "# Modèle".encode("latin-1")
 
 
 def test_eval_results(checkpoint):
@@ -285,7 +392,7 @@ def test_eval_results(checkpoint):
     (entry,) = yaml.safe_load((checkpoint / ".eval_results" / "sib200.yaml").read_text())
     assert entry["dataset"] == {"id": "mteb/sib200", "task_id": "sib200"}
     assert entry["value"] == 61.0
-    assert "3 languages (from eng_Latn), 95 % interval" in entry["notes"]
+    assert entry["notes"].startswith("mean Macro-F1 over 4 languages, 95 % interval [")
     (retrieval,) = yaml.safe_load((checkpoint / ".eval_results" / "sr-tatoeba.yaml").read_text())
     assert retrieval["value"] == 50.0
     if hasattr(huggingface_hub, "parse_eval_result_entries"):

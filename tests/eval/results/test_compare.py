@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import csv
 import json
+import re
 
 import pytest
 
+from langsamp.core.record import Record, split_code
 from langsamp.eval.results import catalog
 from langsamp.eval.results.aggregate import HEAD, Cell, System, aggregate, groups, is_head, labels, series
 from langsamp.eval.results.compare import comparison, show_p
 from langsamp.eval.results.compare_runs import compare_runs, markdown, write_comparison
-from langsamp.eval.results.records import Record, append, split_code
+from langsamp.eval.results.records import append
 
 CODES = ["fra_Latn", "deu_Latn", "rus_Cyrl", "tha_Thai", "cym_Latn", "kor_Hang", "aak_Latn", "bod_Tibt", "mri_Latn"]
 
@@ -165,6 +168,36 @@ def test_files_are_written_and_the_same_every_time(tmp_path):
     assert data[0]["higher_equal_lower"] == [9, 0, 0]
     assert len((tmp_path / "one" / "compare.tsv").read_text().splitlines()) == 10
     assert "ours" in path.read_text()
+
+
+BAD_NAMES = (
+    'x|<img src="https://example.org/pixel">',
+    "x\r\r<b>",
+    "x\u2028# head",
+    "=1+1",
+    "@SUM(A1)",
+    "+1",
+    "-1",
+    "\t=1",
+)
+
+
+@pytest.mark.parametrize("bad", BAD_NAMES)
+def test_names_of_others_are_text_in_every_file(tmp_path, bad):
+    left, right = records(flat(0.5), bad, task=bad), records({**flat(0.52), "jpn_Jpan": 0.1}, bad + "2", task=bad)
+    path = write_comparison(comparison(left, right, (bad, bad + "2")), tmp_path)
+    page = path.read_bytes().decode()
+    assert not {"\r", "\u2028"} & set(page)
+    assert "<" not in page.replace("<0.001", "")
+    [table] = [line for line in page.splitlines() if line.startswith("| ") and "headline" in line]
+    assert len(re.findall(r"(?<!\\)\|", table)) == 11  # a cell more would be somebody's name
+    with open(tmp_path / "compare.tsv", encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file, delimiter="\t"))
+    assert {len(row) for row in rows} == {9}
+    for cell in (cell for row in rows for cell in row):
+        assert not cell.startswith(("=", "@", "\t", "\r", "+"))
+        assert not cell.startswith("-") or float(cell) < 0  # a number, not a formula
+        assert "\x1b" not in cell
 
 
 def test_runs_are_compared_with_the_first_and_replicates_are_one_model(tmp_path):

@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from langsamp.core.record import Record, split_code, with_interval
 from langsamp.eval.results.compare import comparison
 from langsamp.eval.results.plots import plot_comparison, write_plots
-from langsamp.eval.results.records import Record, append, split_code, with_interval
+from langsamp.eval.results.records import append
 
 CODES = ["fra_Latn", "deu_Latn", "rus_Cyrl", "tha_Thai", "cym_Latn", "kor_Hang", "aak_Latn", "bod_Tibt", "mri_Latn"]
 

@@ -6,17 +6,8 @@ import multiprocessing
 import numpy as np
 import pytest
 
-from langsamp.eval.results.records import (
-    FIELDS,
-    Done,
-    Record,
-    append,
-    base_metric,
-    key,
-    read,
-    split_code,
-    with_interval,
-)
+from langsamp.core.record import FIELDS, Record, base_metric, key, split_code, with_interval
+from langsamp.eval.results.records import Done, append, read
 
 
 def record(**changes):
@@ -133,11 +124,12 @@ def test_zeros_at_the_end_after_a_power_cut_are_repaired(tmp_path):
     assert [r.language for r in read(tmp_path)] == ["cym", "deu"]
 
 
+_DEEP = b'{"task": "t", "metric": "m", "model": "x", "value": ' + b"[" * 100_000 + b"}"
 _INFINITE = b'{"task": "t", "metric": "m", "model": "x", "value": 1, "n": Infinity}'
 
 
 @pytest.mark.parametrize(
-    "line", [b"{}", b"[1]", b'{"schema": 1', b'{"schema": 2, "task": "t"}', b"NaN", b"\xff", _INFINITE]
+    "line", [b"{}", b"[1]", b'{"schema": 1', b'{"schema": 2, "task": "t"}', b"NaN", b"\xff", _INFINITE, _DEEP]
 )
 def test_a_bad_line_elsewhere_is_an_error_with_its_number(tmp_path, line):
     append(tmp_path, [record()])
@@ -172,6 +164,7 @@ def test_intervals_are_records_of_their_own():
     three = with_interval(record(n=7), 0.4, 0.6)
     assert [(r.metric, r.value) for r in three] == [("acc@10", 0.5), ("acc@10_lo", 0.4), ("acc@10_hi", 0.6)]
     assert {r.n for r in three} == {7}
+    assert with_interval(record(), None, None) == [record()]
     assert base_metric("acc@10_lo") == ("acc@10", "lo")
     assert base_metric("macro_f1_hi") == ("macro_f1", "hi")
     assert base_metric("macro_f1") == ("macro_f1", None)

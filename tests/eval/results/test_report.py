@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from langsamp.core.record import Record, split_code, with_interval
 from langsamp.eval.results import rundir
-from langsamp.eval.results.records import Record, append, split_code, with_interval
+from langsamp.eval.results.gather import Results
+from langsamp.eval.results.records import append
 from langsamp.eval.results.report import report
-from langsamp.eval.results.report.page import Page
 from langsamp.eval.results.report.report import write_report
 from langsamp.eval.results.report.tables import language_table, means_table
 
@@ -39,11 +43,11 @@ def two_models(gain=0.02, codes=CODES):
 
 
 def verdict(run, baseline=None):
-    return report.verdict(Page.of(run, baseline))
+    return report.verdict(Results.of(run, baseline))
 
 
 def render(run, title=None):
-    return report.render(Page.of(run), title)
+    return report.render(Results.of(run), title)
 
 
 def page_of(records, **sides):
@@ -117,6 +121,8 @@ def test_the_page_is_whole_and_asks_for_nothing_from_outside():
     for name, value in reader.attributes:
         if name in ("src", "href"):
             assert value.startswith(("data:image/png;base64,", "#"))
+    assert ("href", "#top") in reader.attributes
+    assert ("id", "top") in reader.attributes
     assert not re.search(r"url\(|@import|https?://", html)
     assert "default-src 'none'" in html
     for name, code in zip(NAMES, CODES):
@@ -125,12 +131,12 @@ def test_the_page_is_whole_and_asks_for_nothing_from_outside():
 
 
 def test_numbers_in_the_table_are_the_records():
-    page = Page.of(rundir.Run(two_models()))
-    table = language_table(page, page.headline("sr-tatoeba"))
+    results = Results.of(rundir.Run(two_models()))
+    table = language_table(results, results.headline("sr-tatoeba"))
     by_code = {row[0].note: row for row in table.rows}
     assert [cell.text for cell in by_code["deu_Latn"][3:7]] == ["101", "35.0", "37.0", "+2.0"]
     assert [row[0].note for row in table.rows] == CODES[::-1]  # best first
-    base, ours = means_table(page).rows
+    base, ours = means_table(results).rows
     # n, then all, head (the first six), tail, Latin script, other scripts
     assert [cell.text for cell in base[2:]] == ["9", "50.0", "42.5", "65.0", "49.0", "51.2"]
     assert [cell.text for cell in ours[2:]] == ["9", "52.0", "44.5", "67.0", "51.0", "53.2"]
@@ -145,8 +151,8 @@ def test_markup_in_names_stays_text():
             records.append(record(code, 0.3, model=name, revision="<r>"))
         records.append(record(None, 0.5, "neutrality", '"<x>', name, layer=1))
         records.append(record(None, 0.6, "neutrality", '"<x>', name, layer=2))
-    run = rundir.Run(records, [rundir.TaskCoverage("<b>", ("<c>", "fra_Latn"), {"<c>": "<why>"})])
-    run.coverage.append(rundir.TaskCoverage(f"<b>{evil[2]}", ("<c>", "fra_Latn"), {"<c>": "<why>"}))
+    run = rundir.Run(records, [rundir.Coverage("<b>", ["<c>", "fra_Latn"], {"<c>": "<why>"})])
+    run.coverage.append(rundir.Coverage(f"<b>{evil[2]}", ["<c>", "fra_Latn"], {"<c>": "<why>"}))
     run.losses = [("<t>", [(0.0, 1.0), (1.0, 0.5)])]
     run.records += [record("<l>", 0.5, "embedding-map", f"pca_{axis}", evil[0]) for axis in "xy"]
     matrix = np.array([[np.nan, 0.2], [0.2, np.nan]])
@@ -185,14 +191,18 @@ def test_missing_or_broken_input_is_one_clear_error(tmp_path):
     append(tmp_path, [record("fra_Latn")])
     for name, content, message in (
         ("training.json", "{", "training.json is not JSON"),
-        ("training.json", "[]", "loss_curve is not a list"),
-        ("training.json", '{"loss_curve": [[1]]}', "loss_curve is not a list"),
-        ("run.json", '{"coverage": {"ner": []}}', "coverage is malformed"),
-        ("run.json", "[]", "coverage is malformed"),
+        ("training.json", "[]", "training.json holds no JSON object"),
+        ("training.json", '{"loss_curve": [[1]]}', r"training.json: loss_curve is '\[1\]', which is not a tuple"),
+        ("training.json", '{"steps": 1e999}', "training.json: steps is 'inf', which is not a whole number"),
+        ("training.json", "[" * 100_000, "training.json is not JSON that can be read"),
+        ("training.json", b"\xff\xfe{}", "training.json is not JSON"),
+        ("run.json", '{"coverage": {"ner": []}}', "run.json: coverage holds no JSON object"),
+        ("run.json", '{"coverage": {"ner": {"task": "ner"}}}', "run.json: coverage has no asked"),
+        ("run.json", "[]", "run.json holds no JSON object"),
         ("neutrality/layer08.npz", "no zip", "holds no similarities"),
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         with pytest.raises(ValueError, match=message):
             write_report(tmp_path, tmp_path / "r.html")
         (tmp_path / name).unlink()
@@ -202,10 +212,77 @@ def test_missing_or_broken_input_is_one_clear_error(tmp_path):
 
 def test_coverage_names_what_is_missing():
     records = [*two_models(), record("jpn_Jpan", 0.9, direction="en->x", layer=8)]
-    coverage = [rundir.TaskCoverage("sr-tatoeba", (*CODES, "zza_Latn"), {"zza_Latn": "no data"})]
+    coverage = [rundir.Coverage("sr-tatoeba", [*CODES, "zza_Latn"], {"zza_Latn": "no data"})]
     texts = read(page_of(records, coverage=coverage)).text
     assert "SR-Tatoeba, base: 10 of 11 languages; missing: zza_Latn (no data)" in texts
-    assert "SR-Tatoeba, ours: 9 of 11 languages; missing: jpn_Jpan, zza_Latn (no data)" in texts
+    assert "SR-Tatoeba, ours: 9 of 11 languages; missing: jpn_Jpan; zza_Latn (no data)" in texts
+
+
+def test_coverage_of_a_map_and_of_numbers_over_all_languages_is_a_line_each():
+    rows = [record(code, 1.0, "embedding-map", "row_norm") for code in CODES]
+    rows += [record(None, 0.5, "embedding-map", "purity_script@5", n=9), record(None, 0.5, "my-task", "accuracy")]
+    coverage = [rundir.Coverage("embedding-map", CODES)]
+    texts = read(page_of([*rows, *two_models()], coverage=coverage)).text
+    assert "Map of the languages, base: 9 of 9 languages" in texts
+    assert "Map of the languages, ours: not measured" in texts
+    assert "my-task, base: all languages at once" in texts
+    assert not any("missing" in text for text in texts)
+
+
+def test_coverage_of_a_probe_is_that_of_its_task():
+    coverage = [rundir.Coverage("sib200", [*CODES, "zza_Latn"], {"zza_Latn": "no data"})]
+    texts = read(page_of([record(code, 0.5, "sib200-probe", "macro_f1") for code in CODES], coverage=coverage)).text
+    assert "SIB-200 (probe), base: 9 of 10 languages; missing: zza_Latn (no data)" in texts
+
+
+def test_the_summary_tells_what_speaks_against():
+    records = two_models()
+    for model, probe, missing in (("base", 0.6, None), ("ours", 0.8, 4.0)):
+        for i, code in enumerate(CODES):
+            values = {"cosine_centred": 0.5 + 0.2 * (model == "ours"), "language_probe": probe}
+            records += [record(code, v + i / 100, "neutrality", m, model, layer=8) for m, v in values.items()]
+            records.append(record(code, 3.0 - 0.1 * (model == "ours"), "lm", "loss", model))
+            if missing:
+                records.append(record(code, missing + i / 100, "lm", "loss_missing", model))
+    lead, *sentences = verdict(rundir.Run(records))
+    assert lead == (
+        "ours is better than base on all 3 tasks. It is worse in: Masked LM, Loss without ids (+1.040 nats); "
+        "Neutrality, Language probe (+20.0 points)."
+    )
+    assert any("Language probe, layer 8: ours is worse than base" in sentence for sentence in sentences)
+    assert "What speaks against" in read(page_of(records)).text
+
+
+def test_the_axis_of_a_share_runs_from_0_to_100_and_layers_say_what_0_is():
+    def texts(layers):
+        return read(page_of([replace(r, layer=layer) for layer in layers for r in two_models()])).text
+
+    shown = texts((8, 12))
+    assert shown.count("100") >= 2  # both sides of the scatter
+    assert "layer" in shown
+    assert "layer (0 = embeddings)" in texts((0, 8))
+
+
+def test_groups_of_scripts_say_so_and_two_languages_have_no_interval():
+    codes = [f"{a}{b}{c}_{script}" for script in ("Cyrl", "Deva") for a, b, c in ("aba", "abb", "abc")][:5]
+    values = dict(zip([*CODES, *codes], np.linspace(0.1, 0.9, 14)))
+    texts = read(page_of([record(code, value) for code, value in values.items()])).text
+    at = texts.index("Cyrillic script")
+    assert texts[at + 1] == "n = 4"  # Russian and three more
+    assert "[" in next(text for text in texts[at + 2 :] if re.match(r"\d", text))
+    at = texts.index("Devanagari script")
+    assert texts[at + 1] == "n = 2"
+    assert "[" not in next(text for text in texts[at + 2 :] if re.match(r"\d", text))
+
+
+def test_heat_maps_of_models_share_scale_and_order():
+    run = rundir.Run([record(code, 0.5, "neutrality", "cosine", layer=8) for code in CODES[:3]])
+    for folder, top in (("base", 0.9), ("ours", 0.5)):
+        matrix = np.array([[np.nan, 0.1, top], [0.1, np.nan, 0.2], [top, 0.2, np.nan]])
+        run.matrices.append(rundir.Matrices(folder, 8, CODES[:3], {"cosine": matrix}))
+    reader = read(render(run))
+    assert [reader.text.count(text) for text in ("0.1", "0.9")] == [2, 2]  # the ends of the two colour bars
+    assert len({value for name, value in reader.attributes if name == "data-names"}) == 1
 
 
 def test_a_single_language_and_a_single_record():
@@ -263,7 +340,10 @@ def test_maps_and_donors_come_from_records():
                 record("quc_Latn", 1, "embedding-map", "untrained"),
                 record(None, 0.5, "embedding-map", "purity_script@5_chance")]  # fmt: skip
     reader = read(page_of(records))
-    assert "base: of the 5 nearest rows of a language 75% share its script; by chance it would be 50%." in reader.text
+    assert (
+        "base: of the 5 nearest rows of a language 75.0 % share its script; by chance it would be 50.0 %."
+        in reader.text
+    )
     assert "base: 1 row never trained, left out: quc_Latn" in reader.text
     assert any(text.startswith("Thai (tha_Thai) · Thai") for text in reader.text)
     assert any("sources for French (fra_Latn)" in text for text in reader.text)
@@ -298,8 +378,8 @@ def in_browser(tmp_path, html, script):
         f'<!doctype html><iframe id="f" style="width:390px;height:800px;border:0" srcdoc="{escape(html)}"></iframe>'
         "<script>document.getElementById('f').onload = (event) => {"
         "const page = event.target.contentDocument; const view = event.target.contentWindow;"
-        f"const answer = (() => {{ {script} }})();"
-        "document.title = JSON.stringify(answer); };</script>",
+        f"Promise.resolve((() => {{ {script} }})()).then((answer) => {{"
+        "document.title = JSON.stringify(answer); }); };</script>",
         encoding="utf-8",
     )
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -342,6 +422,14 @@ def test_tables_sort_filter_and_fit_a_phone_in_a_browser(tmp_path):
         page.getElementById('theme').click(); found.light = colour();
         page.getElementById('theme').click(); found.dark = colour();
         found.tips = page.querySelectorAll('circle[data-tip]').length;
+        found.hints = [...page.querySelectorAll('.scroll')].map((box) =>
+            [box.scrollWidth > box.clientWidth, !box.previousElementSibling.hidden]);
+        const over = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+        const text = (element) => { const range = page.createRange(); range.selectNodeContents(element);
+            return [...range.getClientRects()]; };
+        found.covered = [...page.querySelectorAll('.row')].filter((row) =>
+            text(row.querySelector('.label')).some((a) => text(row.querySelector('.value')).some((b) => over(a, b))));
+        found.covered = found.covered.map((row) => row.textContent);
         return found;
     """,
     )
@@ -358,6 +446,53 @@ def test_tables_sort_filter_and_fit_a_phone_in_a_browser(tmp_path):
     assert answer["light"] == "rgb(251, 251, 250)"
     assert answer["dark"] == "rgb(17, 20, 24)"
     assert answer["tips"] == 18
+    assert any(cut for cut, _ in answer["hints"])
+    assert all(cut == told for cut, told in answer["hints"])  # what is cut off says that it scrolls
+    assert answer["covered"] == []
+
+
+@needs_chromium
+def test_long_labels_never_cover_a_value_on_a_phone_in_a_browser(tmp_path):
+    records = [
+        record(code, (0.2 if model == "ours" else -0.1) + i / 1000, "neutrality", "cosine_centred", model, layer=8)
+        for model in ("base", "ours")
+        for i, code in enumerate(CODES)
+    ]
+    answer = in_browser(
+        tmp_path,
+        page_of(records),
+        """
+        const text = (element) => { const range = page.createRange(); range.selectNodeContents(element);
+            return [...range.getClientRects()]; };
+        const over = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+        return [...page.querySelectorAll('.row')].filter((row) =>
+            text(row.querySelector('.label')).some((a) => text(row.querySelector('.value')).some((b) => over(a, b))))
+            .map((row) => row.textContent);
+    """,
+    )
+    assert answer == []
+
+
+@needs_chromium
+def test_the_records_come_back_as_a_file_in_a_browser(tmp_path):
+    records = [*two_models(), record("cym_Latn", 0.5, model='=1+1,"x"', metric="acc@1")]
+    answer = in_browser(
+        tmp_path,
+        page_of(records),
+        """
+        const button = page.getElementById('csv');
+        const bytes = Uint8Array.from(atob(button.dataset.records), (letter) => letter.charCodeAt(0));
+        const stream = new Blob([bytes]).stream().pipeThrough(new view.DecompressionStream('gzip'));
+        return new Response(stream).text().then((text) => [button.hidden, text]);
+    """,
+    )
+    hidden, text = answer
+    assert hidden is False
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [(row["language"], row["metric"], float(row["value"])) for row in rows] == [
+        (r.language, r.metric, r.value) for r in records
+    ]
+    assert rows[-1]["model"] == '\'=1+1,"x"'  # text that a spreadsheet would compute
 
 
 @needs_chromium

@@ -57,6 +57,12 @@ def test_wilcoxon_of_300_languages_is_exact_and_close_to_the_normal_approximatio
     assert 0 < everything_better.p == pytest.approx(2 / 2.0**300)
 
 
+def test_wilcoxon_of_more_languages_than_powers_of_two_fit_a_number():
+    scipy_stats = pytest.importorskip("scipy.stats")
+    values = np.round(np.random.default_rng(3).normal(0.05, 1, 1300), 2)  # with ties
+    assert stats.wilcoxon(values).p == pytest.approx(scipy_stats.wilcoxon(values).pvalue, rel=0.02)
+
+
 def test_rounding_noise_is_a_tie():
     assert stats.wilcoxon([0.3 - 0.2, 0.1, -0.1]).p == 1
     assert stats.wilcoxon([0.1 + 0.2 - 0.3, 1, 2]).n == 2
@@ -80,28 +86,52 @@ def test_effect_sizes_by_hand():
 
 
 def test_bootstrap_by_hand():
-    # resamples of {0, 1} have the means 0, 1/2, 1 with chances 1/4, 1/2, 1/4
-    assert stats.bootstrap_mean([0, 1]) == (0.5, 0, 1)
-    assert stats.paired_bootstrap([1, 5, 9], [1.5, 5.5, 9.5]) == (0.5, 0.5, 0.5)  # a constant gain is certain
-    assert stats.bootstrap_mean([3]) == (3, None, None)
-    assert stats.paired_bootstrap([3], [4]) == (1, None, None)
+    # resamples of {0, 0, 1, 1} have the means 0 and 1 with chances 1/16 each
+    assert stats.bootstrap_mean([0, 0, 1, 1]) == (0.5, 0, 1)
+    assert stats.paired_bootstrap([1, 5, 9, 2], [1.5, 5.5, 9.5, 2.5]) == (0.5, 0.5, 0.5)  # a constant gain is certain
+
+
+def test_three_languages_say_nothing_about_others():
+    for values in ([3.0], [3.0, 4.0], [3.0, 4.0, 8.0]):
+        mean = pytest.approx(sum(values) / len(values))
+        assert stats.bootstrap_mean(values) == (mean, None, None)
+        assert stats.paired_bootstrap([0.0] * len(values), values) == (mean, None, None)
+    matrix = np.array([[np.nan, 1.0, 2.0], [1.0, np.nan, 6.0], [2.0, 6.0, np.nan]])
+    assert stats.bootstrap_pairs(matrix) == (3, None, None)
+
+
+def test_a_bootstrap_over_pairs_equals_plain_loops():
+    rng = np.random.default_rng(6)
+    matrix = rng.random((6, 6))
+    np.fill_diagonal(matrix, np.nan)
+    matrix[1, 2] = matrix[2, 1] = np.nan  # languages without a common sentence
+    means = []
+    for times in stats._times(6, 0, 9, 0, 500):
+        drawn = np.repeat(np.arange(6), times.astype(int))
+        part = matrix[np.ix_(drawn, drawn)]  # one that is drawn twice makes no pair with itself
+        means.append(np.nanmean(part) if np.isfinite(part).any() else np.nan)
+    got = stats.bootstrap_pairs(matrix, resamples=500, seed=9)
+    assert got == pytest.approx((np.nanmean(matrix), *np.nanquantile(means, [0.025, 0.975])))
 
 
 def test_the_draws_and_an_interval_never_change():
-    assert stats._draws(5, 0, 3, 0).tolist() == [[1, 2, 4, 3, 1], [4, 2, 2, 3, 1], [0, 4, 2, 4, 3]]
+    assert stats._times(5, 0, 0, 0, 3).tolist() == [[0, 2, 1, 1, 1], [0, 1, 2, 1, 1], [1, 0, 1, 1, 2]]
+    assert stats._times(5, 0, 0, 1, 3).tolist() == stats._times(5, 0, 0, 0, 3)[1:].tolist()  # a block is a part
     assert stats.paired_bootstrap([0.1, 0.2, 0.3, 0.4], [0.15, 0.2, 0.4, 0.45]) == (0.05, 0.0125, 0.0875)
 
 
 def test_draws_are_uniform_and_streams_differ():
-    draws = stats._draws(7, 0, 10_000, 0)
-    assert np.bincount(draws.ravel(), minlength=7) == pytest.approx(np.full(7, 10_000), rel=0.05)
-    assert (draws != stats._draws(7, 1, 10_000, 0)).mean() == pytest.approx(6 / 7, abs=0.02)
-    assert (draws != stats._draws(7, 0, 10_000, 1)).mean() == pytest.approx(6 / 7, abs=0.02)
+    times, other_stream, other_seed = (stats._times(7, *which, 0, 10_000) for which in ((0, 0), (1, 0), (0, 1)))
+    assert times.sum(0) == pytest.approx(np.full(7, 10_000), rel=0.05)
+    assert set(times.sum(1)) == {7}
+    for other in (other_stream, other_seed):
+        assert abs(np.corrcoef(times[:, 0], other[:, 0])[0, 1]) < 0.05
 
 
 def test_bootstrap_equals_plain_loops():
     a, b = np.random.default_rng(3).random((2, 6, 3))
-    languages, seeds_a, seeds_b = (stats._draws(n, s, 500, 9) for n, s in ((6, 0), (3, 1), (3, 2)))
+    times = (stats._times(n, s, 9, 0, 500).astype(int) for n, s in ((6, 0), (3, 1), (3, 2)))
+    languages, seeds_a, seeds_b = ([np.repeat(np.arange(len(row)), row) for row in part] for part in times)
     means = []
     for r in range(500):
         total = 0.0

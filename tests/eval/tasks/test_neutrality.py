@@ -13,11 +13,12 @@ import pytest
 from langsamp.core.runtime import resolve_model
 from langsamp.eval import run as runner
 from langsamp.eval.data import EvalData
-from langsamp.eval.results import records
+from langsamp.eval.results import records, stats
+from langsamp.eval.results.rundir import Matrices
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context
-from langsamp.eval.tasks.neutrality import NEUTRALITY, Sample, matrix_file, read_matrices
-from langsamp.eval.tasks.similarity import bootstrap, mean_of, mean_of_pairs, pair_matrices, probe_languages, unit_rows
+from langsamp.eval.tasks.neutrality import NEUTRALITY, Sample
+from langsamp.eval.tasks.similarity import pair_matrices, probe_languages, unit_rows
 
 
 def cos(a, b):
@@ -66,7 +67,7 @@ def test_languages_without_a_common_sentence_have_no_number():
     for matrix in found.values():
         assert np.isnan(matrix[0, 1])
         assert np.isfinite(matrix[0, 2])
-    assert mean_of_pairs(found["cosine"], np.arange(3)) == pytest.approx(np.nanmean(found["cosine"]))
+    assert stats.bootstrap_pairs(found["cosine"]).value == pytest.approx(np.nanmean(found["cosine"]))
 
 
 def test_a_neutral_and_a_partitioned_space():
@@ -97,15 +98,6 @@ def test_the_probe_never_trains_on_a_translation_of_a_test_sentence(monkeypatch)
     assert seen == [{1, 3, 5}, {0, 2, 4}, {0, 2, 4}, {1, 3, 5}]
 
 
-def test_interval():
-    values = np.array([0.0, 1.0, 2.0, 3.0])
-    low, high = bootstrap(4, lambda chosen: mean_of(values, chosen))
-    assert 0 <= low < mean_of(values, np.arange(4)) == 1.5 < high <= 3
-    assert bootstrap(4, lambda chosen: mean_of(values, chosen)) == (low, high)
-    assert bootstrap(2, lambda chosen: mean_of_pairs(np.array([[np.nan, 0.5], [0.5, np.nan]]), chosen)) == (0.5, 0.5)
-    assert math.isnan(mean_of_pairs(np.array([[np.nan, 0.5], [0.5, np.nan]]), np.array([1, 1])))
-
-
 def test_unit_rows():
     assert unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist() == [[0.6, 0.8], [0.0, 0.0]]
 
@@ -123,7 +115,7 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
-def test_the_task_writes_records_with_intervals_and_matrices(data, tmp_path, tiny_model_dir):
+def test_the_task_writes_records_and_matrices(data, tmp_path, tiny_model_dir):
     settings = Context(resolve_model(tiny_model_dir), EvalData(data), tmp_path / "out", progress=False)
     (coverage,) = runner.run(settings, ["neutrality"])
     assert coverage.line() == (
@@ -131,14 +123,13 @@ def test_the_task_writes_records_with_intervals_and_matrices(data, tmp_path, tin
     )
     found = {(r.layer, r.metric, r.code): r for r in records.read(tmp_path / "out")}
     assert {layer for layer, _, _ in found} == {1, 2, 3}
-    languages, matrices = read_matrices(tmp_path / "out" / matrix_file(2))
+    kept = Matrices.read(tmp_path / "out" / Matrices.file(2))
+    languages, matrices = kept.languages, kept.values
     assert languages == ["deu_Latn", "eng_Latn", "fra_Latn"]
     for metric in ("cosine", "cosine_centred", "cosine_control", "margin"):
         assert found[2, metric, None].value == pytest.approx(np.nanmean(matrices[metric]))
         assert found[2, metric, None].n == 3
-        assert (
-            found[2, metric + "_lo", None].value <= found[2, metric, None].value <= found[2, metric + "_hi", None].value
-        )
+        assert (2, metric + "_lo", None) not in found  # three languages say nothing about others
         own = [found[2, metric, tag].value for tag in languages]
         assert mean(own) == pytest.approx(found[2, metric, None].value)
         assert own[0] == pytest.approx(np.nanmean([matrices[metric][0, 1:], matrices[metric][1:, 0]]))
@@ -148,6 +139,32 @@ def test_the_task_writes_records_with_intervals_and_matrices(data, tmp_path, tin
     assert (tmp_path / "out" / records.RESULTS).read_bytes() == before
     with pytest.raises(ValueError, match="depends on the whole set: choose another --output"):
         runner.run(settings, ["neutrality"], ["deu_Latn", "eng_Latn"])
+
+
+def test_four_languages_have_an_interval_of_their_pairs(data, tmp_path, tiny_model_dir):
+    table = pq.read_table(data / "sib200" / "deu_Latn.parquet")
+    pq.write_table(table, data / "sib200" / "srp_Cyrl.parquet")
+    settings = Context(resolve_model(tiny_model_dir), EvalData(data), tmp_path / "out", layers="2", progress=False)
+    runner.run(settings, ["neutrality"])
+    found = {(r.metric, r.code): r.value for r in records.read(tmp_path / "out")}
+    matrices = Matrices.read(tmp_path / "out" / Matrices.file(2)).values
+    for metric in ("cosine", "cosine_centred", "cosine_control", "margin"):
+        bounds = stats.bootstrap_pairs(matrices[metric])
+        assert [found[metric + end, None] for end in ("", "_lo", "_hi")] == list(bounds)
+        assert bounds.low <= bounds.value <= bounds.high
+    probes = [found["language_probe", code] for code in ("deu_Latn", "eng_Latn", "fra_Latn", "srp_Cyrl")]
+    assert [found["language_probe" + end, None] for end in ("", "_lo", "_hi")] == list(stats.bootstrap_mean(probes))
+
+
+def test_a_damaged_file_of_matrices_is_one_sentence(data, tmp_path, tiny_model_dir):
+    settings = Context(resolve_model(tiny_model_dir), EvalData(data), tmp_path / "out", layers="2", progress=False)
+    runner.run(settings, ["neutrality"])
+    path = tmp_path / "out" / Matrices.file(2)
+    whole = path.read_bytes()
+    for damage in (b"", whole[:100], whole[: len(whole) // 2], whole.replace(b"languages", b"lingonber", 2)):
+        path.write_bytes(damage)
+        with pytest.raises(ValueError, match=r"layer02\.npz holds no similarities of languages"):
+            runner.run(settings, ["neutrality"])
 
 
 def test_too_little_data(data, tmp_path, tiny_model_dir):

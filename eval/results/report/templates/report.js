@@ -25,10 +25,16 @@
   };
   for (const button of all("th button")) button.addEventListener("click", () => sortBy(button.closest("th")));
 
+  // Tables that are cut off say that they scroll.
+  const cut = new ResizeObserver((entries) => {
+    for (const { target } of entries) target.previousElementSibling.hidden = target.scrollWidth <= target.clientWidth;
+  });
+  for (const box of all(".scroll")) cut.observe(box);
+
   // The search box shows the rows that contain its text.
   for (const input of all("input.filter")) {
     const tools = input.closest(".tools");
-    const rows = all("tbody tr", tools.nextElementSibling);
+    const rows = all("tbody tr", tools.nextElementSibling.nextElementSibling);
     input.addEventListener("input", () => {
       const wanted = input.value.trim().toLowerCase();
       let shown = 0;
@@ -90,6 +96,21 @@
     first.addEventListener("click", () => choose(false));
     second.addEventListener("click", () => choose(true));
   }
+
+  // The records the page was made from, as a file.
+  const csv = document.getElementById("csv");
+  const unpacked = () => {
+    const bytes = Uint8Array.from(atob(csv.dataset.records), (letter) => letter.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).blob();
+  };
+  csv.hidden = !("DecompressionStream" in window);
+  csv.addEventListener("click", async () => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([await unpacked()], { type: "text/csv" }));
+    link.download = "records.csv";
+    link.click();
+    URL.revokeObjectURL(link.href);
+  });
 
   // Light, dark, or as the system has it.
   const theme = document.getElementById("theme");

@@ -1,0 +1,28 @@
+"""Names come from other people's files: printed, they are letters, not commands to the terminal."""
+
+from __future__ import annotations
+
+import re
+from typing import TextIO
+
+# Controls but tab and line feed, line and paragraph separators, and what turns the direction of the text round.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    r"""The text with control characters spelled out: an escape becomes `\x1b`."""
+    return _CONTROLS.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+class Printable:
+    """A stream that writes `printable` text; everything else is the stream's."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write it."""
+        return self._stream.write(printable(text))
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)

@@ -1,0 +1,72 @@
+"""JSON files as dataclasses: read and checked in one place, wrong in one sentence that names the file and the entry."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import MISSING, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file; NaN and Infinity, which JSON has not, are None.
+
+    Raises ValueError in one sentence if it is not UTF-8, not JSON, or nested deeper than Python can read.
+    """
+    try:
+        return json.loads(Path(path).read_bytes().decode("utf-8"), parse_constant=lambda _: None)
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); write it again") from None
+    except RecursionError:
+        raise ValueError(f"{path} is not JSON that can be read (nested without end); write it again") from None
+
+
+def from_json(cls: type[T], found: Any, where: str | Path) -> T:
+    """A dataclass from the object a JSON file holds; entries that the class does not know are left out.
+
+    Args:
+        cls: a dataclass whose types are made of int, float, str, bool, None, Any, list, dict, tuple, dataclasses.
+        found: the decoded JSON.
+        where: the file, for the error.
+
+    Raises ValueError naming the entry that is missing or of the wrong kind.
+    """
+    if not isinstance(found, dict):
+        raise ValueError(f"{where} holds no JSON object; write it again")
+    hints = get_type_hints(cls)
+    values = {}
+    for field in fields(cls):  # type: ignore[arg-type]
+        if field.name in found:
+            values[field.name] = _as(hints[field.name], found[field.name], f"{where}: {field.name}")
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise ValueError(f"{where} has no {field.name}; write it again")
+    return cls(**values)
+
+
+def _as(hint: Any, value: Any, where: str) -> Any:
+    """The value as the type wants it."""
+    origin, inside = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return None if value is None and type(None) in inside else _as(inside[0], value, where)
+    if origin is list and isinstance(value, list):
+        return [_as(inside[0], item, where) for item in value]
+    if origin is tuple and isinstance(value, list) and len(value) == len(inside):
+        return tuple(_as(kind, item, where) for kind, item in zip(inside, value))
+    if origin is dict and isinstance(value, dict):
+        return {name: _as(inside[1], item, where) for name, item in value.items()}
+    if hasattr(hint, "__dataclass_fields__"):
+        return from_json(hint, value, where)
+    if hint is float and type(value) is int:
+        value = float(value) if abs(value) < 1e300 else math.inf
+    if hint is Any or (type(value) is hint and not (hint is float and not math.isfinite(value))):
+        return value
+    raise ValueError(f"{where} is {str(value)[:40]!r}, which is not {_called(hint)}")
+
+
+def _called(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    return names.get(hint, f"a {get_origin(hint).__name__}" if get_origin(hint) else "an object")

@@ -1,0 +1,47 @@
+"""Text of others in Markdown, in Python examples and in tables: it means itself, whatever it holds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from markupsafe import escape
+
+from langsamp.core.plain import printable
+
+_MARKDOWN = re.compile(r"([\\`*\[\]|{}#~$])|(?<!\w)_|_(?!\w)")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def one_line(value: Any) -> str:
+    """The text on one line, without control characters."""
+    return printable(" ".join(str(value).split()))
+
+
+def markdown(value: Any) -> str:
+    """Text for Markdown, table cells too: no markup, no HTML, no cell or line of its own."""
+    return _MARKDOWN.sub(lambda match: "\\" + match[0], str(escape(one_line(value))))
+
+
+def code(value: Any) -> str:
+    """A name for a code span: letters, digits and what names are joined by; anything else could end the span."""
+    return re.sub(r"[^\w@./:+-]+", "", one_line(value))
+
+
+def python(value: Any) -> str:
+    """A string literal for an example in Python; a name never leaves it, nor the fence around the example."""
+    text = re.sub(r"[\"'\\`]+", "", one_line(value))
+    return f'"{text}"'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]], delimiter: str = ",") -> str:
+    """A CSV or TSV file; text that a spreadsheet would compute has an apostrophe before it."""
+    file = io.StringIO()
+    writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+    for row in (head, *rows):
+        cells = (printable(cell) if isinstance(cell, str) else cell for cell in row)
+        writer.writerow([f"'{c}" if isinstance(c, str) and c.startswith(_FORMULA) else c for c in cells])
+    return file.getvalue()
