@@ -295,7 +295,7 @@ class Run:
         else:
             model = trainer.accelerator.unwrap_model(trainer.model)
         if self.args.should_save:
-            shares = {row["language"]: row["probability"] for row in facts["sampling"]}
+            shares = {row.language: row.probability for row in facts.sampling}
             stream: Any = trainer.train_dataset
             settle_unknown(model, self.settings.unknown_policy, shares, stream, self._collator(self.args.seed))
             model.save_pretrained(self.folder)
