@@ -13,6 +13,7 @@ from pathlib import Path
 
 from langsamp.eval.results import compare, stats
 from langsamp.eval.results.aggregate import Cell, is_head
+from langsamp.eval.results.catalog import task_order
 from langsamp.eval.results.compare import ALPHA, Comparison, comparison
 from langsamp.eval.results.records import Record, read
 
@@ -171,6 +172,7 @@ def compared(runs: Runs) -> list[Comparison]:
         if a in runs and b in runs:
             has = {cell_of(r) for r in runs[a]} & {cell_of(r) for r in runs[b]}
             entries = comparison(runs[a], runs[b], (a, b)) if has else []
+            entries.sort(key=lambda entry: (not entry.headline, task_order(entry.cell.task), entry.cell.sort_key()))
             found += [replace(entry, groups=(_paired(entry, runs[a], runs[b]),)) for entry in entries]
     adjusted: dict[int, float] = {}
     for family in (True, False):
