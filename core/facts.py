@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from langsamp.core.files import atomic_write
-from langsamp.core.typed import from_json, read_json
+from langsamp.core.typed import from_json
+from langsamp.safe_files import read_json
 
 FACTS = "training.json"
 

@@ -1,8 +1,7 @@
-"""JSON files as dataclasses: read and checked in one place, wrong in one sentence that names the file and the entry."""
+"""JSON as dataclasses: checked in one place, wrong in one sentence that names the file and the entry."""
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -12,24 +11,12 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 T = TypeVar("T")
 
 
-def read_json(path: str | Path) -> Any:
-    """The content of a JSON file; NaN and Infinity, which JSON has not, are None.
-
-    Raises ValueError in one sentence if it is not UTF-8, not JSON, or nested deeper than Python can read.
-    """
-    try:
-        return json.loads(Path(path).read_bytes().decode("utf-8"), parse_constant=lambda _: None)
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); write it again") from None
-    except RecursionError:
-        raise ValueError(f"{path} is not JSON that can be read (nested without end); write it again") from None
-
-
 def from_json(cls: type[T], found: Any, where: str | Path) -> T:
     """A dataclass from the object a JSON file holds; entries that the class does not know are left out.
 
     Args:
         cls: a dataclass whose types are made of int, float, str, bool, None, Any, list, dict, tuple, dataclasses.
+            A number that is not finite is None where there may be none.
         found: the decoded JSON.
         where: the file, for the error.
 
@@ -51,7 +38,8 @@ def _as(hint: Any, value: Any, where: str) -> Any:
     """The value as the type wants it."""
     origin, inside = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return None if value is None and type(None) in inside else _as(inside[0], value, where)
+        none = value is None or (type(value) is float and not math.isfinite(value))
+        return None if none and type(None) in inside else _as(inside[0], value, where)
     if origin is list and isinstance(value, list):
         return [_as(inside[0], item, where) for item in value]
     if origin is tuple and isinstance(value, list) and len(value) == len(inside):

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from langsamp.core.facts import FACTS, TrainingFacts
 from langsamp.core.files import atomic_write
 from langsamp.core.record import Record
-from langsamp.core.typed import from_json, read_json
+from langsamp.core.typed import from_json
 from langsamp.eval.results.records import RESULTS, read
+from langsamp.safe_files import read_json
 
 RUN = "run.json"
 

@@ -26,25 +26,26 @@ def test_what_is_written_is_read(tmp_path):
 
 
 def test_a_run_that_diverged_is_read_and_entries_of_other_versions_are_left_out(tmp_path):
-    (tmp_path / FACTS).write_text('{"loss_curve": [[10, 5.5], [20, NaN], [30, Infinity]], "new": {"x": 1}, "steps": 7}')
+    (tmp_path / FACTS).write_text(
+        '{"loss_curve": [[10, 5.5], [20, NaN], [30, Infinity]], "new": {"x": 1}, "steps": 7, "seconds": 1e999}'
+    )
     facts = TrainingFacts.read(tmp_path)
     assert facts.curve == [(10, 5.5)]
-    assert facts.steps == 7
+    assert (facts.steps, facts.seconds) == (7, None)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", r"training\.json is not JSON"),
-        ("[]", r"training\.json holds no JSON object"),
-        ("[" * 100_000, r"training\.json is not JSON that can be read \(nested without end\)"),
-        (b"\xff\xfe", r"training\.json is not JSON"),
+        ("{", r"training\.json is not readable JSON"),
+        ("[]", r"training\.json must hold a JSON object, not a list"),
+        ("[" * 100_000, r"training\.json is not readable JSON \(.*recursion"),
+        (b"\xff\xfe", r"training\.json is not readable JSON"),
         ({"steps": "many"}, r"training\.json: steps is 'many', which is not a whole number"),
         ({"steps": True}, "steps is 'True', which is not a whole number"),
         ({"steps": 1.5}, "steps is '1.5', which is not a whole number"),
         ({"seconds": [1]}, r"seconds is '\[1\]', which is not a number"),
         ({"seconds": 10**400}, "seconds is 'inf', which is not a number"),
-        ('{"seconds": 1e999}', "seconds is 'inf', which is not a number"),
         ({"losses": {"first": "low"}}, "losses is 'low', which is not a number"),
         ({"loss_curve": [[1, 2, 3]]}, r"loss_curve is '\[1, 2, 3\]', which is not a tuple"),
         ({"sampling": [{"blocks": 1}]}, r"training\.json: sampling has no language"),

@@ -155,7 +155,7 @@ def test_one_folder_holds_one_model_and_one_set_of_settings(task, context, monke
     with pytest.raises(ValueError, match="holds a run with count: text 'mlm', not 'lm'; choose another --output"):
         runner.run(replace(context, options={"text": "lm"}), ["count"])
     (context.output / "run.json").write_text("{broken")
-    with pytest.raises(ValueError, match=r"run\.json is not JSON"):
+    with pytest.raises(ValueError, match=r"run\.json is not readable JSON"):
         runner.run(context, ["count"])
 
 

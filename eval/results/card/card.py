@@ -21,7 +21,6 @@ from markupsafe import Markup
 from langsamp.core.facts import TrainingFacts
 from langsamp.core.files import atomic_write
 from langsamp.core.record import Record
-from langsamp.core.typed import read_json
 from langsamp.eval.results import catalog, escape
 from langsamp.eval.results.card import tables
 from langsamp.eval.results.card.leaderboard import write_eval_results
@@ -31,6 +30,7 @@ from langsamp.eval.results.records import RESULTS
 from langsamp.eval.results.records import read as read_records
 from langsamp.eval.results.rundir import Run
 from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT
+from langsamp.safe_files import read_json
 
 CARD = "README.md"
 GENERATED = "<!-- card made by `langsamp`; only text between the markers below is kept when it is made again -->"
@@ -289,7 +289,4 @@ def _text(path: Path) -> str:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    found = read_json(path) if path.is_file() else {}
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no JSON object; write it again.")
-    return found
+    return read_json(path) if path.is_file() else {}

@@ -372,10 +372,10 @@ def test_errors_name_the_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint folder"):
         write_card(tmp_path / "missing")
     (tmp_path / "training.json").write_text("{")
-    with pytest.raises(ValueError, match=r"training\.json is not JSON"):
+    with pytest.raises(ValueError, match=r"training\.json is not readable JSON"):
         write_card(tmp_path)
     (tmp_path / "training.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"training\.json holds no JSON object"):
+    with pytest.raises(ValueError, match=r"training\.json must hold a JSON object, not a list"):
         write_card(tmp_path)
     (tmp_path / "training.json").write_text('{"seconds": "long"}')
     with pytest.raises(ValueError, match=r"training\.json: seconds is 'long', which is not a number"):

@@ -190,15 +190,14 @@ def test_missing_or_broken_input_is_one_clear_error(tmp_path):
         write_report(tmp_path, tmp_path / "r.html")
     append(tmp_path, [record("fra_Latn")])
     for name, content, message in (
-        ("training.json", "{", "training.json is not JSON"),
-        ("training.json", "[]", "training.json holds no JSON object"),
+        ("training.json", "{", "training.json is not readable JSON"),
+        ("training.json", "[]", "training.json must hold a JSON object, not a list"),
         ("training.json", '{"loss_curve": [[1]]}', r"training.json: loss_curve is '\[1\]', which is not a tuple"),
-        ("training.json", '{"steps": 1e999}', "training.json: steps is 'inf', which is not a whole number"),
-        ("training.json", "[" * 100_000, "training.json is not JSON that can be read"),
-        ("training.json", b"\xff\xfe{}", "training.json is not JSON"),
+        ("training.json", "[" * 100_000, "training.json is not readable JSON"),
+        ("training.json", b"\xff\xfe{}", "training.json is not readable JSON"),
         ("run.json", '{"coverage": {"ner": []}}', "run.json: coverage holds no JSON object"),
         ("run.json", '{"coverage": {"ner": {"task": "ner"}}}', "run.json: coverage has no asked"),
-        ("run.json", "[]", "run.json holds no JSON object"),
+        ("run.json", "[]", "run.json must hold a JSON object"),
         ("neutrality/layer08.npz", "no zip", "holds no similarities"),
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
