@@ -31,8 +31,14 @@ test: dev  ## the test suite, without what takes longer than about 8 seconds a t
 test-all: dev  ## everything
 	$(BIN)/python -m pytest --numprocesses 2
 
-test-gpu:  ## what needs an NVIDIA GPU, in the environment there is (PYTHON=...): nothing is installed
-	$(PYTHON) -m pytest -m gpu -n 0
+# a GPU machine may have torch and no network: its own Python, and a link by which it finds the package
+test-gpu bench-gpu: export PYTHONPATH := $(CURDIR)/build/path:$(PYTHONPATH)
+
+build/path/langsamp:
+	mkdir -p build/path && ln -sfn $(CURDIR) $@
+
+test-gpu: build/path/langsamp  ## what needs an NVIDIA GPU, with the packages that $(PYTHON) has
+	$(PYTHON) -m pytest -m gpu -p no:cacheprovider
 
 lint: dev
 	$(BIN)/ruff check $(SOURCES)
@@ -46,7 +52,7 @@ format: dev
 bench: dev  ## speed and memory beside the stock way: medians and spread, in alternation
 	$(BIN)/python -m benchmarks.run
 
-bench-gpu:  ## one NVIDIA GPU: roofline, training step, whole runs, sentence vectors; under eight minutes
+bench-gpu: build/path/langsamp  ## one NVIDIA GPU: roofline, training step, whole runs, sentence vectors; under eight minutes
 	$(PYTHON) -m benchmarks.gpu
 
 clean:

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import statistics
+import string
 import subprocess
 import sys
 import time
@@ -69,3 +70,22 @@ def machine() -> str:
         f"{names[0] if names else 'CPU'}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"transformers {transformers.__version__}, load average {load}"
     )
+
+
+def make_tokenizer(folder: Path, words: list[str]) -> None:
+    """An XLM-R tokenizer with these words, the letters, and nothing else."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    scored = [(piece, 0.0) for piece in specials] + [("▁" + word, -10.0) for word in words]
+    letters = [(letter, -14.0) for letter in "▁" + string.ascii_lowercase]
+    tokenizer = Tokenizer(models.Unigram([*scored, *letters], unk_id=3))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer.add_special_tokens([*specials, AddedToken("<mask>", lstrip=True, normalized=False, special=True)])
+    ends = [("<s>", 0), ("</s>", 2)]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>", "unk_token": "<unk>",
+             "pad_token": "<pad>", "mask_token": "<mask>", "tokenizer_class": "XLMRobertaTokenizerFast"}  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps({**names, "model_max_length": 512}), encoding="utf-8")

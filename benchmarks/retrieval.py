@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import XLMRobertaConfig, XLMRobertaModel, logging
 
 from langsamp.core.runtime import resolve_model
@@ -29,7 +28,7 @@ from langsamp.eval.engines.encoder import Encoder, Pool, load_tokenizer
 from langsamp.eval.tasks.retrieval import SR_BIBLE
 from langsamp.eval.tasks.similarity import cosine
 
-from .common import machine, spread, table
+from .common import machine, make_tokenizer, spread, table
 
 LAYER, BATCH, WORDS, TOP = 8, 128, 5000, 10
 Files = list[tuple[list[str], list[str]]]  # a language: its sentences and their English translations
@@ -38,13 +37,8 @@ Files = list[tuple[list[str], list[str]]]  # a language: its sentences and their
 def make_model(folder: Path) -> Path:
     """A base-size XLM-R with random weights and a tokenizer of one token a word."""
     torch.manual_seed(0)
-    names = ["<s>", "<pad>", "</s>", "<unk>", *(f"w{number}" for number in range(WORDS))]
-    tokenizer = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    ends = [("<s>", 0), ("</s>", 2)]
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = XLMRobertaConfig(vocab_size=len(names), max_position_embeddings=514, type_vocab_size=1)
+    make_tokenizer(folder, [f"w{number}" for number in range(WORDS)])
+    config = XLMRobertaConfig(vocab_size=WORDS + 32, max_position_embeddings=514, type_vocab_size=1)
     XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder
 

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..common import make_tokenizer
 from .measure import Bench, Row
 from .models import LENGTH, LETTERS
 from .step import VOCAB
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def commands(bench: Bench, work: Path, data: Path | None) -> None:
@@ -58,24 +57,6 @@ def _make(bench: Bench, base: Path, text: Path, data: Path | None) -> Row:
     if data is None:
         make_text(text, words[:50_000], *((4, 3_000) if bench.tiny else (442, 40_000)))
     return {"pieces": pieces}
-
-
-def make_tokenizer(folder: Path, words: list[str]) -> None:
-    """An XLM-R tokenizer with these words, the letters, and nothing else."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-
-    specials = ["<s>", "<pad>", "</s>", "<unk>"]
-    scored = [(piece, 0.0) for piece in specials] + [("▁" + word, -10.0) for word in words]
-    tokenizer = Tokenizer(models.Unigram([*scored, *((letter, -14.0) for letter in "▁" + LETTERS)], unk_id=3))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    tokenizer.add_special_tokens([*specials, AddedToken("<mask>", lstrip=True, normalized=False, special=True)])
-    ends = [("<s>", 0), ("</s>", 2)]
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    names = {"bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>", "unk_token": "<unk>",
-             "pad_token": "<pad>", "mask_token": "<mask>", "tokenizer_class": "XLMRobertaTokenizerFast"}  # fmt: skip
-    (folder / "tokenizer_config.json").write_text(json.dumps({**names, "model_max_length": LENGTH}), encoding="utf-8")
 
 
 def make_text(folder: Path, words: list[str], languages: int, tokens: int) -> None:

@@ -187,4 +187,8 @@ def _cudnn(bench: Bench) -> Row:
     for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION):
         found = run(backend, torch.bfloat16)
         errors[backend] = max(float((f.double() - e).norm() / e.norm()) for f, e in zip(found, exact))
-    return _judged({"cuDNN against flash": (errors[SDPBackend.CUDNN_ATTENTION], errors[SDPBackend.FLASH_ATTENTION])})
+    q = tensors[0].to(torch.bfloat16)
+    mask = torch.ones(4, 1, 512, 512, dtype=torch.bool, device=bench.device)
+    chosen = [SDPBackend(torch._fused_sdp_choice(q, q, q, m, 0.1)).name for m in (None, mask)]
+    pair = errors[SDPBackend.CUDNN_ATTENTION], errors[SDPBackend.FLASH_ATTENTION]
+    return _judged({"cuDNN against flash": pair}) | {"torch takes": chosen[0], "with a mask": chosen[1]}

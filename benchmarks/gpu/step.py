@@ -134,10 +134,11 @@ def variants(bench: Bench) -> None:
     vocab = 5_003 if bench.tiny else VOCAB
     (blocks,) = sizes(bench, 64)
     ours = Ours(bench, vocab)
-    for other in sizes(bench, 8, 16, 128):
+    for other in sizes(bench, 8, 16, 32, 128):
         ours.row(FAST, other, needs=25)
         ours.row(STOCK, other, parts=(), fold=False)
-    ours.row(f"{FAST}, cuDNN attention", blocks, around=cudnn_attention, needs=30)
+    for kind in ("FLASH_ATTENTION", "CUDNN_ATTENTION"):
+        ours.row(f"{FAST}, {kind} first", blocks, around=attention(kind), needs=30)
     without = tuple(part for part in PARTS if part != "attention")
     ours.row(f"{FAST}, one row padded, by a mask", blocks, padded=1, parts=without, needs=25)
     ours.row(f"{FAST}, all layers in one graph", blocks, parts=("loss", "lookup"), around=one_graph, needs=90)
@@ -226,16 +227,21 @@ def _profile(bench: Bench) -> Row:
     return {"ms a step": round(sum(times.values()), 2), "calls": round(sum(counts.values()))}
 
 
-def cudnn_attention(stack: ExitStack, model: Any) -> None:
-    """Let torch choose cuDNN's attention first; graphs are traced anew, for it is chosen then."""
-    from torch._functorch import config as functorch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
+def attention(first: str) -> Callable[[ExitStack, Any], None]:
+    """Let torch take an attention of its first; graphs are traced anew, for it is chosen then."""
 
-    torch._dynamo.reset()
-    stack.callback(torch._dynamo.reset)
-    stack.enter_context(functorch.patch(enable_autograd_cache=False))
-    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
-    stack.enter_context(sdpa_kernel(order, set_priority=True))
+    def enter(stack: ExitStack, _: Any) -> None:
+        from torch._functorch import config as functorch
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        torch._dynamo.reset()
+        stack.callback(torch._dynamo.reset)
+        stack.enter_context(functorch.patch(enable_autograd_cache=False))
+        others = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
+        order = [getattr(SDPBackend, first), *(backend for backend in others if backend.name != first)]
+        stack.enter_context(sdpa_kernel(order, set_priority=True))
+
+    return enter
 
 
 def one_graph(stack: ExitStack, model: Any) -> None:
@@ -265,15 +271,15 @@ def _curve(
     (blocks,) = sizes(bench, 16)
     model = make_model(bench, vocab, attention=attention)
     way = Way(bench, model, fold=bool(parts))
-    rates = torch.optim.lr_scheduler.LinearLR(way.optimizer, 0.05, 4.0, 20)
     with ExitStack() as stack:
         if parts:
             stack.enter_context(accelerate(model, dtype=torch.bfloat16, parts=parts))
         torch.manual_seed(seed)
         losses = []
         for number, batch in enumerate(make_batches(bench, blocks, vocab, count, learnable=True)):
+            for group in way.optimizer.param_groups:
+                group["lr"] = 2e-4 * min(1, (number + 1) / 20)
             losses.append(way.step(number, batch))
-            rates.step()
         found[name] = torch.stack(losses).tolist()
     row = {"first": round(found[name][0], 4), "last 20": round(statistics.fmean(found[name][-20:]), 4)}
     if name != "stock" and "stock" in found:

@@ -62,6 +62,8 @@ def accelerate(
         for name, install in installs.items():
             if name not in parts or (name == "attention" and dtype == torch.float32):  # flash is for halves
                 continue
+            if name == "lookup" and not one_process():
+                continue
             if name == "layers" and 6 * tokens * _parameters(model) < WORTH_COMPILING:
                 log.info("fast GPU training: a run this short is over before its layers are compiled")
                 continue
@@ -91,8 +93,6 @@ def _install_loss(model: Any, stack: ExitStack, owner: Owner, dtype: torch.dtype
 def _install_lookup(model: Any, stack: ExitStack, owner: Owner, *_: Any) -> str | None:
     """Let the word lookup write into the gradient of the vocabulary matrix; else says why not."""
     words = model.get_input_embeddings()
-    if not one_process():
-        return "several processes train together, whose gradients DDP adds up"
     if words.weight is not owner.weight or words.sparse or words.scale_grad_by_freq or words.max_norm:
         return "the word embeddings are not plain rows of the head's matrix"
     patch(stack, words, "forward", fast_lookup(words, owner))
