@@ -142,6 +142,9 @@ def variants(bench: Bench) -> None:
     without = tuple(part for part in PARTS if part != "attention")
     ours.row(f"{FAST}, one row padded, by a mask", blocks, padded=1, parts=without, needs=25)
     ours.row(f"{FAST}, all layers in one graph", blocks, parts=("loss", "lookup"), around=one_graph, needs=90)
+    tuned = {"options": {"coordinate_descent_tuning": True}}
+    ours.row(f"{FAST}, coordinate descent tuning", blocks, compiling=tuned, needs=60)
+    ours.row(f"{FAST}, max-autotune", blocks, compiling={"mode": "max-autotune-no-cudagraphs"}, needs=150)
 
 
 def _official(bench: Bench, vocab: int, blocks: int) -> Row:
@@ -183,7 +186,7 @@ class Ours:
 
     def _measure(
         self, blocks: int, parts: tuple[str, ...] = PARTS, fold: bool = True, padded: int = 0,
-        around: Callable[[ExitStack, Any], None] | None = None,
+        around: Callable[[ExitStack, Any], None] | None = None, compiling: dict[str, Any] | None = None,
     ) -> Row:  # fmt: skip
         self.model = self.model or make_model(self.bench, self.vocab)
         self.model.zero_grad()
@@ -192,7 +195,8 @@ class Ours:
                 around(stack, self.model)
             on: tuple[str, ...] = ()
             if parts:
-                on = stack.enter_context(accelerate(self.model, dtype=torch.bfloat16, parts=parts))
+                faster = accelerate(self.model, dtype=torch.bfloat16, parts=parts, compiling=compiling)
+                on = stack.enter_context(faster)
             row = measure(self.bench, Way(self.bench, self.model, fold=fold), blocks, self.vocab, padded)
         lost = [part for part in parts if part not in on]
         return row | ({"off": " ".join(lost)} if lost else {})

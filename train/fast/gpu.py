@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from inspect import signature
 from typing import Any
 
 import torch
@@ -118,7 +119,7 @@ def _install_layers(model: Any, stack: ExitStack, _: Any, __: Any, compiling: di
     for layer in layers:
         patch(stack, layer, "forward", _compiled(layer, switch, given))
     embeddings = getattr(model.base_model, "embeddings", None)
-    if hasattr(embeddings, "word_embeddings"):
+    if hasattr(embeddings, "word_embeddings") and "inputs_embeds" in signature(embeddings.forward).parameters:
         patch(stack, embeddings, "forward", _compiled_embeddings(embeddings, switch, given))
     return None
 
