@@ -26,7 +26,9 @@ def some_layers(blocks: int) -> str:
     return ",".join(str(layer) for layer in SOME_LAYERS if layer <= blocks) or "last"
 
 
-def passes(blocks: int, encoder: bool = True, lm: bool = True, downstream: bool = False) -> list[Pass]:
+def passes(
+    blocks: int, encoder: bool = True, lm: bool = True, downstream: bool = False, layers: bool = True
+) -> list[Pass]:
     """Everything to measure of a model of `blocks` layers.
 
     Args:
@@ -34,10 +36,13 @@ def passes(blocks: int, encoder: bool = True, lm: bool = True, downstream: bool 
         encoder: retrieval at every layer; neutrality and the SIB-200 probe at some.
         lm: masked-LM loss with right, missing and wrong ids.
         downstream: transfer of a fine-tuned SIB-200 classifier, and how well donor languages are chosen.
+        layers: False for retrieval at the protocol's layer and nothing else of the encoder.
     """
     some = some_layers(blocks)
     found: list[Pass] = []
-    if encoder:
+    if encoder and not layers:
+        found.append(Pass(("sr-bible", "sr-tatoeba")))
+    elif encoder:
         found.append(Pass(("sr-bible", "sr-tatoeba"), "all"))
         found.append(Pass(("sib200", "neutrality"), some, options={"probe": True, "sentences": 50}))
     if lm:

@@ -78,7 +78,7 @@ class Experiment:
         halves: variants whose mean with the start is measured, too.
         downstream: variants that are also fine-tuned on English SIB-200 and judged as finders of donor languages.
         search: the settings to choose from, by name, with one seed on the dev languages (:mod:`.gpu.search`).
-        layers: False to measure retrieval at the protocol's layer only.
+        layers: False to measure retrieval at the protocol's layer only (on a CPU nothing else of the encoder).
     """
 
     variants: tuple[str, ...]

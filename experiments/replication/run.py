@@ -136,7 +136,7 @@ class Work:
         if self.measured(name):
             return
         source = resolve_model(model)
-        for part in passes(int(read_config(source.path).num_hidden_layers), **wanted):
+        for part in passes(int(read_config(source.path).num_hidden_layers), layers=self.experiment.layers, **wanted):
             context = Context(
                 source=source,
                 data=EvalData(self.output / "data" / "test"),

@@ -88,7 +88,6 @@ class GpuRun:
         cpus = usable_cpus()
         self.measurers = Measurers(max(1, cpus * 5 // 8), max(1, min(3, cpus // 4)), clock.say)
         self.plan, self.store = open_bundle(bundle, work)
-        out.mkdir(parents=True, exist_ok=True)
         for file in (bundle / "records").glob("*.jsonl.gz"):
             unpack(file, work / "records" / file.name.removesuffix(".jsonl.gz"))
         if (bundle / "records" / RUNS).exists():
@@ -244,7 +243,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=float, default=500.0, help="after which no more is begun and all is written")
     args = parser.parse_args(argv)
-    logging.disable(logging.INFO)
+    args.out.mkdir(parents=True, exist_ok=True)
+    ours = logging.getLogger("langsamp")
+    ours.setLevel(logging.INFO)
+    ours.addHandler(logging.FileHandler(args.out / LOG, encoding="utf-8"))
     fast.WORTH_COMPILING = 0.0  # what one training compiles serves all others of the process, however short
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     memory = Path("/dev/shm")
