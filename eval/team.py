@@ -16,8 +16,9 @@ from langsamp.core.cluster import Cluster, session
 from langsamp.core.crew import Crew, Employer, Job, Machine
 from langsamp.core.runtime import resolve_model
 from langsamp.eval.data import EvalData
+from langsamp.eval.results.rundir import RUN
 from langsamp.eval.run import Outcome, Worker
-from langsamp.eval.run_settings import SETTINGS, fingerprint
+from langsamp.eval.run_settings import fingerprint
 from langsamp.eval.task import Context, Unit
 
 
@@ -98,7 +99,7 @@ class Measurer:
     def compute(self, task: str, unit: Unit) -> Outcome:
         """As `Worker.compute`. Raises FileNotFoundError where others would not see the model that is trained."""
         output = self.worker.context.output
-        if unit.trains and not (output / SETTINGS).exists():
+        if unit.trains and not (output / RUN).exists():
             raise FileNotFoundError(
                 f"{socket.gethostname()} does not see {output}, where fine-tuned models are passed on; choose an "
                 "--output that all nodes see"
