@@ -14,6 +14,7 @@ import transformers
 from transformers import PretrainedConfig, XLMRobertaConfig
 
 from .language_codes import LANGUAGE_PATTERN, SCRIPT_PATTERN, UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT, suggest
+from .safe_files import tables_disagree
 
 TASKS = ("MaskedLM", "SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice")
 # what of a configuration says nothing to a stock class
@@ -245,17 +246,10 @@ class LangSAMPConfigMixin(_Stock):
         Raises:
             ValueError: the first row that differs, by table, number and both names.
         """
-        for kind in ("languages", "scripts"):
-            ours, theirs = getattr(self, kind), list(getattr(tokenizer, kind, []))
-            if not ours:  # no table: ids are ignored
-                continue
-            for row in range(max(len(ours), len(theirs))):
-                mine, other = (table[row] if row < len(table) else "nothing" for table in (ours, theirs))
-                if mine != other:
-                    raise ValueError(
-                        f"the tokenizer's {kind} disagree with the model's: row {row} is {other!r} in the tokenizer "
-                        f"and {mine!r} in the model; make the tokenizer with {kind}=model.config.{kind}."
-                    )
+        kinds = ("languages", "scripts")
+        problem = tables_disagree(*({kind: getattr(one, kind, []) for kind in kinds} for one in (self, tokenizer)))
+        if problem:
+            raise ValueError(f"{problem}.")
 
 
 class LangSAMPConfig(LangSAMPConfigMixin, XLMRobertaConfig):  # type: ignore[misc]

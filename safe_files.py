@@ -1,13 +1,18 @@
-"""What the files of a checkpoint may name: weights in plain ``*.safetensors`` beside them; nothing elsewhere, no code.
+"""Checks on the small files of a checkpoint, made before anything large is read.
 
+They may name weights in plain ``*.safetensors`` beside them, nothing elsewhere and no code; and tables that agree.
 transformers reads whatever an index or a config names, a pickle under a harmless name and a file of another folder too.
 """
 
 import json
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from .language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT
+
+UNKNOWN = {"languages": UNKNOWN_LANGUAGE, "scripts": UNKNOWN_SCRIPT}  # row 0 of each table
 INDEX = "model.safetensors.index.json"
 PLACE = (
     "cache_dir",
@@ -23,7 +28,7 @@ _FILES_OF_A_TOKENIZER = ("tokenizer_file", "vocab_file", "merges_file", "gguf_fi
 
 
 def check_names(checkpoint: "str | PathLike", **kwargs: Any) -> None:
-    """Refuse a model folder or Hub model that transformers would load something else from than its own safetensors.
+    """Refuse a model folder or Hub model whose small files contradict each other or lead away from its safetensors.
 
     Args:
         checkpoint: the folder, or the name on the Hub.
@@ -42,11 +47,56 @@ def check_names(checkpoint: "str | PathLike", **kwargs: Any) -> None:
         found = f"only {', '.join(others)}, which can run code when loaded" if others else "no weights at all"
         raise FileNotFoundError(f"{folder} holds {found}; a model.safetensors is needed.")
     variant = f".{kwargs['variant']}" if kwargs.get("variant") else ""
-    index = INDEX.replace(".index", f".index{variant}")
+    problem = first_problem(lambda name: _read(checkpoint, name, where), INDEX.replace(".index", f".index{variant}"))
+    if problem:
+        raise ValueError(f"{checkpoint} is refused: {problem}.")
+
+
+def first_problem(read: "Callable[[str], dict[str, Any] | None]", index: str = INDEX) -> "str | None":
+    """What is wrong with the small files of a checkpoint, in one sentence without an end; None where all is well.
+
+    Args:
+        read: name of a file -> the JSON object in it, None where there is no such file.
+        index: the name of the index of shards.
+    """
+    config = read("config.json") or {}
     for name in (index, "config.json", "adapter_config.json"):
-        problem = named_elsewhere(name, _read(checkpoint, name, where))
-        if problem:
-            raise ValueError(f"{checkpoint} is refused: {name} {problem}.")
+        if problem := named_elsewhere(name, config if name == "config.json" else read(name)):
+            return f"{name} {problem}"
+    tokenizer = read("tokenizer_config.json")
+    if problem := named_elsewhere("tokenizer_config.json", tokenizer):
+        return f"tokenizer_config.json {problem}"
+    tables = [_tables(content) for content in (config, tokenizer or {})]
+    return tables_disagree(*tables) if all(tables) else None
+
+
+def _tables(content: "dict[str, Any]") -> "dict[str, list]":
+    """The tables that stand in a file, with row 0 even where they were written by hand without."""
+    found = {}
+    for kind in UNKNOWN:
+        if rows := content.get(kind):
+            rows = rows if isinstance(rows, list) else [rows]
+            found[kind] = rows if rows[0] == UNKNOWN[kind] else [UNKNOWN[kind], *rows]
+    return found
+
+
+def tables_disagree(model: "Mapping[str, list]", tokenizer: "Mapping[str, list]") -> "str | None":
+    """The first row where a tokenizer's tables are not those of a model, in words; None where its ids mean its rows.
+
+    Args:
+        model: ``languages`` and ``scripts``, with row 0; one that is missing or empty makes ids of its kind void.
+        tokenizer: the same of the tokenizer.
+    """
+    for kind in UNKNOWN:
+        ours, theirs = list(model.get(kind) or []), list(tokenizer.get(kind) or [])
+        for row in range(max(len(ours), len(theirs)) if ours else 0):
+            mine, other = (table[row] if row < len(table) else "nothing" for table in (ours, theirs))
+            if mine != other:
+                return (
+                    f"the tokenizer's {kind} disagree with the model's: row {row} is {other!r} in the tokenizer and "
+                    f"{mine!r} in the model; make the tokenizer with {kind}=model.config.{kind}"
+                )
+    return None
 
 
 def named_elsewhere(name: str, content: "dict[str, Any] | None") -> "str | None":

@@ -82,13 +82,14 @@ def run_export(args: Namespace) -> int:
 
 
 def _run_onnx(args: Namespace) -> int:
-    from langsamp.checkpoints.export_onnx import FP32, INT8, export_onnx
+    from langsamp.checkpoints.export_onnx import export_onnx
 
-    graph = export_onnx(args.model, args.output)
-    print(f"{graph.path}: inputs {', '.join(graph.inputs)}")
-    print(f"{FP32}: {graph.sizes[0]:,} bytes, differs from the model by at most {graph.difference:.1e}")
-    best = "" if graph.int8_top1 is None else f", same best piece at {graph.int8_top1:.1%} of the masks"
-    print(f"{INT8}: {graph.sizes[1]:,} bytes, differs by at most {graph.int8_difference:.1e}{best}")
+    done = export_onnx(args.model, args.output)
+    for graph in done.graphs:
+        print(f"{done.path}/onnx/{graph.name}.onnx: inputs {', '.join(graph.inputs)}")
+        print(f"  fp32: {graph.sizes[0]:,} bytes, differs from the model by at most {graph.difference:.1e}")
+        best = "" if graph.int8_top1 is None else f", same best piece at {graph.int8_top1:.1%} of the masks"
+        print(f"  int8 (_quantized): {graph.sizes[1]:,} bytes, by at most {graph.int8_difference:.1e}{best}")
     return 0
 
 
@@ -148,7 +149,11 @@ def run_average(args: Namespace) -> int:
 
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Namespace], int]]] = {
     "export": ("write a checkpoint that needs no code of ours: encoder, one language, or ONNX", add_export, run_export),
-    "convert": ("turn an official LangSAMP or a stock XLM-R checkpoint into one of ours", add_convert, run_convert),
+    "convert": (
+        "turn an official LangSAMP, a stock XLM-R, or ours without its code into a whole one of ours",
+        add_convert,
+        run_convert,
+    ),
     "average": ("the mean of checkpoints' weights, rows matched by name and piece", add_average, run_average),
     "add-language": ("add a row for a language; nothing else changes", add_add_language, run_add_language),
 }

@@ -13,13 +13,15 @@ import string
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from langsamp import modeling_langsamp
+from langsamp.checkpoints.mend import is_ours, reloaded
 from langsamp.checkpoints.official import LANG_TABLE, SCRIPT_TABLE, Official, read_official
 from langsamp.checkpoints.official_ids import official_languages, official_scripts, read_id_lists
 from langsamp.configuration_langsamp import LangSAMPConfig
@@ -28,21 +30,18 @@ from langsamp.core.runtime import ModelSource, resolve_model
 from langsamp.core.tokenizer import load_tokenizer
 from langsamp.eval.results.card.card import write_card
 from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT
-from langsamp.modeling_langsamp import (
-    LangSAMPForMaskedLM,
-    LangSAMPForSequenceClassification,
-    LangSAMPForTokenClassification,
-    LangSAMPModel,
-)
+from langsamp.modeling_langsamp import LangSAMPForMaskedLM, LangSAMPModel
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
 
 logger = logging.getLogger(__name__)
 
-_CLASSES: dict[str, type[PreTrainedModel]] = {
-    "masked-lm": LangSAMPForMaskedLM,
-    "sequence-classification": LangSAMPForSequenceClassification,
-    "token-classification": LangSAMPForTokenClassification,
-    "encoder": LangSAMPModel,
+_CLASSES = {
+    "masked-lm": "ForMaskedLM",
+    "sequence-classification": "ForSequenceClassification",
+    "token-classification": "ForTokenClassification",
+    "question-answering": "ForQuestionAnswering",
+    "multiple-choice": "ForMultipleChoice",
+    "encoder": "Model",
 }
 _ID_FILES = ("full_dicts.pkl", "dicts.pkl")
 OFFICIAL_INIT = 0.02  # standard deviation of the official tables at the start (paper notes, section 1)
@@ -71,6 +70,8 @@ def convert(
 ) -> Conversion:
     """Convert a checkpoint folder or Hub id and write it, with code, card and manifest, to a new folder.
 
+    One of our own that was saved through the stock door, and so names our code without having it, gets it.
+
     Args:
         source: folder or Hub id (``name@revision``) with config.json and safetensors or a torch state dict.
         output: a folder that does not exist yet.
@@ -87,28 +88,45 @@ def convert(
             missing, left over or of the wrong shape; all of them are named.
     """
     origin = _with_weights(resolve_model(source))
-    official = read_official(origin.path)
-    with_rows = official.kind == "masked-lm"  # the other classes have no tables: downstream needs no ids
-    languages, scripts = _row_names(official, origin.path, ids) if with_rows else ([], [])
-    config = LangSAMPConfig(
-        **official.backbone, languages=languages, scripts=scripts, table_initializer_range=OFFICIAL_INIT
-    )
-    model, dropped = _load(official, config)
-    if unknown == "mean" and isinstance(model, LangSAMPForMaskedLM):
-        model.set_unknown("mean")
-        model.fold_unknown()
+    untrained: list[str] = []
+    if is_ours(origin.path):
+        model, dropped = reloaded(origin.path)
+    else:
+        official = read_official(origin.path)
+        with_rows = official.kind == "masked-lm"  # the other classes have no tables: downstream needs no ids
+        languages, scripts = _row_names(official, origin.path, ids) if with_rows else ([], [])
+        config = LangSAMPConfig(
+            **official.backbone, languages=languages, scripts=scripts, table_initializer_range=OFFICIAL_INIT
+        )
+        model, dropped = _load(official, config)
+        untrained = _untrained(official, languages, scripts)
+        if unknown == "mean" and isinstance(model, LangSAMPForMaskedLM):
+            model.set_unknown("mean")
+            model.fold_unknown()
+    return _written(Path(output), origin, model, dropped, untrained, tokenizer)
+
+
+def _written(
+    output: Path,
+    origin: ModelSource,
+    model: PreTrainedModel,
+    dropped: list[str],
+    untrained: list[str],
+    tokenizer: str | Path | None,
+) -> Conversion:
+    """Model, tokenizer and documents in a new folder."""
+    config: Any = model.config
     known = _tokenizer(tokenizer or origin.path, config, required=tokenizer is not None)
+    kind = next(kind for kind, ours in _CLASSES.items() if type(model).__name__.endswith(ours))
     with new_folder(output) as folder:
         model.save_pretrained(folder)
         if known is not None:
             known.save_pretrained(folder)
-        if with_rows:
+        if kind == "masked-lm":
             add_handler(folder)
-            write_card(folder, repo=Path(output).name, base_model=origin.name if origin.revision else None)
-    return Conversion(
-        Path(output), official.kind, len(languages), len(scripts), _untrained(official, languages, scripts), dropped,
-        known is not None,
-    )  # fmt: skip
+            write_card(folder, repo=output.name, base_model=origin.name if origin.revision else None)
+    rows = [max(0, len(table) - 1) for table in (config.languages, config.scripts)]
+    return Conversion(output, kind, rows[0], rows[1], untrained, dropped, known is not None)
 
 
 def our_state(official: Official) -> dict[str, Tensor]:
@@ -135,7 +153,7 @@ def our_state(official: Official) -> dict[str, Tensor]:
 def _load(official: Official, config: LangSAMPConfig) -> tuple[PreTrainedModel, list[str]]:
     """The model with every tensor in its place, and the names of those that have none in this kind of model."""
     state = our_state(official)
-    model = _CLASSES[official.kind](config)
+    model = getattr(modeling_langsamp, f"LangSAMP{_CLASSES[official.kind]}")(config)
     dropped = [] if official.kind == "masked-lm" else [key for key in state if key.startswith(("lang_", "script_"))]
     if official.kind != "encoder":
         dropped += [key for key in state if key.startswith("roberta.pooler.")]

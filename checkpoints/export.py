@@ -5,7 +5,6 @@ Both are stock XLM-R folders: transformers, sentence-transformers, text-embeddin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +62,6 @@ def export_encoder(model: str, output: str | Path, layer: int | None = None) -> 
     with new_folder(output) as folder:
         encoder.save_pretrained(folder)
         save_tokenizer(stock_tokenizer(source.path), folder)
-        _sentence_transformers(folder, encoder.config.hidden_size)
         atomic_write(folder / "README.md", _encoder_card(source, Path(output).name, layer, blocks))
     vocabulary = encoder.config.vocab_size
     return Export(Path(output), (full.num_parameters(), encoder.num_parameters()), (vocabulary, vocabulary))
@@ -124,25 +122,6 @@ def _trimmed(
     small = trim(tokenizer, used)
     carry_rows(model, tokenizer, small)
     return small
-
-
-def _sentence_transformers(folder: Path, hidden: int) -> None:
-    """The files that make a folder a SentenceTransformer: mean over all tokens of the last block, specials included."""
-    kinds = (("0", "", "Transformer"), ("1", "1_Pooling", "Pooling"))
-    modules = [
-        {"idx": i, "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for i, (name, path, kind) in enumerate(kinds)
-    ]
-    modes = ("cls_token", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
-    pooling = {"word_embedding_dimension": hidden, "pooling_mode_mean_tokens": True, "include_prompt": True}
-    files = {
-        "modules.json": modules,
-        "1_Pooling/config.json": {**pooling, **{f"pooling_mode_{mode}": False for mode in modes}},
-        "sentence_bert_config.json": {"max_seq_length": 512, "do_lower_case": False},
-        "config_sentence_transformers.json": {"prompts": {}, "similarity_fn_name": "cosine"},
-    }
-    for name, content in files.items():
-        atomic_write(folder / name, json.dumps(content, indent=2) + "\n")
 
 
 def _encoder_card(source: ModelSource, name: str, layer: int, blocks: int) -> str:

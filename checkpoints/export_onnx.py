@@ -1,6 +1,7 @@
 """A checkpoint as ONNX graphs with free batch size and length: fp32, and int8 for CPUs; both checked with onnxruntime.
 
-File names are those of transformers.js: ``onnx/model.onnx`` and ``onnx/model_quantized.onnx``.
+Names and inputs are those of transformers.js and optimum: ``onnx/model.onnx`` and ``onnx/model_quantized.onnx`` take
+``input_ids`` and ``attention_mask``, and no more.
 """
 
 from __future__ import annotations
@@ -13,36 +14,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import (
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     XLMRobertaForSequenceClassification,
     XLMRobertaForTokenClassification,
-    XLMRobertaModel,
 )
 
 from langsamp.checkpoints.plain import read_config, save_tokenizer, stock_tokenizer
 from langsamp.core.outputs import new_folder
 from langsamp.core.runtime import atomic_write, resolve_model
 from langsamp.eval.results.card.metadata import EXAMPLES
-from langsamp.modeling_langsamp import LangSAMPForMaskedLM
+from langsamp.modeling_langsamp import LangSAMPForMaskedLM, LangSAMPModel
 
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
-
-FP32, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
+STOCK, WITH_IDS = "model", "model_with_language_ids"  # the first is what every client looks for
 TOLERANCE = 1e-5  # times the largest output, at least absolute
 
 
 @dataclass(frozen=True)
-class OnnxExport:
-    """What was made and how far it is from the model it was made of."""
+class Graph:
+    """One graph in two files, and how far they are from the model they were made of."""
 
-    path: Path
+    name: str  # onnx/<name>.onnx, and onnx/<name>_quantized.onnx in int8
     inputs: list[str]
     difference: float  # largest |onnx - torch| over the check batches, fp32
     int8_difference: float
@@ -50,69 +47,97 @@ class OnnxExport:
     sizes: tuple[int, int]  # bytes, fp32 and int8
 
 
-_CLASSES: dict[str, type[PreTrainedModel]] = {
-    "ForMaskedLM": LangSAMPForMaskedLM,
+@dataclass(frozen=True)
+class OnnxExport:
+    """What was made: the folder and its graphs, that of the stock model first."""
+
+    path: Path
+    graphs: list[Graph]
+
+
+_STOCK: dict[str, type[PreTrainedModel]] = {
     "ForSequenceClassification": XLMRobertaForSequenceClassification,
     "ForTokenClassification": XLMRobertaForTokenClassification,
 }
 
 
-class _Graph(nn.Module):
-    """The forward pass with tensors in and one tensor out: logits, or the last hidden state of an encoder."""
+class _Forward(nn.Module):
+    """The forward pass with tensors in and tensors out; a masked LM also gives the hidden states its logits are of."""
 
     def __init__(self, model: PreTrainedModel, inputs: list[str]) -> None:
         super().__init__()
         self.model, self.inputs = model, inputs
+        self.outputs = ["last_hidden_state" if isinstance(model, LangSAMPModel) else "logits"]
+        if isinstance(model, LangSAMPForMaskedLM):
+            self.outputs.append("last_hidden_state")
 
-    def forward(self, *values: Tensor) -> Tensor:
-        return self.model(**dict(zip(self.inputs, values)), return_dict=True)[0]
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+        model, given = self.model, dict(zip(self.inputs, values))
+        if not isinstance(model, LangSAMPForMaskedLM):
+            return (model(**given, return_dict=True)[0],)
+        ids = given.pop("lang_ids", None), given.pop("script_ids", None)
+        hidden = model.base_model(**given, return_dict=True)[0]
+        return model.get_output_embeddings()(model.head_transform(model._add_rows(hidden, *ids))), hidden
 
 
 def export_onnx(model: str, output: str | Path) -> OnnxExport:
-    """Write and check fp32 and int8 graphs of a masked LM (with its ids, if it has any), a classifier or an encoder.
+    """Write and check fp32 and int8 graphs of a masked LM, a classifier or an encoder, as ONNX clients expect them.
 
-    A masked LM with tables takes ``lang_ids`` and ``script_ids`` (batch,), 0 for unknown, besides ``input_ids`` and
-    ``attention_mask`` (batch, length).
+    ``onnx/model.onnx`` takes ``input_ids`` and ``attention_mask`` (batch, length) and computes what the checkpoint does
+    without remote code; a masked LM gives ``logits`` and ``last_hidden_state``. One with tables gets a second graph,
+    ``onnx/model_with_language_ids.onnx``, that takes ``lang_ids`` and ``script_ids`` (batch,) too, 0 for unknown.
 
     Raises:
         ImportError: the extra packages are missing.
-        RuntimeError: the fp32 graph computes something else than the model.
+        RuntimeError: an fp32 graph computes something else than the model.
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise ImportError(f"export to ONNX needs {', '.join(missing)}; install them with: pip install 'langsamp[onnx]'")
     source = resolve_model(model)
-    loaded, inputs = _model(source.path)
-    batches = _check_batches(source.path, loaded, inputs)
+    config, tokenizer = read_config(source.path), stock_tokenizer(source.path)
     with new_folder(output) as folder:
         (folder / "onnx").mkdir()
-        _write_fp32(loaded, inputs, batches[0], folder / FP32)
-        _write_int8(folder / FP32, folder / INT8)
-        config = {key: value for key, value in read_config(source.path).items() if key != "auto_map"}
-        atomic_write(folder / "config.json", json.dumps(config, indent=2) + "\n")
-        save_tokenizer(stock_tokenizer(source.path), folder)
-        result = _compare(loaded, inputs, batches, folder)
-        sizes = tuple(sum(f.stat().st_size for f in folder.glob(f"{name}*")) for name in (FP32, INT8))
-    return OnnxExport(Path(output), inputs, *result, sizes)  # type: ignore[arg-type]
+        graphs = [
+            _write(name, loaded, inputs, tokenizer, folder / "onnx") for name, loaded, inputs in _models(source.path)
+        ]
+        stock = {key: value for key, value in config.items() if key != "auto_map"}  # the tables name the ids
+        atomic_write(folder / "config.json", json.dumps(stock, indent=2) + "\n")
+        save_tokenizer(tokenizer, folder)
+    return OnnxExport(Path(output), graphs)
 
 
-def _model(folder: Path) -> tuple[PreTrainedModel, list[str]]:
-    """The model in fp32, with the head that its config names, and the names of its inputs in order."""
-    names = read_config(folder).get("architectures") or [""]
-    kind = next((kind for kind in _CLASSES if names[0].endswith(kind)), None)
+def _models(folder: Path) -> Iterator[tuple[str, PreTrainedModel, list[str]]]:
+    """Name, model in fp32 with the head that its config names, and inputs of each graph."""
+    head = (read_config(folder).get("architectures") or [""])[0]
     inputs = ["input_ids", "attention_mask"]
-    if kind is None:
-        return XLMRobertaModel.from_pretrained(folder, add_pooling_layer=False, dtype=torch.float32).eval(), inputs
-    model = _CLASSES[kind].from_pretrained(folder, dtype=torch.float32).eval()
-    for name in ("lang", "script"):
-        if getattr(model, f"{name}_embeddings", None) is not None:
-            inputs.append(f"{name}_ids")
-    return model, inputs
+    if not head.endswith("ForMaskedLM"):
+        kind = next((stock for name, stock in _STOCK.items() if head.endswith(name)), LangSAMPModel)
+        yield STOCK, kind.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval(), inputs
+        return
+    tables = LangSAMPForMaskedLM.config_class.from_pretrained(folder)
+    stock = LangSAMPForMaskedLM.from_pretrained(folder, languages=[], scripts=[], dtype=torch.float32)
+    yield STOCK, stock.eval(), inputs
+    if ids := [f"{name}_ids" for name, rows in (("lang", tables.languages), ("script", tables.scripts)) if rows]:
+        yield WITH_IDS, LangSAMPForMaskedLM.from_pretrained(folder, dtype=torch.float32).eval(), inputs + ids
 
 
-def _check_batches(folder: Path, model: PreTrainedModel, inputs: list[str]) -> list[dict[str, Tensor]]:
+def _write(
+    name: str, model: PreTrainedModel, inputs: list[str], tokenizer: PreTrainedTokenizerFast, folder: Path
+) -> Graph:
+    """Both files of a graph, written and checked."""
+    batches = _check_batches(tokenizer, model, inputs)
+    fp32, int8 = folder / f"{name}.onnx", folder / f"{name}_quantized.onnx"
+    _write_fp32(model, inputs, batches[0], fp32)
+    _write_int8(fp32, int8)
+    sizes = [sum(file.stat().st_size for file in folder.glob(f"{path.name}*")) for path in (fp32, int8)]
+    return Graph(name, inputs, *_compare(model, inputs, batches, fp32, int8), (sizes[0], sizes[1]))
+
+
+def _check_batches(
+    tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel, inputs: list[str]
+) -> list[dict[str, Tensor]]:
     """Sentences in fifteen scripts, every token masked in turn: a batch a sentence, and one padded batch."""
-    tokenizer = stock_tokenizer(folder)
     generator = torch.Generator().manual_seed(0)
     sentences = [sentence.format("").strip() for _, sentence in EXAMPLES.values()]
     encoded = [tokenizer(sentence)["input_ids"] for sentence in sentences]
@@ -133,14 +158,14 @@ def _check_batches(folder: Path, model: PreTrainedModel, inputs: list[str]) -> l
 def _write_fp32(model: PreTrainedModel, inputs: list[str], example: dict[str, Tensor], path: Path) -> None:
     batch, length = torch.export.Dim("batch", min=1), torch.export.Dim("length", min=1)
     shapes = [{0: batch, 1: length} if name in ("input_ids", "attention_mask") else {0: batch} for name in inputs]
-    output = "last_hidden_state" if isinstance(model, XLMRobertaModel) else "logits"
+    forward = _Forward(model, inputs).eval()
     with _quiet():
         torch.onnx.export(
-            _Graph(model, inputs).eval(),
+            forward,
             tuple(example[name] for name in inputs),
             path,
             input_names=inputs,
-            output_names=[output],
+            output_names=forward.outputs,
             dynamic_shapes=(tuple(shapes),),
             dynamo=True,
             external_data=_large(model),
@@ -176,32 +201,32 @@ def _quiet() -> Iterator[None]:
 
 
 def _compare(
-    model: PreTrainedModel, inputs: list[str], batches: list[dict[str, Tensor]], folder: Path
+    model: PreTrainedModel, inputs: list[str], batches: list[dict[str, Tensor]], fp32: Path, int8: Path
 ) -> tuple[float, float, float | None]:
     """Largest differences of both graphs to the model, and how often int8 has the same best piece at a mask."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    providers = ["CPUExecutionProvider"]
-    fp32, int8 = (onnxruntime.InferenceSession(folder / name, options, providers=providers) for name in (FP32, INT8))
+    whole, small = (
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]) for path in (fp32, int8)
+    )
+    forward = _Forward(model, inputs).eval()
     far, far8, largest = 0.0, 0.0, 0.0
     same: list[bool] = []
     for batch in batches:
         with torch.no_grad():
-            reference = model(**batch)[0].numpy()
-        exact, small = _run(fp32, batch, inputs), _run(int8, batch, inputs)
-        real = batch["attention_mask"].bool().numpy() if reference.ndim == 3 else slice(None)
-        far = max(far, float(np.abs(exact - reference)[real].max()))
-        far8 = max(far8, float(np.abs(small - reference)[real].max()))
-        largest = max(largest, float(np.abs(reference[real]).max()))
+            references = [output.numpy() for output in forward(*(batch[name] for name in inputs))]
+        given = {name: batch[name].numpy() for name in inputs}
+        exact, rough = whole.run(None, given), small.run(None, given)
+        for reference, one, other in zip(references, exact, rough):
+            real = batch["attention_mask"].bool().numpy() if reference.ndim == 3 else slice(None)
+            far = max(far, float(np.abs(one - reference)[real].max()))
+            far8 = max(far8, float(np.abs(other - reference)[real].max()))
+            largest = max(largest, float(np.abs(reference[real]).max()))
         if isinstance(model, LangSAMPForMaskedLM) and batch is not batches[-1]:
-            at = np.arange(len(exact)), np.arange(1, len(exact) + 1)
-            same += (exact[at].argmax(-1) == small[at].argmax(-1)).tolist()
+            at = np.arange(len(exact[0])), np.arange(1, len(exact[0]) + 1)
+            same += (exact[0][at].argmax(-1) == rough[0][at].argmax(-1)).tolist()
     if far > TOLERANCE * max(1.0, largest):
         raise RuntimeError(f"the ONNX graph differs from the model by {far:.1e}; report this with your versions.")
     return far, far8, float(np.mean(same)) if same else None
-
-
-def _run(session: InferenceSession, batch: dict[str, Tensor], inputs: list[str]) -> Any:
-    return session.run(None, {name: batch[name].numpy() for name in inputs})[0]

@@ -130,8 +130,6 @@ def _name(key: str) -> str:
 def _check_config(config: dict[str, Any], folder: Path) -> None:
     if config.get("model_type") != "xlm-roberta":
         raise ValueError(f"{folder} is a {config.get('model_type')!r} model; only XLM-R and LangSAMP can be converted.")
-    if "languages" in config:
-        raise ValueError(f"{folder} is a checkpoint of this package already; it is used as it is.")
     uses = [config.get(f"use_{name}_embedding", True) for name in ("lang", "script")]  # True: the official default
     if config.get("decouple_at_input_embeddings") and any(uses):
         raise ValueError(

@@ -13,9 +13,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from langsamp.core.files import atomic_write
-from langsamp.safe_files import INDEX, named_elsewhere, read_json
+from langsamp.safe_files import first_problem, read_json
 
 MANIFEST_NAME = "langsamp_manifest.json"
 LFS_POINTER = b"version https://git-lfs"  # how a file starts that stands for one that was not downloaded
@@ -26,7 +27,7 @@ _READ_BYTES = 1 << 20
 _LONGEST_HEADER = 100_000_000  # bytes, as the safetensors library has it
 _LOADED = re.compile(
     r"[^/]+\.(safetensors|py|model)|[^/]+\.index\.json|(generation_)?config\.json|tokenizer(_config)?\.json"
-    r"|special_tokens_map\.json|added_tokens\.json|modules\.json|sentence_bert_config\.json"
+    r"|special_tokens_map\.json|added_tokens\.json|modules\.json|sentence_bert_config\.json|1_Pooling/config\.json"
 )
 
 
@@ -170,15 +171,19 @@ def damaged(folder: str | os.PathLike[str]) -> dict[str, str]:
     return {name: problem for name, problem in found.items() if problem}
 
 
-def names_elsewhere(folder: str | os.PathLike[str]) -> dict[str, str]:
-    """One sentence by file name on files that would make a loader read something else than the folder's own weights."""
-    found = {}
-    for name in (INDEX, "config.json", "tokenizer_config.json", "adapter_config.json"):
+def refused(folder: str | os.PathLike[str]) -> str | None:
+    """Why the small files of a folder make it unfit for use: they lead elsewhere or contradict each other."""
+
+    def read(name: str) -> dict[str, Any] | None:
         path = Path(folder) / name
-        problem = named_elsewhere(name, read_json(path) if path.is_file() else None)
-        if problem:
-            found[name] = f"{name} {problem}"
-    return found
+        return read_json(path) if path.is_file() else None
+
+    return first_problem(read)
+
+
+def leads_out(root: Path, name: str) -> bool:
+    """Whether a name is, or goes through, a symbolic link out of the folder."""
+    return not (root / name).resolve().is_relative_to(root.resolve())
 
 
 def cut_off(folder: str | os.PathLike[str]) -> dict[str, str]:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from langsamp.core.files import atomic_write
 from langsamp.core.manifest import write_manifest
+from langsamp.safe_files import read_json
 
 HANDLER = "handler.py"
+GITIGNORE = """# the state of the run, which is not the model: git and the Hub leave it out
+checkpoint-*/
+.saving/
+.langsamp*
+"""
 
 
 @contextmanager
@@ -28,6 +37,8 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        if any(temporary.glob("*.safetensors")):
+            add_pooling(temporary)
         for path in temporary.rglob("*.*"):  # safetensors and onnx write for the owner only
             if path.is_file():
                 path.chmod((temporary / "config.json").stat().st_mode)
@@ -38,6 +49,42 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def add_pooling(folder: str | Path) -> list[str]:
+    """Make a checkpoint folder a sentence-transformers one: the mean over all tokens of the last layer, with specials.
+
+    Without these files sentence-transformers, text-embeddings-inference and others take the vector of ``<s>``, which no
+    masked LM has trained.
+
+    Returns:
+        The names of the files.
+    """
+    folder = Path(folder)
+    config, path = read_json(folder / "config.json"), folder / "tokenizer_config.json"
+    longest = (read_json(path) if path.is_file() else {}).get("model_max_length") or 512
+    kinds = (("0", "", "Transformer"), ("1", "1_Pooling", "Pooling"))
+    modes = ("cls_token", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+    pooling = {"word_embedding_dimension": config["hidden_size"], "pooling_mode_mean_tokens": True}
+    files: dict[str, Any] = {
+        "modules.json": [
+            {"idx": i, "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (name, path, kind) in enumerate(kinds)
+        ],
+        "1_Pooling/config.json": {**pooling, "include_prompt": True, **{f"pooling_mode_{m}": False for m in modes}},
+        "sentence_bert_config.json": {"max_seq_length": longest if longest < 10**6 else 512, "do_lower_case": False},
+        "config_sentence_transformers.json": {"prompts": {}, "similarity_fn_name": "cosine"},
+    }
+    for name, content in files.items():
+        atomic_write(folder / name, json.dumps(content, indent=2) + "\n")
+    return list(files)
+
+
+def add_gitignore(folder: str | Path) -> None:
+    """Make a run's folder fit for `hf upload` and git as it is: trainer state and lock stay behind."""
+    path = Path(folder) / ".gitignore"
+    if not path.exists():
+        atomic_write(path, GITIGNORE)
 
 
 def add_handler(folder: str | Path) -> Path:

@@ -18,7 +18,7 @@ from langsamp.core.hub_names import HubName
 from langsamp.core.kernels import fast_matmul as fast_matmul  # where eval and train look for them
 from langsamp.core.kernels import products as products
 from langsamp.core.kernels import threads as threads
-from langsamp.core.manifest import MANIFEST_NAME, cut_off, damaged, names_elsewhere
+from langsamp.core.manifest import MANIFEST_NAME, cut_off, damaged, refused
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def resolve_model(spec: str | os.PathLike[str], files: Sequence[str] | None = No
     Raises:
         FileNotFoundError: the folder or the repository does not exist.
         RuntimeError: what is there is damaged or only half written; the file is named.
-        ValueError: a file of it names weights or files elsewhere.
+        ValueError: a file of it names weights or files elsewhere, or its tokenizer's tables are not the model's.
     """
     text = os.fspath(spec)
     path = Path(text).expanduser()
@@ -62,7 +62,7 @@ def resolve_model(spec: str | os.PathLike[str], files: Sequence[str] | None = No
                 f"{path} is not a whole checkpoint ({next(iter(problems.values()))}): saving or copying was cut off; "
                 "download or save it again."
             )
-        _check_names(path, text)
+        _check_small_files(path, text)
         return ModelSource(path, path.resolve().name)
     if path.exists():
         raise FileNotFoundError(f"{text!r} is a file; give the folder that holds config.json and model.safetensors.")
@@ -74,10 +74,10 @@ def resolve_model(spec: str | os.PathLike[str], files: Sequence[str] | None = No
     return _snapshot(name.repo, name.revision, files)
 
 
-def _check_names(folder: Path, name: str) -> None:
-    """Nothing in a folder makes a loader read anything else than its own safetensors."""
-    if problems := names_elsewhere(folder):
-        raise ValueError(f"{name} is refused: {next(iter(problems.values()))}.")
+def _check_small_files(folder: Path, name: str) -> None:
+    """Nothing in a folder makes a loader read anything but its own safetensors, and its tables agree."""
+    if problem := refused(folder):
+        raise ValueError(f"{name} is refused: {problem}.")
 
 
 def _snapshot(repo: str, revision: str | None, files: Sequence[str] | None) -> ModelSource:
@@ -101,7 +101,7 @@ def _snapshot(repo: str, revision: str | None, files: Sequence[str] | None) -> M
             f"model {repo!r} at {folder.name[:8]} is not a finished push ({next(iter(problems.values()))}); take an "
             f"earlier revision ({repo}@REVISION), or have it pushed again."
         )
-    _check_names(folder, repo)
+    _check_small_files(folder, repo)
     return ModelSource(folder, repo, folder.name if COMMIT.match(folder.name) else revision)
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from langsamp.core.manifest import MANIFEST_NAME, damaged, read_manifest, write_manifest
+from langsamp.core.manifest import MANIFEST_NAME, damaged, leads_out, read_manifest, write_manifest
 from langsamp.core.outputs import HANDLER, add_handler
 from langsamp.eval.results.card.card import write_card
 from langsamp.eval.results.records import RESULTS
@@ -57,6 +57,8 @@ def _take(results: Path, root: Path) -> list[str]:
     taken = []
     for path in (path for pattern in _TAKEN for path in sorted(results.glob(pattern))):
         name = path.relative_to(results)
+        if leads_out(results, str(name)):
+            raise ValueError(f"{path} is a symbolic link out of {results}, which is not taken into a checkpoint.")
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         if path.resolve() != (root / name).resolve():
             shutil.copyfile(path, root / name)

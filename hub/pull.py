@@ -20,7 +20,7 @@ from langsamp.hub.apply import apply, plan_changes
 from langsamp.hub.cache import cached_path, cached_tree, remember_revision
 from langsamp.hub.remote import Record, RemoteTree, digest_file, fetch, read_record, read_tree, token_of, write_record
 from langsamp.hub.selection import Selection, check_manifest, must_agree, select, unfinished
-from langsamp.safe_files import INDEX, named_elsewhere, read_json
+from langsamp.safe_files import first_problem, read_json
 
 logger = logging.getLogger(__name__)
 _HISTORY = 20  # commits that `last_good` looks at
@@ -151,10 +151,8 @@ def _examine(source: _Source, strict: bool) -> tuple[Selection, bool]:
     selection = select(tree)
     manifest = source.get(MANIFEST_NAME) if MANIFEST_NAME in tree.files else None
     entries = check_manifest(tree, selection, manifest, strict)
-    if INDEX in selection.wanted:
-        problem = named_elsewhere(INDEX, read_json(source.get(INDEX)))
-        if problem:
-            raise HubError(f"{tree.repo}@{tree.commit[:8]} is refused: {INDEX} {problem}.")
+    if problem := first_problem(lambda name: read_json(source.get(name)) if name in selection.wanted else None):
+        raise HubError(f"{tree.repo}@{tree.commit[:8]} is refused: {problem}.")
     for name, entry in entries.items():
         small = name in selection.wanted and must_agree(name) and tree.files[name].sha256 is None
         if small and digest_file(source.get(name)).sha256 != entry.sha256:

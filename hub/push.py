@@ -161,7 +161,7 @@ def _check_arrived(target: Target, commit: str, change: Change) -> None:
     if wrong:
         raise HubError(
             f"commit {commit[:8]} of {target.place} does not hold what was pushed ({', '.join(wrong[:5])}); "
-            "does a .gitignore in the repository leave files out?"
+            "if a .gitignore in the repository leaves them out, remove it there and push again."
         )
 
 

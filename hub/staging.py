@@ -13,7 +13,7 @@ from huggingface_hub import get_token
 from safetensors import SafetensorError, safe_open
 
 from langsamp.core.facts import FACTS
-from langsamp.core.manifest import MANIFEST_NAME, damaged, names_elsewhere
+from langsamp.core.manifest import MANIFEST_NAME, damaged, leads_out, refused
 from langsamp.safe_files import read_json
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
@@ -69,7 +69,8 @@ def stage(folder: str | os.PathLike[str]) -> list[Staged]:
     Raises:
         FileNotFoundError: no folder, no config.json, no safetensors weights, or a shard or code file is missing.
         ValueError: the folder is half-written (truncated weights, files that disagree with its own manifest), its
-            auto_map names code of another repository, or a text file holds an access token.
+            auto_map names code of another repository, a file leads out of the folder by a symbolic link, or a text file
+            holds an access token.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -77,12 +78,12 @@ def stage(folder: str | os.PathLike[str]) -> list[Staged]:
     names = [name for name in _files(root) if any(matches(name, pattern) for pattern in (*MODEL, *DOCUMENTS))]
     names += [name for name in code_files(root) if name not in names]
     _check_unfinished(root)
-    if problems := names_elsewhere(root):
-        raise ValueError(f"{root} is not pushed: {next(iter(problems.values()))}.")
+    if problem := refused(root):
+        raise ValueError(f"{root} is not pushed: {problem}.")
     _check_weights(root, names)
     staged = [Staged(name, root / name) for name in sorted(names)]
     for file in staged:
-        check_secrets(file)
+        check_publishable(root, file)
     return staged
 
 
@@ -109,10 +110,7 @@ def code_files(root: Path) -> list[str]:
     for name in ("config.json", "tokenizer_config.json"):
         for target in _auto_map(root, name):
             if "--" in target:
-                raise ValueError(
-                    f"{root / name} takes its code from another repository ({target!r}); save the model with langsamp, "
-                    "so that the code lies beside the weights."
-                )
+                raise ValueError(f"{root / name} takes its code from another repository ({target!r}); {_mended(root)}.")
             wanted.append(target.split(".")[0])
     while wanted:
         module = wanted.pop()
@@ -120,10 +118,14 @@ def code_files(root: Path) -> list[str]:
         if path.name in found:
             continue
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing, but config.json or other code names it; save the model again.")
+            raise FileNotFoundError(f"{path} is missing, but config.json or other code names it; {_mended(root)}.")
         found.append(path.name)
         wanted += _CODE.findall(path.read_text(encoding="utf-8"))
     return found
+
+
+def _mended(root: Path) -> str:
+    return f"`langsamp convert {root} NEW` writes it anew with its code beside the weights"
 
 
 def _auto_map(root: Path, name: str) -> list[str]:
@@ -172,8 +174,17 @@ def _check_unfinished(root: Path) -> None:
         )
 
 
-def check_secrets(file: Staged) -> None:
-    """Refuse to publish an access token that found its way into a text file."""
+def check_publishable(root: Path, file: Staged) -> None:
+    """Refuse to publish what lies elsewhere, or an access token that found its way into a text file.
+
+    Raises:
+        ValueError: a symbolic link out of the folder, or the token's file.
+    """
+    if leads_out(root, file.name):
+        raise ValueError(
+            f"{root / file.name} is or goes through a symbolic link out of the folder (to {file.path.resolve()}), and "
+            "what lies there is not pushed; put a copy in its place if it belongs to the checkpoint."
+        )
     if not file.name.endswith(_TEXT) or file.name == "tokenizer.json":
         return
     content = file.path.read_bytes()

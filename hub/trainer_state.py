@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import safe_open
 
 from langsamp.core.manifest import MANIFEST_NAME, verify_manifest, write_manifest
-from langsamp.hub.staging import MODEL, Staged, check_secrets, code_files, matches
+from langsamp.hub.staging import MODEL, Staged, check_publishable, code_files, matches
 
 if TYPE_CHECKING:  # else where it is needed: most pushes and pulls have no trainer state and need not wait for it
     import torch
@@ -54,7 +54,7 @@ def pack(folder: str | os.PathLike[str], scratch: str | os.PathLike[str]) -> lis
             staged.append(Staged(f"{name}.safetensors", target))
         elif path.is_file() and (path.name in code or any(matches(path.name, pattern) for pattern in _KEPT)):
             staged.append(Staged(name, path))
-            check_secrets(staged[-1])
+            check_publishable(root, staged[-1])
     return staged
 
 

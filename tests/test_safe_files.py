@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import runpy
 import shutil
 import sys
 import tracemalloc
@@ -11,10 +12,12 @@ import tracemalloc
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForMaskedLM
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPModel, LangSAMPTokenizer
 from langsamp.cli import main
 from langsamp.core.manifest import cut_off, write_manifest
+from langsamp.core.outputs import add_handler
 from langsamp.core.retry import HubError
 from langsamp.core.runtime import resolve_model
 from langsamp.hub.pull import pull
@@ -142,6 +145,41 @@ def test_json_of_any_kind_is_one_sentence(tmp_path, text):
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=r"config\.json (is not readable JSON|must hold a JSON object).*again\.$"):
         read_json(tmp_path / "config.json")
+
+
+SWAPPED = ["und", "ell", "deu", "eng", "hin", "jpn", "rus"]  # the model has deu in row 1
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"languages": SWAPPED}, "languages disagree .*: row 1 is 'ell' in the tokenizer and 'deu' in the model"),
+        ({"languages": SWAPPED[1:]}, "row 1 is 'ell' in the tokenizer and 'deu' in the model"),
+        ({"scripts": ["Zyyy", "Cyrl"]}, "scripts disagree .*: row 2 is 'nothing' in the tokenizer and 'Deva'"),
+        ({"languages": 3}, "row 1 is 3 in the tokenizer"),
+    ],
+)
+def test_tables_that_disagree_are_refused_wherever_both_are_at_hand(folder, tmp_path, hub, tables, message):
+    edit(folder / "tokenizer_config.json", **tables)
+    add_handler(folder)
+    loads = [
+        resolve_model,
+        LangSAMPForMaskedLM.from_pretrained,
+        lambda path: AutoModelForMaskedLM.from_pretrained(path, trust_remote_code=True),
+        lambda path: push(path, "user/y"),
+        lambda path: runpy.run_path(str(path / "handler.py"))["EndpointHandler"](str(path)),
+    ]
+    for load in loads:
+        with pytest.raises(ValueError, match=message):
+            load(folder)
+    hub.add_repo("user/x").commit("main", {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()})
+    with pytest.raises(ValueError, match=message):
+        LangSAMPForMaskedLM.from_pretrained("user/x")
+
+
+def test_a_stock_tokenizer_beside_the_model_is_no_contradiction(folder, tiny_tokenizer_dir):
+    shutil.copy(tiny_tokenizer_dir / "tokenizer_config.json", folder)
+    assert resolve_model(folder).path == folder
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from langsamp.core.facts import TrainingFacts
 from langsamp.core.manifest import MANIFEST_NAME, write_manifest
+from langsamp.core.outputs import add_gitignore, add_pooling
 from langsamp.core.runtime import resolve_model
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
@@ -101,7 +102,7 @@ class Run:
             return self._as_it_is()
         checkpoint = self._resume_from(fetch)
         if self.args.should_save:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            add_gitignore(self.folder)
             self.plan.save(self.folder / SAMPLING, self.args.max_steps * self.batch)
             log.info("sampling of languages:\n%s", format_table(self._sampling()))
         with self._known_ids(), self._faster() as fast:
@@ -301,7 +302,7 @@ class Run:
             model.save_pretrained(self.folder)
             self.tokenizer.save_pretrained(self.folder)
             facts.write(self.folder)
-            write_manifest(self.folder, _files(self.folder))
+            write_manifest(self.folder, {*add_pooling(self.folder), *_files(self.folder)})
         trainer.accelerator.wait_for_everyone()
         return self._result(model, unsent)
 

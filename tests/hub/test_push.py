@@ -9,6 +9,7 @@ from support.loopback import GOOD_TOKEN, Fault
 
 from langsamp.core.manifest import MANIFEST_NAME, RECORD_NAME, read_manifest, write_manifest
 from langsamp.core.retry import ConflictError, HubError
+from langsamp.hub.documents import complete
 from langsamp.hub.pull import pull
 from langsamp.hub.push import push
 from langsamp.hub.remote import digest_file
@@ -127,6 +128,44 @@ def test_dry_run_needs_no_network(hub, checkpoint, pushed_names):
     assert result.files["model.safetensors"] == (checkpoint / "model.safetensors").stat().st_size
     assert result.commit is None
     assert not (checkpoint / RECORD_NAME).exists()
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "README.md", "plots/map.png", "modeling_x.py", "model.safetensors"])
+def test_a_link_out_of_the_folder_is_not_followed(hub, checkpoint, tmp_path, name):
+    secret = tmp_path / "id_rsa"
+    secret.write_bytes((checkpoint / name).read_bytes() if (checkpoint / name).is_file() else b"PRIVATE")
+    (checkpoint / name).unlink(missing_ok=True)
+    (checkpoint / name).symlink_to(secret)
+    with pytest.raises(ValueError, match=f"{name} is or goes through a symbolic link out of the folder"):
+        push(checkpoint, "user/x")
+    assert hub.log == []
+
+
+def test_a_folder_that_is_a_link_is_not_followed_either(hub, checkpoint, tmp_path):
+    (checkpoint / "plots").rename(tmp_path / "elsewhere")
+    (checkpoint / "plots").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"plots/map\.png is or goes through a symbolic link"):
+        push(checkpoint, "user/x")
+
+
+def test_trainer_state_and_results_that_are_links_are_not_followed(hub, checkpoint, tmp_path):
+    (tmp_path / "secret.json").write_text("{}")
+    (checkpoint / "checkpoint-3" / "trainer_state.json").symlink_to(tmp_path / "secret.json")
+    (checkpoint / "checkpoint-3" / "optimizer.pt").unlink()
+    with pytest.raises(ValueError, match="symbolic link"):
+        push(checkpoint, "user/x", with_trainer_state=True)
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "results.jsonl").symlink_to(tmp_path / "secret.json")
+    with pytest.raises(ValueError, match="symbolic link"):
+        complete(checkpoint, "user/x", results)
+
+
+def test_links_within_the_folder_and_to_the_folder_are_fine(hub, checkpoint, tmp_path, pushed_names):
+    (checkpoint / "README.md").rename(checkpoint / "CARD.md")
+    (checkpoint / "README.md").symlink_to("CARD.md")
+    (tmp_path / "link").symlink_to(checkpoint)
+    assert set(push(tmp_path / "link", "user/x").files) == pushed_names
 
 
 # ---------------------------------------------------------------- conflicts

@@ -129,6 +129,7 @@ def test_life_of_a_checkpoint(hub, run, langsamp, load, corpus, data, tiny_xlmr_
     assert sha256(tmp_path / "resumed" / "model.safetensors") == sha256(tmp_path / "run" / "model.safetensors")
 
     run(Path(sys.executable).with_name("hf"), "upload", "user/raw", "run", ".")  # the folder as training left it
+    assert not [name for name in hub.repos["user/raw"].files() if name.startswith(("checkpoint-", ".langsamp"))]
     assert load("user/raw", hub.repos["user/raw"].resolve("main")) == doors
     pull("user/raw", tmp_path / "raw", strict=True)
     outcome("none", "train, push, load, evaluate, push results, pull, resume", "resumed weights bit-equal")

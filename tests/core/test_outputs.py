@@ -1,0 +1,58 @@
+"""New folders: fit for every client, and for upload as they are."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from langsamp import LangSAMPForMaskedLM
+from langsamp.core.manifest import MANIFEST_NAME, verify_manifest
+from langsamp.core.outputs import GITIGNORE, add_gitignore, add_pooling, new_folder
+
+
+def test_a_checkpoint_says_mean_pooling(tiny_model_dir, tmp_path):
+    with new_folder(tmp_path / "out") as folder:
+        LangSAMPForMaskedLM.from_pretrained(tiny_model_dir).save_pretrained(folder)
+    out = tmp_path / "out"
+    modules = json.loads((out / "modules.json").read_text())
+    assert [module["path"] for module in modules] == ["", "1_Pooling"]
+    pooling = json.loads((out / "1_Pooling" / "config.json").read_text())
+    assert pooling["word_embedding_dimension"] == 32
+    assert [name for name, value in pooling.items() if value is True and name != "include_prompt"] == [
+        "pooling_mode_mean_tokens"
+    ]
+    assert verify_manifest(out) == []
+    assert "1_Pooling/config.json" in (out / MANIFEST_NAME).read_text()
+
+
+def test_sentence_transformers_takes_the_mean(tiny_model_dir, langsamp_folder):
+    models = pytest.importorskip("sentence_transformers")
+    encoder = models.SentenceTransformer(str(langsamp_folder), device="cpu")
+    texts = ["Das Haus steht am Fluss.", "Дом"]
+    from transformers import AutoModel, AutoTokenizer
+
+    batch = AutoTokenizer.from_pretrained(langsamp_folder)(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden = AutoModel.from_pretrained(langsamp_folder, add_pooling_layer=False)(**batch).last_hidden_state
+    weights = batch["attention_mask"][..., None]
+    wanted = (hidden * weights).sum(1) / weights.sum(1)
+    torch.testing.assert_close(torch.tensor(encoder.encode(texts)), wanted, atol=1e-5, rtol=0)
+
+
+@pytest.fixture
+def langsamp_folder(tiny_model_dir, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "st")
+    add_pooling(folder)
+    return folder
+
+
+def test_a_gitignore_of_the_user_stays(tmp_path):
+    add_gitignore(tmp_path / "run")
+    assert (tmp_path / "run" / ".gitignore").read_text() == GITIGNORE
+    (tmp_path / "run" / ".gitignore").write_text("mine")
+    add_gitignore(tmp_path / "run")
+    assert (tmp_path / "run" / ".gitignore").read_text() == "mine"
