@@ -151,12 +151,16 @@ def _examine(source: _Source, strict: bool) -> tuple[Selection, bool]:
     selection = select(tree)
     manifest = source.get(MANIFEST_NAME) if MANIFEST_NAME in tree.files else None
     entries = check_manifest(tree, selection, manifest, strict)
-    if problem := first_problem(lambda name: read_json(source.get(name)) if name in selection.wanted else None):
-        raise HubError(f"{tree.repo}@{tree.commit[:8]} is refused: {problem}.")
     for name, entry in entries.items():
         small = name in selection.wanted and must_agree(name) and tree.files[name].sha256 is None
         if small and digest_file(source.get(name)).sha256 != entry.sha256:
             raise unfinished(tree, f"{name} is not the file of the manifest (other sha256)")
+    try:
+        problem = first_problem(lambda name: read_json(source.get(name)) if name in selection.wanted else None)
+    except ValueError as error:
+        problem = str(error).rstrip(".")
+    if problem:
+        raise HubError(f"{tree.repo}@{tree.commit[:8]} is refused: {problem}.")
     return selection, manifest is not None
 
 
