@@ -28,7 +28,6 @@ class EndpointHandler:
         self.tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=True)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = AutoModelForMaskedLM.from_pretrained(path, trust_remote_code=True)
-        model.config.check_tokenizer(self.tokenizer)
         self.model = model.to(self.device).eval()
 
     def __call__(self, data: dict[str, Any]) -> list[Any] | dict[str, Any]:
