@@ -245,7 +245,8 @@ def test_unknown_task_is_an_error_naming_the_tasks():
 
 KILLED = """
 import os, signal, sys
-from langsamp.eval import cli, records
+from langsamp.eval import cli
+from langsamp.eval.results import records
 from langsamp.eval.cli import COMMANDS
 import argparse
 
