@@ -82,17 +82,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 failed (one sentence on standard error; ``LANGSAMP_DEBUG=1`` shows the traceback), 2 wrong usage.
     """
-    arguments = build_parser().parse_args(argv)
     try:
+        arguments = build_parser().parse_args(argv)
         return arguments.run(arguments)
     except KeyboardInterrupt:
-        print("langsamp: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+        return _interrupted()
     except (ValueError, OSError, RuntimeError, ImportError, LookupError) as error:
+        if _was_interrupted(error):
+            return _interrupted()
         if os.environ.get("LANGSAMP_DEBUG"):
             raise
         print(f"langsamp: error: {error}", file=sys.stderr)
         return 1
+
+
+def _interrupted() -> int:
+    print("langsamp: interrupted; run the same command again to go on", file=sys.stderr)
+    return 130
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: libraries that are interrupted while they are imported raise their own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 if __name__ == "__main__":

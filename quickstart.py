@@ -165,7 +165,7 @@ def _make_start(folder: Path, size: Size, languages: list[str]) -> None:
         return
     new_tokenizer({language: cldr.documents(language) for language in languages}, size.vocabulary, start)
     config = XLMRobertaConfig(
-        vocab_size=load_tokenizer(start).about["vocab_size"],
+        vocab_size=load_tokenizer(start).facts.vocab_size,
         hidden_size=size.hidden,
         num_hidden_layers=size.layers,
         num_attention_heads=size.hidden // 32,

@@ -7,9 +7,12 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langsamp.language_codes import nearest
+
+if TYPE_CHECKING:
+    from langsamp.train.blocks.index import StoreIndex
 
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
@@ -82,29 +85,29 @@ def _run_prepare(arguments: argparse.Namespace) -> int:
             shard=arguments.shard,
         )
         told = corpus.report.lines()
-    print("\n".join([_summary(store.meta), *told]))
+    print("\n".join([_summary(store.index), *told]))
     if arguments.push_to_hub:
         print(f"pushed: {push_store(store.path, arguments.push_to_hub, arguments.private)}")
     return 0
 
 
-def _summary(meta: dict[str, Any]) -> str:
+def _summary(index: StoreIndex) -> str:
     """What is in a store, in a few lines."""
-    rows = meta["languages"]
+    rows = index.languages
 
     def total(name: str) -> int:
-        return sum(row[name] for row in rows.values())
+        return sum(getattr(row, name) for row in rows.values())
 
     tokens = total("tokens")
     lines = [
         f"{len(rows)} languages, {total('documents'):,} documents, {total('bytes') / 1e6:,.1f} MB of text",
-        f"{tokens:,} tokens in {total('blocks'):,} blocks of {meta['block_size']}, "
+        f"{tokens:,} tokens in {total('blocks'):,} blocks of {index.block_size}, "
         f"{total('heldout_blocks'):,} blocks held out",
-        f"{total('unknown') / max(tokens, 1):.2%} of the tokens are unknown to {meta['tokenizer']['name']}",
+        f"{total('unknown') / max(tokens, 1):.2%} of the tokens are unknown to {index.tokenizer.name}",
     ]
     if not total("heldout_blocks"):
         lines.append("nothing is held out: training will show no held-out loss (prepare with --heldout 4 for one)")
-    foreign = {name: row["unknown"] / max(row["tokens"], 1) for name, row in rows.items()}
+    foreign = {name: row.unknown / max(row.tokens, 1) for name, row in rows.items()}
     worst = sorted((name for name in foreign if foreign[name] > 0.05), key=lambda name: -foreign[name])
     if worst:
         named = ", ".join(f"{name} ({foreign[name]:.0%})" for name in worst[:8])

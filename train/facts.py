@@ -71,7 +71,7 @@ def training_facts(
         losses[name.replace("eval_", "heldout_")] = _finite(value)
     return TrainingFacts(
         base_model=settings.base,
-        datasets=list(store.meta.get("source") or []),
+        datasets=store.index.source,
         steps=steps,
         tokens=tokens,
         tokens_per_step=batch * store.block_size,

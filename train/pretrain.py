@@ -122,7 +122,7 @@ def _check(model: LangSAMPForMaskedLM, tokenizer: LangSAMPTokenizer, store: Bloc
         ValueError: which two do not fit, and what to do.
     """
     model.config.check_tokenizer(tokenizer)
-    made_with = store.meta["tokenizer"]["sha256"]
+    made_with = store.index.tokenizer.sha256
     if made_with != tokenizer_hash(tokenizer):
         raise ValueError(
             f"the store in {store.path} was cut with another tokenizer; prepare it with the one of this run, or name "

@@ -62,7 +62,7 @@ def _from_scratch(experiment: Experiment, cut: Path, folder: Path) -> None:
     new_tokenizer(texts, shape["vocabulary"], folder)
     torch.manual_seed(0)
     config = XLMRobertaConfig(
-        vocab_size=load_tokenizer(folder).about["vocab_size"],
+        vocab_size=load_tokenizer(folder).facts.vocab_size,
         hidden_size=shape["hidden"],
         num_hidden_layers=shape["layers"],
         num_attention_heads=shape["hidden"] // 32,

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
-from langsamp.core.files import atomic_write
 from langsamp.core.xlmr_languages import is_head
-from langsamp.train.blocks.store import INDEX, BlockStore, data_file
+from langsamp.train.blocks.store import BlockStore, data_file
 from langsamp.train.pretrain import PretrainResult, pretrain
 from langsamp.train.settings import PretrainSettings
 from langsamp.train.start import start
@@ -94,12 +93,12 @@ def settle(first: Path, experiment: Experiment, store: BlockStore, folder: Path,
 def part_of(store: BlockStore, languages: Collection[str], folder: Path) -> BlockStore:
     """A store of some of another one's languages; the blocks are the same files."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {tag: entry for tag, entry in store.meta["languages"].items() if tag in languages}
+    kept = {tag: entry for tag, entry in store.index.languages.items() if tag in languages}
     for kind, tag in itertools.product(("", "heldout_"), kept):
         if (file := data_file(store.path, tag, kind)).exists():
             (folder / file.name).unlink(missing_ok=True)
             (folder / file.name).symlink_to(file.resolve())
-    atomic_write(folder / INDEX, json.dumps({**store.meta, "languages": kept}))
+    replace(store.index, languages=kept).write(folder)
     return BlockStore(folder)
 
 

@@ -7,13 +7,16 @@ it counts; whatever lies beyond was written by a run that died before saying so 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
-from langsamp.core.runtime import atomic_write
+from langsamp.core.files import atomic_write
+from langsamp.core.typed import from_json
+from langsamp.safe_files import read_json
+from langsamp.train.blocks.index import LanguageEntry
 from langsamp.train.blocks.store import TOKEN, data_file, file_sha256
 
 
@@ -21,16 +24,19 @@ from langsamp.train.blocks.store import TOKEN, data_file, file_sha256
 class Totals:
     """Sums over the text of one language so far; ``bytes`` are of UTF-8, ``unknown`` counts unknown tokens."""
 
-    documents: int = 0
-    bytes: int = 0
-    tokens: int = 0
-    heldout_tokens: int = 0
-    unknown: int = 0
+    documents: int
+    bytes: int
+    tokens: int
+    heldout_tokens: int
+    unknown: int
 
     def plus(self, other: Totals) -> Totals:
         """The sum."""
         mine, theirs = asdict(self), asdict(other)
         return Totals(**{name: mine[name] + theirs[name] for name in mine})
+
+
+NOTHING = Totals(0, 0, 0, 0, 0)
 
 
 @dataclass
@@ -47,7 +53,7 @@ class Ledger:
     """
 
     heldout_share: float = 0.0
-    totals: Totals = field(default_factory=Totals)
+    totals: Totals = NOTHING
     done: dict[str, str] = field(default_factory=dict)
     current: Current | None = None
     sha256: str = ""
@@ -55,26 +61,31 @@ class Ledger:
 
     @classmethod
     def load(cls, path: Path) -> Ledger | None:
-        """Read a ledger; None if there is none."""
+        """Read a ledger; None if there is none.
+
+        Raises:
+            ValueError: it is not JSON, or an entry is missing or of the wrong kind; it is named.
+        """
         if not path.exists():
             return None
-        row = json.loads(path.read_text(encoding="utf-8"))
-        row["totals"] = Totals(**row["totals"])
-        if row["current"] is not None:
-            row["current"]["before"] = Totals(**row["current"]["before"])
-            row["current"] = Current(**row["current"])
-        return cls(**row)
+        try:
+            row = read_json(path)
+            if missing := {entry.name for entry in fields(cls)} - set(row):
+                raise ValueError(f"{path} has no {', '.join(sorted(missing))}")
+            return from_json(cls, row, path)
+        except ValueError as error:
+            raise ValueError(f"{error}; delete {path.with_suffix('')}.* and run langsamp prepare again.") from None
 
-    def entry(self, block_size: int) -> dict[str, Any]:
+    def entry(self, block_size: int) -> LanguageEntry:
         """What store.json says about the language."""
-        return {
+        return LanguageEntry(
             **asdict(self.totals),
-            "blocks": -(-self.totals.tokens // block_size),
-            "heldout_blocks": -(-self.totals.heldout_tokens // block_size),
-            "sha256": self.sha256,
-            "heldout_sha256": self.heldout_sha256,
-            "parts": sorted(self.done.values()),
-        }
+            blocks=-(-self.totals.tokens // block_size),
+            heldout_blocks=-(-self.totals.heldout_tokens // block_size),
+            sha256=self.sha256,
+            heldout_sha256=self.heldout_sha256,
+            parts=sorted(self.done.values()),
+        )
 
     def save(self, path: Path) -> None:
         """Write the ledger whole or not at all."""

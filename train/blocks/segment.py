@@ -8,17 +8,13 @@ ids are those of the plain way always (notes: 1.7 times faster on one thread).
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import re
 import string
 import sys
-import threading
 import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -35,12 +31,12 @@ class Segmenter:
     """A tokenizer that turns documents into one run of ids, ``<s> ... </s><s> ... </s>``.
 
     Args:
-        tokenizer: the tokenizer as JSON (``Tokenizer.to_str()``).
+        tokenizer: the tokenizer, whose truncation and padding are switched off, or its JSON (``Tokenizer.to_str()``).
         cached: whether to use the word cache where the tokenizer allows it.
     """
 
-    def __init__(self, tokenizer: str, cached: bool = True) -> None:
-        self._tokenizer = Tokenizer.from_str(tokenizer)
+    def __init__(self, tokenizer: str | Tokenizer, cached: bool = True) -> None:
+        self._tokenizer = Tokenizer.from_str(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._prefix, self._suffix = self._specials()
@@ -193,7 +189,7 @@ class Worker:
     Should the cached ids ever differ, it goes the plain way from then on, and says so in what it returns.
     """
 
-    def __init__(self, tokenizer: str, cached: bool, unknown: int | None) -> None:
+    def __init__(self, tokenizer: str | Tokenizer, cached: bool, unknown: int | None) -> None:
         self._segmenter = Segmenter(tokenizer, cached)
         self._unknown = unknown
         self._check = 200  # documents to check in the next chunk
@@ -220,44 +216,3 @@ class Worker:
 def _stored(tokens: bytes) -> bytes:
     """Ids in the byte order of the store, little-endian."""
     return tokens if sys.byteorder == "little" else np.frombuffer(tokens, np.uint32).astype("<u4").tobytes()
-
-
-_worker: Worker | None = None
-
-
-def load_worker(tokenizer: str, cached: bool, unknown: int | None) -> None:
-    """Make this process's worker. Done before forking, the children share its 300 MB (XLM-R's vocabulary)."""
-    global _worker
-    _worker = Worker(tokenizer, cached, unknown)
-
-
-def forget_worker() -> None:
-    """Free this process's worker."""
-    global _worker
-    _worker = None
-
-
-def start_worker(*arguments: Any) -> None:
-    """Set a worker process up; it ends itself when its parent is gone, even by SIGKILL.
-
-    Args:
-        arguments: those of :func:`load_worker`, if this process was not forked from one that has loaded it.
-    """
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a process: the processes are the parallelism
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    if arguments:
-        load_worker(*arguments)
-
-
-def _end_with(parent: Any) -> None:
-    parent.join()
-    os._exit(1)
-
-
-def encode_chunk(documents: list[str], heldout_share: float) -> Encoded:
-    """Run in a worker process: encode a chunk with the process's :class:`Worker`."""
-    if _worker is None:
-        raise RuntimeError("start_worker was not called in this process.")
-    return _worker(documents, heldout_share)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from langsamp.core.runtime import atomic_write
-from langsamp.train.blocks.store import INDEX, BlockStore, read_index
+from langsamp.train.blocks.index import INDEX, StoreIndex
+from langsamp.train.blocks.store import BlockStore
 from langsamp.train.text.corpus import Corpus
 
 _NAME = re.compile(r"shard-(\d+)-of-(\d+)")
@@ -56,13 +55,12 @@ def merge(output: str | os.PathLike[str]) -> BlockStore:
     if not list(target.glob("shard-*")) and _remove_merged(target):  # killed while it tidied up
         return BlockStore(target)
     shards = _complete_set(target)
-    indices = [store.meta for store in shards]
-    merged = _index(target, indices)
+    merged = _index(target, [store.index for store in shards])
     for store in shards:
         for file in sorted(store.path.iterdir()):
             if file.name != INDEX and not file.name.startswith("."):
                 _copy(file, target / file.name)
-    atomic_write(target / INDEX, json.dumps(merged, indent=1) + "\n")
+    merged.write(target)
     result = BlockStore(target)
     for store in shards:
         os.replace(store.path, target / f"{_MERGED}{store.path.name}")
@@ -93,22 +91,21 @@ def _complete_set(target: Path) -> list[BlockStore]:
     return [BlockStore(shard_folder(target, i, n)) for i in range(n) if (str(i), str(n)) in found]
 
 
-def _index(target: Path, indices: list[dict[str, Any]]) -> dict[str, Any]:
+def _index(target: Path, indices: list[StoreIndex]) -> StoreIndex:
     """The merged store.json."""
-    merged = dict(read_index(target)) if (target / INDEX).exists() else {**indices[0], "languages": {}, "shard": None}
+    old = StoreIndex.read(target) if (target / INDEX).exists() else replace(indices[0], languages={}, shard=None)
+    languages, sources = dict(old.languages), set(old.source)
     for index in indices:
         for key in ("block_size", "heldout", "tokenizer"):
-            if index[key] != merged[key]:
+            if getattr(index, key) != getattr(old, key):
                 raise ValueError(f"the shards in {target} differ in {key}; prepare them with the same settings.")
-        for language, entry in index["languages"].items():
-            if merged["languages"].get(language, entry) != entry:
+        for language, entry in index.languages.items():
+            if languages.setdefault(language, entry) != entry:
                 raise ValueError(
                     f"{language} is in the store in {target} and, different, in a shard; merge into another folder."
                 )
-            merged["languages"][language] = entry
-        merged["source"] = sorted({*merged["source"], *index["source"]})
-    merged["languages"] = dict(sorted(merged["languages"].items()))
-    return {**merged, "complete": True}
+        sources |= set(index.source)
+    return replace(old, languages=dict(sorted(languages.items())), source=sorted(sources), complete=True)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -28,9 +28,8 @@ import numpy as np
 
 from langsamp.core.files import atomic_write
 from langsamp.core.hub_names import HubName
+from langsamp.train.blocks.index import INDEX, StoreIndex
 
-SCHEMA = 1
-INDEX = "store.json"
 TOKEN = np.dtype("<u4")
 
 
@@ -42,7 +41,7 @@ class BlockStore:
 
     Attributes:
         path: the folder.
-        meta: the content of store.json.
+        index: the content of store.json.
         block_size: tokens a block.
         counts: ``lang_Script`` -> blocks to train on (held-out blocks are not among them). Only languages that have
             some.
@@ -54,17 +53,17 @@ class BlockStore:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).expanduser()
-        self.meta: dict[str, Any] = read_index(self.path)
-        if not self.meta["complete"]:
+        self.index = StoreIndex.read(self.path)
+        if not self.index.complete:
             raise FileNotFoundError(f"the store in {self.path} is unfinished; run the same langsamp prepare again.")
-        self.block_size: int = self.meta["block_size"]
+        self.block_size = self.index.block_size
         self.counts: dict[str, int] = {
-            language: entry["blocks"] for language, entry in self.meta["languages"].items() if entry["blocks"]
+            language: entry.blocks for language, entry in self.index.languages.items() if entry.blocks
         }
         self._maps: dict[tuple[str, str], np.ndarray] = {}
-        for language, entry in self.meta["languages"].items():
-            for kind in ("", "heldout_"):
-                self._check_size(language, kind, entry[f"{kind}blocks"])
+        for language, entry in self.index.languages.items():
+            self._check_size(language, "", entry.blocks)
+            self._check_size(language, "heldout_", entry.heldout_blocks)
 
     def _check_size(self, language: str, kind: str, blocks: int) -> None:
         file = data_file(self.path, language, kind)
@@ -88,13 +87,13 @@ class BlockStore:
     @property
     def pad_id(self) -> int:
         """The id that fills up last blocks."""
-        return int(self.meta["tokenizer"]["pad_id"])
+        return self.index.tokenizer.pad_id
 
     @cached_property
     def fingerprint(self) -> str:
         """A sha256 of everything training depends on: tokenizer, block size and every language's blocks."""
-        content = {language: entry["sha256"] for language, entry in self.meta["languages"].items()}
-        key = [self.meta["tokenizer"]["sha256"], self.block_size, sorted(content.items())]
+        content = {language: entry.sha256 for language, entry in self.index.languages.items()}
+        key = [self.index.tokenizer.sha256, self.block_size, sorted(content.items())]
         return hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
     def blocks(self, language: str) -> np.ndarray:
@@ -124,9 +123,10 @@ class BlockStore:
     def _map(self, language: str, kind: str) -> np.ndarray:
         found = self._maps.get((language, kind))
         if found is None:
-            if language not in self.meta["languages"]:
+            if language not in self.index.languages:
                 raise KeyError(f"the store in {self.path} has no language {language!r}.")
-            shape = (self.meta["languages"][language][f"{kind}blocks"], self.block_size)
+            entry = self.index.languages[language]
+            shape = (entry.heldout_blocks if kind else entry.blocks, self.block_size)
             file = data_file(self.path, language, kind)
             found = np.memmap(file, TOKEN, "r", shape=shape) if shape[0] else np.empty(shape, TOKEN)
             self._maps[language, kind] = found
@@ -138,10 +138,10 @@ class BlockStore:
         Raises:
             ValueError: a file is damaged; it is named.
         """
-        for language, entry in self.meta["languages"].items():
-            for kind in ("", "heldout_"):
+        for language, entry in self.index.languages.items():
+            for kind, sha256 in (("", entry.sha256), ("heldout_", entry.heldout_sha256)):
                 file = data_file(self.path, language, kind)
-                if file_sha256(file) != entry[f"{kind}sha256"]:
+                if file_sha256(file) != sha256:
                     raise ValueError(f"{file} does not have the sha256 that {INDEX} gives; it is damaged.")
 
 
@@ -158,24 +158,6 @@ def file_sha256(path: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def read_index(folder: Path) -> dict[str, Any]:
-    """The content of store.json.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is not JSON or of another format.
-    """
-    try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no {INDEX} in {folder}; make a store with langsamp prepare.") from None
-    except ValueError as error:
-        raise ValueError(f"{folder / INDEX} is not readable ({error}); run langsamp prepare again.") from error
-    if not isinstance(index, dict) or index.get("schema") != SCHEMA:
-        raise ValueError(f"{folder / INDEX} is not a store of format {SCHEMA}; make a new one with langsamp prepare.")
-    return index
 
 
 def push_store(path: str | os.PathLike[str], repo: str, private: bool = False) -> str:

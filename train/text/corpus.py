@@ -136,9 +136,11 @@ class Corpus(ABC):
     Attributes:
         name: what the user asked for, kept in the store as its source.
         report: what reading met so far.
+        read_in_workers: whether parts may be read in other processes (what is made or fetched is read in one).
     """
 
     name: str
+    read_in_workers = False
 
     def __init__(
         self, only: Iterable[str] | None = None, split: str = "train", names: Mapping[str, str] | None = None

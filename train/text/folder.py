@@ -37,6 +37,8 @@ class FolderCorpus(Corpus):
     formats hold the text in ``column`` (None: the first of :data:`langsamp.train.text.formats.COLUMNS`).
     """
 
+    read_in_workers = True
+
     def __init__(
         self,
         folder: str | Path,

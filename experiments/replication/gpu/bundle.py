@@ -27,8 +27,9 @@ import yaml
 from transformers import XLMRobertaForMaskedLM
 
 from langsamp.core.kernels import usable_cpus
+from langsamp.train.blocks.index import INDEX
 from langsamp.train.blocks.prepare import load_tokenizer, prepare
-from langsamp.train.blocks.store import INDEX, BlockStore
+from langsamp.train.blocks.store import BlockStore
 from langsamp.train.text.open import open_corpus
 
 from ..data import cut
@@ -63,9 +64,9 @@ def make(recipe: Path, size: str | None, data: Path, base: str, output: Path) ->
         cut(data, resolved(plan, data), plan.sizes, work)
         from_encoder(base, work, work / "first", plan.sizes.least)
         tokenizer = load_tokenizer(work / "first")
-        if tokenizer.about["vocab_size"] > 2**16:
+        if tokenizer.facts.vocab_size > 2**16:
             raise ValueError(
-                f"{tokenizer.about['vocab_size']} pieces are more than 16 bits can count; raise `least` in {recipe}."
+                f"{tokenizer.facts.vocab_size} pieces are more than 16 bits can count; raise `least` in {recipe}."
             )
         corpus = open_corpus(work / "corpus")
         store = prepare(corpus, tokenizer, work / "blocks", plan.sizes.block, heldout=HELDOUT_BLOCKS)
@@ -97,7 +98,7 @@ def resolved(plan: Replication, data: Path) -> Languages:
 def _pack_store(store: BlockStore, folder: Path) -> None:
     """The index, and all blocks behind each other in its order."""
     folder.mkdir()
-    parts = [getattr(store, "heldout" if kind else "blocks")(tag) for tag in store.meta["languages"] for kind in KINDS]
+    parts = [getattr(store, "heldout" if kind else "blocks")(tag) for tag in store.index.languages for kind in KINDS]
     np.save(folder / TOKENS, np.concatenate(parts).astype(np.uint16))
     shutil.copy(store.path / INDEX, folder)
 
@@ -144,7 +145,7 @@ def _packages(folder: Path) -> None:
 
 def _tell(output: Path, store: BlockStore) -> None:
     """What is in it, and how large that is."""
-    tokens, pieces = sum(store.counts.values()) * store.block_size, store.meta["tokenizer"]["vocab_size"]
+    tokens, pieces = sum(store.counts.values()) * store.block_size, store.index.tokenizer.vocab_size
     print(f"{len(store.counts)} languages, {tokens:,} tokens to train on, vocabulary {pieces:,}")
     total = 0
     for path in sorted(output.iterdir()):

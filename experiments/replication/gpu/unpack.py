@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,8 @@ import numpy as np
 import yaml
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from langsamp.train.blocks.store import INDEX, TOKEN, BlockStore, data_file
+from langsamp.train.blocks.index import INDEX, StoreIndex
+from langsamp.train.blocks.store import TOKEN, BlockStore, data_file
 
 from ..plan import Replication, read_plan
 from . import weights
@@ -47,11 +47,10 @@ def open_bundle(bundle: Path, work: Path) -> tuple[Replication, BlockStore]:
 def _unpack_store(folder: Path) -> None:
     """The files that a :class:`BlockStore` reads; the index becomes a store's last."""
     tokens = np.load(folder / TOKENS, mmap_mode="r")
-    index = folder / INDEX
     first = 0
-    for tag, entry in json.loads(index.read_text(encoding="utf-8"))["languages"].items():
+    for tag, entry in StoreIndex.read(folder).languages.items():
         for kind in KINDS:
-            count = entry[f"{kind}blocks"]
+            count = entry.heldout_blocks if kind else entry.blocks
             data_file(folder, tag, kind).write_bytes(tokens[first : first + count].astype(TOKEN).tobytes())
             first += count
 

@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -77,7 +78,7 @@ def test_blocks_hold_every_token_of_the_plain_way(tmp_path, texts, stock, tokeni
         flat = got.reshape(-1).tolist()
         assert flat[: len(expected)] == expected
         assert set(flat[len(expected) :]) <= {stock.pad_token_id}
-        assert store.meta["languages"][language]["tokens"] == len(expected)
+        assert store.index.languages[language].tokens == len(expected)
         assert got[0, 0] == stock.bos_token_id
     assert (store.block("deu_Latn", 1) == store.blocks("deu_Latn")[1]).all()
     store.verify()
@@ -135,10 +136,14 @@ def test_a_worker_that_finds_its_cache_wrong_goes_the_plain_way(stock):
     assert np.frombuffer(found.tokens, np.uint32).tolist() == stock("Das Haus steht am Fluss.")["input_ids"] * 3
 
 
-def test_processes_and_cache_change_nothing(tmp_path, texts, tokenizer):
+def test_processes_and_cache_change_nothing(tmp_path, texts, tokenizer, monkeypatch):
+    from langsamp.train.blocks import pipeline
+
     folder = _corpus(tmp_path / "c", texts, 200)
     prints = set()
-    for name, num_proc, cache in (("one", 1, True), ("two", 2, True), ("plain", 1, False)):
+    for name, num_proc, cache in (("one", 1, True), ("two", 2, True), ("plain", 1, False), ("large", 2, True)):
+        if name == "large":  # as if every file were: read here, encoded elsewhere
+            monkeypatch.setattr(pipeline, "_SMALL", 0)
         store = prepare(
             open_corpus(folder), tokenizer, tmp_path / name, 64, num_proc, progress=False, word_cache=cache, heldout=1
         )
@@ -170,7 +175,7 @@ def test_the_same_text_twice_counts_once(tmp_path, tokenizer, caplog):
         (tmp_path / "c").mkdir(exist_ok=True)
         (tmp_path / "c" / name).write_text("Das Haus.\n")
     store = prepare(open_corpus(tmp_path / "c"), tokenizer, tmp_path / "s", 32, 1, progress=False)
-    assert store.meta["languages"]["deu_Latn"]["documents"] == 1
+    assert store.index.languages["deu_Latn"].documents == 1
     assert "same text" in caplog.text
 
 
@@ -179,7 +184,7 @@ def test_changed_parts_and_settings_are_refused(tmp_path, texts, tokenizer, stoc
     prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
     with pytest.raises(ValueError, match=r"another block_size \(32, now 64\)"):
         prepare(open_corpus(folder), tokenizer, tmp_path / "s", 64, 1, progress=False)
-    larger = Tokenizer.from_str(tokenizer.json)
+    larger = Tokenizer.from_str(stock.backend_tokenizer.to_str())
     larger.add_tokens(["novel"])
     stock_larger = type(stock)(tokenizer_object=larger, unk_token="<unk>", pad_token="<pad>", mask_token="<mask>")
     with pytest.raises(ValueError, match="another tokenizer"):
@@ -189,6 +194,27 @@ def test_changed_parts_and_settings_are_refused(tmp_path, texts, tokenizer, stoc
         prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
     with pytest.raises(FileNotFoundError, match="unfinished"):
         BlockStore(tmp_path / "s")
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_what_the_workers_met_is_told(tmp_path, texts, tokenizer, num_proc):
+    folder = _corpus(tmp_path / "c", {"deu_Latn": texts["deu_Latn"]})
+    (folder / "rus_Latn.txt").write_text("Дом стоит у реки.\n" * 3, encoding="utf-8")
+    (folder / "eng_Latn.txt").write_bytes(b"The house\xff\n")
+    corpus = open_corpus(folder)
+    prepare(corpus, tokenizer, tmp_path / "s", 32, num_proc, progress=False)
+    assert corpus.report.lines() == [
+        "1 texts were not valid Unicode: eng_Latn 1",
+        "rus_Latn.txt: the text is in Cyrl, not in Latn; is the tag right?",
+    ]
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_a_file_that_cannot_be_read_is_named_from_any_process(tmp_path, texts, tokenizer, num_proc):
+    folder = _corpus(tmp_path / "c", texts)
+    (folder / "fra_Latn.txt").write_bytes("La maison\n".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"fra_Latn.txt is UTF-16"):
+        prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, num_proc, progress=False)
 
 
 def test_a_language_that_is_held_out_whole_is_told(tmp_path, tokenizer, caplog):
@@ -228,25 +254,24 @@ def test_held_out_documents_are_never_trained_on(tmp_path, stock, tokenizer):
 
 
 _CHILD = """
-import json, pathlib, sys
-from langsamp.train.blocks import pipeline
+import sys
+from langsamp.train.blocks import pipeline, workers
 from langsamp.train.text.open import open_corpus
-from langsamp.train.blocks.prepare import Tokenizer, prepare
-pipeline._CHUNK_CHARS, pipeline._COMMIT_SECONDS = 4000, 0.0
+from langsamp.train.blocks.prepare import prepare
+workers.CHUNK_CHARS, pipeline._COMMIT_SECONDS, pipeline._SMALL = 4000, 0.0, int(sys.argv[4])
 if __name__ == "__main__":
-    tokenizer = Tokenizer(**json.loads(pathlib.Path(sys.argv[2]).read_text()))
-    prepare(open_corpus(sys.argv[1]), tokenizer, sys.argv[3], 32, 2, heldout=1, progress=False)
+    prepare(open_corpus(sys.argv[1]), sys.argv[2], sys.argv[3], 32, 2, heldout=1, progress=False)
     print("done")
 """
 
 
 @pytest.mark.slow
-def test_killed_at_any_point_it_goes_on_and_ends_the_same(tmp_path, texts, tokenizer):
+@pytest.mark.parametrize("small", [0, 10**6], ids=["chunks", "parts"])
+def test_killed_at_any_point_it_goes_on_and_ends_the_same(tmp_path, texts, tokenizer, tiny_tokenizer_dir, small):
     folder = _corpus(tmp_path / "c", texts, 3000)
     (tmp_path / "child.py").write_text(_CHILD)
-    (tmp_path / "tokenizer").write_text(json.dumps(vars(tokenizer)))
     expected = prepare(open_corpus(folder), tokenizer, tmp_path / "whole", 32, 1, heldout=1, progress=False)
-    command = [sys.executable, tmp_path / "child.py", folder, tmp_path / "tokenizer", tmp_path / "s"]
+    command = [sys.executable, tmp_path / "child.py", folder, tiny_tokenizer_dir, tmp_path / "s", str(small)]
     rng, kills = random.Random(1), 0
     while kills < 3:
         before = _written(tmp_path / "s")
@@ -266,18 +291,52 @@ def test_killed_at_any_point_it_goes_on_and_ends_the_same(tmp_path, texts, token
     store.verify()
 
 
+def test_an_interrupted_run_ends_in_one_sentence(tmp_path, texts, tiny_tokenizer_dir):
+    """Ctrl-C reaches the workers too; whenever it comes, while importing or at work, there is no traceback."""
+    folder = _corpus(tmp_path / "c", texts, 60_000)
+    command = [
+        "prepare",
+        "--corpus",
+        folder,
+        "--tokenizer",
+        tiny_tokenizer_dir,
+        "--output",
+        tmp_path / "s",
+        "--num-proc",
+        "2",
+    ]
+    for wait in (0.6, 1.2, 2.0, None):  # None: until text is being written
+        child = subprocess.Popen(
+            [sys.executable, "-m", "langsamp", *map(str, command)], stderr=subprocess.PIPE, text=True,
+            start_new_session=True, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while wait is None and child.poll() is None and not _written(tmp_path / "s") and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(wait or 0)
+        os.killpg(child.pid, signal.SIGINT)
+        error = child.communicate(timeout=60)[1]
+        assert "Traceback" not in error
+        if wait is None:
+            assert child.returncode == 130, error
+            assert "interrupted; run the same command again" in error
+
+
 def _written(folder):
     return sum(path.stat().st_size for path in folder.glob("*.u32")) if folder.exists() else 0
 
 
-def test_every_interruption_inside_a_run_is_survived(tmp_path, texts, tokenizer, monkeypatch):
+@pytest.mark.parametrize("small", [0, 10**6], ids=["chunks", "parts"])
+def test_every_interruption_inside_a_run_is_survived(tmp_path, texts, tokenizer, monkeypatch, small):
     """Stops the run after each of its appends in turn, with and without a commit since."""
-    from langsamp.train.blocks import ledger, pipeline
+    from langsamp.train.blocks import ledger, pipeline, workers
+
+    monkeypatch.setattr(pipeline, "_SMALL", small)
 
     folder = _corpus(tmp_path / "c", {k: texts[k] for k in ("deu_Latn", "rus_Cyrl")}, 60)
     (folder / "deu_Latn.b.txt").write_text("Am Fluss.\n" * 50)
     expected = prepare(open_corpus(folder), tokenizer, tmp_path / "whole", 32, 1, heldout=1, progress=False)
-    monkeypatch.setattr(pipeline, "_CHUNK_CHARS", 300)
+    monkeypatch.setattr(workers, "CHUNK_CHARS", 300)
     append = ledger.LanguageWriter.append
 
     class Stop(Exception):
@@ -306,12 +365,12 @@ def test_every_interruption_inside_a_run_is_survived(tmp_path, texts, tokenizer,
 
 
 def test_a_part_that_changes_after_an_interruption_is_taken_back(tmp_path, tokenizer, monkeypatch):
-    from langsamp.train.blocks import ledger, pipeline
+    from langsamp.train.blocks import ledger, pipeline, workers
 
     folder = tmp_path / "c"
     folder.mkdir()
     (folder / "deu_Latn.txt").write_text("Das Haus.\n" * 200)
-    monkeypatch.setattr(pipeline, "_CHUNK_CHARS", 300)
+    monkeypatch.setattr(workers, "CHUNK_CHARS", 300)
     monkeypatch.setattr(pipeline, "_COMMIT_SECONDS", 0.0)
     monkeypatch.setattr(ledger.LanguageWriter, "finish", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -389,7 +448,7 @@ def test_a_damaged_store_is_refused_by_name(tmp_path, texts, tokenizer):
     with pytest.raises(ValueError, match=r"rus_Cyrl.u32 does not have the sha256"):
         BlockStore(tmp_path / "s").verify()
     (tmp_path / "s" / "store.json").write_text("{")
-    with pytest.raises(ValueError, match="not readable"):
+    with pytest.raises(ValueError, match=r"store\.json is not JSON"):
         BlockStore(tmp_path / "s")
     (tmp_path / "s" / "store.json").write_text('{"schema": 99}')
     with pytest.raises(ValueError, match="not a store of format"):
@@ -400,6 +459,76 @@ def test_a_damaged_store_is_refused_by_name(tmp_path, texts, tokenizer):
         store.block("deu_Latn", 10**6)
     with pytest.raises(KeyError, match="no language 'xxx_Latn'"):
         store.block("xxx_Latn", 0)
+
+
+def _damaged(file, place, value):
+    """Change one entry of a JSON file; KeyError: remove it."""
+    whole = row = json.loads(file.read_text())
+    *path, last = place
+    for key in path:
+        row = row[key]
+    if value is KeyError:
+        del row[last]
+    else:
+        row[last] = value
+    file.write_text(json.dumps(whole))
+
+
+def _error(action):
+    """What a user is told; empty if all is well."""
+    try:
+        action()
+    except (ValueError, RuntimeError, FileNotFoundError) as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("place", "fine"),
+    [
+        (("block_size",), []),
+        (("complete",), [True]),
+        (("tokenizer",), []),
+        (("tokenizer", "pad_id"), [-1]),
+        (("languages",), [KeyError, {}]),
+        (("languages", "deu_Latn"), [KeyError]),
+        (("languages", "deu_Latn", "blocks"), []),
+        (("languages", "deu_Latn", "sha256"), []),
+        (("source",), [KeyError, []]),
+    ],
+    ids=str,
+)
+def test_entries_that_are_missing_or_of_the_wrong_kind_are_one_sentence(tmp_path, texts, tokenizer, place, fine):
+    folder = _corpus(tmp_path / "c", {"deu_Latn": texts["deu_Latn"]})
+    prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
+    file = tmp_path / "s" / "store.json"
+    whole = file.read_text()
+    for value in (KeyError, "x", 1.5, -1, None, [], [[]], {}, {"a": {}}, True):
+        file.write_text(whole)
+        _damaged(file, place, value)
+        message = _error(lambda: BlockStore(tmp_path / "s").verify())
+        assert bool(message) == (value not in fine), (value, message)
+        assert "\n" not in message
+        assert not message or "store.json" in message or "the store in" in message
+
+
+@pytest.mark.parametrize("place", [("totals",), ("totals", "tokens"), ("done",), ("current",), ("sha256",)], ids=str)
+@pytest.mark.parametrize("value", [KeyError, "x", [], {}, {"a": 1}, 1e999, None])
+def test_a_damaged_ledger_is_one_sentence_and_never_lost_text(tmp_path, texts, tokenizer, place, value):
+    folder = _corpus(tmp_path / "c", {"deu_Latn": texts["deu_Latn"]})
+    store = prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
+    ledger = tmp_path / "s" / "deu_Latn.json"
+    _damaged(ledger, place, value)
+    message = _error(lambda: prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False))
+    harmless = {"current": [None, 1e999], "done": [{}], "sha256": ["x"]}
+    if value in harmless.get(place[0], []):
+        assert (message, BlockStore(tmp_path / "s").index.languages["deu_Latn"].documents >= 30) == ("", True)
+    else:
+        assert re.search(r"deu_Latn\.json.*; delete .*deu_Latn\.\* and run langsamp prepare again", message), message
+    for file in (tmp_path / "s").glob("deu_Latn.*"):
+        file.unlink()
+    again = prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
+    assert again.fingerprint == store.fingerprint, "the remedy works"
 
 
 def test_a_store_travels_to_workers_as_its_path(tmp_path, texts, tokenizer):
@@ -426,7 +555,7 @@ def test_languages_without_text_and_bad_arguments(tmp_path, tokenizer):
     (tmp_path / "c" / "rus_Cyrl.txt").write_text("\n \n")
     store = prepare(open_corpus(tmp_path / "c"), tokenizer, tmp_path / "s", 32, 1, progress=False)
     assert store.languages == ["deu_Latn"]
-    assert store.meta["languages"]["rus_Cyrl"]["blocks"] == 0
+    assert store.index.languages["rus_Cyrl"].blocks == 0
     store.verify()
     with pytest.raises(ValueError, match="block_size 4"):
         prepare(open_corpus(tmp_path / "c"), tokenizer, tmp_path / "t", 4, progress=False)
