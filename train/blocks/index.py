@@ -98,7 +98,8 @@ class StoreIndex:
             ):
                 raise ValueError(f"{path} has a size below zero")
         except ValueError as error:
-            raise ValueError(f"{error}; pull the store again, or make a new one with langsamp prepare.") from None
+            reason = str(error).rstrip(".")
+            raise ValueError(f"{reason}; pull the store again, or make a new one with langsamp prepare.") from None
         return index
 
     def write(self, folder: Path) -> None:

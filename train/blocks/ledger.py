@@ -74,7 +74,8 @@ class Ledger:
                 raise ValueError(f"{path} has no {', '.join(sorted(missing))}")
             return from_json(cls, row, path)
         except ValueError as error:
-            raise ValueError(f"{error}; delete {path.with_suffix('')}.* and run langsamp prepare again.") from None
+            reason = str(error).rstrip(".")
+            raise ValueError(f"{reason}; delete {path.with_suffix('')}.* and run langsamp prepare again.") from None
 
     def entry(self, block_size: int) -> LanguageEntry:
         """What store.json says about the language."""

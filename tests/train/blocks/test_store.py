@@ -448,7 +448,7 @@ def test_a_damaged_store_is_refused_by_name(tmp_path, texts, tokenizer):
     with pytest.raises(ValueError, match=r"rus_Cyrl.u32 does not have the sha256"):
         BlockStore(tmp_path / "s").verify()
     (tmp_path / "s" / "store.json").write_text("{")
-    with pytest.raises(ValueError, match=r"store\.json is not JSON"):
+    with pytest.raises(ValueError, match=r"store\.json is not readable JSON"):
         BlockStore(tmp_path / "s")
     (tmp_path / "s" / "store.json").write_text('{"schema": 99}')
     with pytest.raises(ValueError, match="not a store of format"):
