@@ -1,4 +1,4 @@
-"""What watches a run: a log of JSON lines, and the sender of checkpoints that outlives a Hub that is down.
+"""What a run shows while it goes: ``train.jsonl``, one line a log entry, and on the screen one bar.
 
 Plugged into the Trainer by :mod:`langsamp.train.pretrain`.
 """
@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import threading
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import logging as transformers_logging
 
 from langsamp.core.runtime import atomic_write
-from langsamp.train import checkpoints
 
 log = logging.getLogger(__name__)
 
 LOG = "train.jsonl"
-SENT = "published.json"
-Publish = Callable[[Path, int], None]
+PARTS, LONGEST = 20, 3600  # in a file: a line at each twentieth of the run, and after an hour without one
 
 
 class JsonLog(TrainerCallback):
@@ -72,137 +73,74 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-class Publisher(TrainerCallback):
-    """Sends every N-th save somewhere (the Hub) from a background thread; training never waits for it.
-
-    What cannot be sent stays queued and is tried again, oldest first, ever more slowly; checkpoints in the queue are
-    not pruned. What has arrived is noted in ``published.json``, so a resumed run sends what an interrupted one could
-    not.
+class Progress(TrainerCallback):
+    """One bar with the last losses; where there is no terminal, some twenty lines in the log instead.
 
     Args:
-        publish: called with (checkpoint folder, step); an exception means "not now".
-        run: the output folder.
-        every: every N-th save.
-        pause: seconds before the first retry; doubles up to ``longest``.
-        longest: longest pause between retries, in seconds.
+        tokens_per_step: tokens of one optimizer step over all processes.
     """
 
-    def __init__(self, publish: Publish, run: Path, every: int = 1, pause: float = 5.0, longest: float = 300.0) -> None:
-        self.publish, self.run, self.every = publish, run, every
-        self.pause, self.longest = pause, longest
-        self.sent: set[int] = set()
-        self.last_error: Exception | None = None
-        self._queue: list[Path] = []
-        self._saves = 0
-        self._wake, self._closing = threading.Condition(), False
-        self._thread: threading.Thread | None = None
+    def __init__(self, tokens_per_step: int) -> None:
+        self.tokens_per_step = tokens_per_step
+        self.bar: Any = None
+        self.shown: dict[str, str] = {}
+        self.began = self.last = (0, 0.0)  # step, time
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the sender."""
-        if state.is_world_process_zero:
-            self.start(args, state.global_step)
-
-    def start(self, args: TrainingArguments, step: int) -> None:
-        """Start the sender at a step of the run; first in its queue is what an earlier process could not send."""
-        path = self.run / SENT
-        known = json.loads(path.read_text(encoding="utf-8"))["steps"] if path.exists() else []
-        self.sent = {number for number in known if number <= step}  # what comes after will be made, and sent, again
-        self._saves = int(step // _save_steps(args)) if _save_steps(args) else 0
-        if path.exists() or step:
-            self._queue = [c for c in reversed(checkpoints.checkpoints(self.run)) if self._missing(c, args)]
-        self._thread = threading.Thread(target=self._work, name="langsamp-publish", daemon=True)
-        self._thread.start()
-
-    def _missing(self, checkpoint: Path, args: TrainingArguments) -> bool:
-        step = checkpoints.step_of(checkpoint)
-        # the last save of a run may come before its turn; it is a save as well
-        number = math.ceil(step / _save_steps(args)) if _save_steps(args) else self.every
-        return step not in self.sent and number % self.every == 0
-
-    def sealed(self, checkpoint: Path) -> None:
-        """Queue a finished checkpoint if it is its turn; called on the process that saves, from any thread."""
-        self._saves += 1
-        if self._saves % self.every == 0 and checkpoints.step_of(checkpoint) not in self.sent:
-            with self._wake:
-                self._queue.append(checkpoint)
-                self._wake.notify_all()
-
-    def waiting(self) -> set[Path]:
-        """Checkpoints that must not be deleted yet."""
-        with self._wake:
-            return set(self._queue)
-
-    def close(self, patience: float = 3600.0) -> list[int]:
-        """Send what is left, until something fails, and stop.
-
-        Args:
-            patience: seconds to wait at most; gigabytes take their time, and a Hub that is down fails much earlier.
-
-        Returns:
-            The steps that could not be sent; they stay on the disk.
-        """
-        if self._thread is None:
-            return []
-        with self._wake:
-            self._closing = True
-            self._wake.notify_all()
-            if self._queue:
-                log.info("waiting until %d checkpoints are pushed", len(self._queue))
-        self._thread.join(patience)
-        left = sorted(checkpoints.step_of(path) for path in self.waiting())
-        if left:
-            log.warning(
-                "%d checkpoints could not be pushed (steps %s; last error: %s); they are in %s, run again to send them",
-                len(left),
-                ", ".join(map(str, left)),
-                self.last_error,
-                self.run,
+        """Open the bar where the run goes on."""
+        self.began = self.last = (state.global_step, time.monotonic())
+        if state.is_world_process_zero and sys.stderr.isatty():
+            self.bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc="training", unit=" steps", dynamic_ncols=True
             )
-        return left
 
-    def _work(self) -> None:
-        """The thread: send the head of the queue; on failure wait and try again; when closing, one try each."""
-        pause = self.pause
-        while True:
-            with self._wake:
-                while not self._queue and not self._closing:
-                    self._wake.wait()
-                if not self._queue:
-                    return
-                checkpoint, closing = self._queue[0], self._closing
-            if self._send(checkpoint):
-                pause = self.pause
-                continue
-            if closing:  # the others would fail the same way
-                return
-            with self._wake:
-                if not self._closing:
-                    self._wake.wait(timeout=pause)
-            pause = min(2 * pause, self.longest)
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Remember the losses."""
+        names = {"loss": "loss", "eval_loss": "held out"}
+        self.shown |= {names[name]: f"{value:.4f}" for name, value in (logs or {}).items() if name in names}
+        if self.bar is not None:
+            self.bar.set_postfix(self.shown, refresh=False)
 
-    def _send(self, checkpoint: Path) -> bool:
-        step = checkpoints.step_of(checkpoint)
-        if not checkpoint.is_dir():  # somebody made room; those behind it need not wait for ever
-            log.warning("%s is gone and cannot be pushed any more", checkpoint)
-            with self._wake:
-                self._queue.remove(checkpoint)
-            return True
-        try:
-            self.publish(checkpoint, step)
-        except Exception as error:  # whatever the network does must not end training
-            self.last_error = error
-            log.warning("could not push %s (%s: %s); will try again", checkpoint.name, type(error).__name__, error)
-            return False
-        with self._wake:
-            self._queue.remove(checkpoint)
-            self.sent.add(step)
-            atomic_write(self.run / SENT, json.dumps({"steps": sorted(self.sent)}) + "\n")
-        log.info("pushed %s", checkpoint.name)
-        return True
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Move the bar, or write a line if it is time for one."""
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+            return
+        now, step = time.monotonic(), state.global_step
+        due = step * PARTS // state.max_steps > self.last[0] * PARTS // state.max_steps or now - self.last[1] > LONGEST
+        if state.is_world_process_zero and due:
+            self.last = (step, now)
+            a_step = (now - self.began[1]) / max(1, step - self.began[0])
+            losses = "".join(f", {name} {value}" for name, value in self.shown.items())
+            left = timedelta(seconds=round((state.max_steps - step) * a_step))
+            speed = self.tokens_per_step / max(a_step, 1e-9)
+            log.info("step %d of %d%s, %.0f tokens a second, %s to go", step, state.max_steps, losses, speed, left)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
 
 
-def _save_steps(args: TrainingArguments) -> float:
-    """Steps between saves; 0 where saves do not come every so many steps."""
-    return args.save_steps if args.save_strategy == "steps" and args.save_steps >= 1 else 0
+@contextmanager
+def no_other_bars() -> Iterator[None]:
+    """Without the bars of transformers for loading and saving weights, which would come at every save."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

@@ -7,7 +7,6 @@ starts with a rename too. Killed at any point in between, what is left in sight 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -25,18 +24,6 @@ STAGING = ".saving"
 RUN_FACTS = "langsamp_run.json"
 TRAINER_STATE = "trainer_state.json"
 _PICKLES = ("training_args.bin",)
-
-# What must be the same for a resumed run to be the run that was interrupted, and what it means when it is not.
-IDENTITY = {
-    "corpus": "the store's blocks",
-    "tokenizer": "the tokenizer",
-    "languages": "the rows of the tables",
-    "sampling": "the sampling of languages",
-    "masking": "the masking",
-    "seed": "the seed",
-    "batch": "the sequences of a step (processes x accumulation x batch size)",
-    "world_size": "the number of processes (the stream stays the same, sums are rounded otherwise)",
-}
 
 
 def step_of(checkpoint: Path) -> int:
@@ -134,32 +121,6 @@ def prune(run: Path, keep: int, step: int, protected: Collection[Path] = ()) -> 
     return doomed
 
 
-def differences(checkpoint: Path, facts: Mapping[str, Any], allowed: Collection[str]) -> None:
-    """Refuse to go on from a checkpoint of another run.
-
-    Args:
-        checkpoint: where to resume.
-        facts: the identity of this run, by the names of :data:`IDENTITY`.
-        allowed: names that may differ (``--allow-changed``).
-
-    Raises:
-        ValueError: every difference that is not allowed, with the option that allows it.
-    """
-    before = read_facts(checkpoint)
-    changed = [name for name in IDENTITY if before.get(name) != facts[name]]
-    refused = [name for name in changed if name not in allowed]
-    if refused:
-        what = "; ".join(
-            f"{IDENTITY[name]}: {_short(before.get(name))} then, {_short(facts[name])} now" for name in refused
-        )
-        raise ValueError(
-            f"{checkpoint} belongs to another run: {what}. Restore them, choose another --output, or go on all the "
-            f"same with --allow-changed {' '.join(refused)}."
-        )
-    for name in changed:
-        log.warning("resuming although %s changed", IDENTITY[name])
-
-
 def read_facts(checkpoint: Path) -> dict[str, Any]:
     """The identity and position that a checkpoint was saved with.
 
@@ -172,16 +133,6 @@ def read_facts(checkpoint: Path) -> dict[str, Any]:
             f"{checkpoint} has no {RUN_FACTS}: it was not saved by langsamp train; use it as --base."
         )
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def digest(value: Any) -> str:
-    """A sha256 of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 24 else text[:13] + "..."
 
 
 def _sync(folder: Path) -> None:

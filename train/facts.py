@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from transformers import TrainingArguments
 
 import langsamp
 from langsamp.core.facts import Share, TrainingFacts
+from langsamp.core.manifest import MANIFEST_NAME
 from langsamp.train.blocks.store import BlockStore
 from langsamp.train.settings import PretrainSettings
 
@@ -100,6 +103,24 @@ def training_facts(
 def _finite(loss: float) -> float | None:
     """A loss that is no number (the run diverged) is none."""
     return loss if math.isfinite(loss) else None
+
+
+def is_finished(settings: PretrainSettings, args: TrainingArguments, identity: Mapping[str, Any]) -> bool:
+    """Whether the output folder holds the finished model of just this run (``identity``: what a resume must share).
+
+    Raises:
+        ValueError: it holds one that was trained with other settings.
+    """
+    run = Path(settings.output)
+    facts = TrainingFacts.read(run)
+    if not (run / MANIFEST_NAME).is_file() or (facts.identity, facts.steps) != (identity, args.max_steps):
+        return False
+    now = json.loads(json.dumps(run_settings(settings, args), default=str))
+    changed = [name for name, value in facts.settings.items() if value != now.get(name, value)]
+    if changed:
+        what = ", ".join(f"{name} {facts.settings[name]} then, {now[name]} now" for name in changed)
+        raise ValueError(f"{run} holds a finished run with other settings ({what}); choose another --output.")
+    return True
 
 
 def evaluation(entry: Mapping[str, Any]) -> dict[str, float]:

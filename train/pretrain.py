@@ -1,33 +1,78 @@
 """Continual pretraining: a model, a store and settings in, checkpoints and a finished model folder out.
 
 The last stage of training, on the transformers Trainer. ``langsamp train``, ``langsamp quickstart`` and ``torchrun -m
-langsamp train`` all come through :func:`pretrain`.
+langsamp train`` all come through :func:`pretrain`: begin or go on, train, settle the unknown rows, write.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from transformers import TrainerCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments, set_seed
 
+from langsamp.core.facts import TrainingFacts
+from langsamp.core.manifest import write_manifest
+from langsamp.core.outputs import add_gitignore, add_pooling
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
-from langsamp.train import checkpoints
+from langsamp.train import checkpoints, resume
 from langsamp.train.blocks.prepare import tokenizer_hash
 from langsamp.train.blocks.store import BlockStore, open_store
-from langsamp.train.callbacks import Publish
-from langsamp.train.run import PretrainResult, Run
+from langsamp.train.callbacks import LOG, JsonLog, Progress, no_other_bars, read_log
+from langsamp.train.collator import Collator
+from langsamp.train.facts import evaluation, is_finished, training_facts
+from langsamp.train.heldout import HeldOut
+from langsamp.train.publisher import Publish, Publisher
+from langsamp.train.sampling import Plan, format_table
+from langsamp.train.saving import told
 from langsamp.train.settings import PretrainSettings, training_arguments
+from langsamp.train.sharding import one_name_each, whole
 from langsamp.train.start import start
+from langsamp.train.stream import BlockStream
+from langsamp.train.trainer import LangSAMPTrainer
+from langsamp.train.unknown import settle_unknown
+
+log = logging.getLogger(__name__)
 
 LOCK = ".langsamp.lock"
 PRECISION = "ACCELERATE_MIXED_PRECISION"
+SAMPLING = "sampling.json"
+HELDOUT_SEED = 20240926  # masks of the held-out blocks: the same in every run, so that runs can be compared
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What a run left behind.
+
+    Attributes:
+        folder: the finished model: config, weights, tokenizer, code, ``training.json``, manifest.
+        model: the trained model, on its device, in eval mode.
+        tokenizer: its tokenizer.
+        losses: (step, training loss) as logged, from step 1 on, also over resumes.
+        heldout: (step, {"eval_loss": ..., ...}) of each evaluation.
+        facts: what ``training.json`` holds.
+        unsent: steps that were to be published and could not be.
+        first_process: whether this is the process that writes (of several, rank 0).
+    """
+
+    folder: Path
+    model: LangSAMPForMaskedLM
+    tokenizer: LangSAMPTokenizer
+    losses: list[tuple[int, float]]
+    heldout: list[tuple[int, dict[str, float]]]
+    facts: TrainingFacts
+    unsent: list[int]
+    first_process: bool = True
 
 
 @contextmanager
@@ -43,6 +88,7 @@ def _own_precision() -> Iterator[None]:
 
 
 @_own_precision()
+@no_other_bars()
 def pretrain(
     settings: PretrainSettings,
     training: TrainingArguments | Mapping[str, Any] | None = None,
@@ -75,7 +121,7 @@ def pretrain(
 
     Raises:
         ValueError: settings that contradict each other, the store or the checkpoint to resume from.
-        RuntimeError: another run holds the output folder.
+        RuntimeError: another run holds the output folder, or it cannot be written to.
         NonFiniteError: the loss or a gradient stopped being a number; nothing broken was saved.
     """
     args = training_arguments(settings.output, training or {})
@@ -83,13 +129,35 @@ def pretrain(
     with _locked(run, args):
         if args.should_save:
             checkpoints.clean(run)
-        _barrier(args)  # nobody looks for checkpoints while they are being tidied
+        if args.world_size > 1:
+            torch.distributed.barrier()  # nobody looks for checkpoints while they are being tidied
         set_seed(args.seed)
         store = store or _open(settings)
         if model is None or tokenizer is None:
             model, tokenizer = _start(settings, store, args.seed)
-        _check(model, tokenizer, store)
-        return Run(settings, args, model, tokenizer, store).go(publish, fetch, callbacks or [])
+        return _Pretraining(settings, args, model, tokenizer, store).go(publish, fetch, callbacks or [])
+
+
+@contextmanager
+def _locked(run: Path, args: TrainingArguments) -> Iterator[None]:
+    """Hold the output folder; a killed process lets go by dying.
+
+    Raises:
+        RuntimeError: another run holds it.
+    """
+    if args.process_index != 0:
+        yield
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RuntimeError(f"another run is training in {run}; wait for it or choose another --output.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _open(settings: PretrainSettings) -> BlockStore:
@@ -115,49 +183,214 @@ def _start(settings: PretrainSettings, store: BlockStore, seed: int) -> tuple[La
     )
 
 
-def _check(model: LangSAMPForMaskedLM, tokenizer: LangSAMPTokenizer, store: BlockStore) -> None:
-    """Refuse a model, a tokenizer and a store that do not belong together.
+class _Pretraining:
+    """One call of pretrain: the parts of a run and the order they are used in."""
 
-    Raises:
-        ValueError: which two do not fit, and what to do.
-    """
-    model.config.check_tokenizer(tokenizer)
-    made_with = store.index.tokenizer.sha256
-    if made_with != tokenizer_hash(tokenizer):
-        raise ValueError(
-            f"the store in {store.path} was cut with another tokenizer; prepare it with the one of this run, or name "
-            "the store's by --tokenizer."
+    def __init__(
+        self,
+        settings: PretrainSettings,
+        args: TrainingArguments,
+        model: LangSAMPForMaskedLM,
+        tokenizer: LangSAMPTokenizer,
+        store: BlockStore,
+    ) -> None:
+        self.settings, self.args, self.store = settings, args, store
+        self.model, self.tokenizer = model, tokenizer
+        self.folder = Path(settings.output)
+        self.batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        if args.max_steps <= 0:
+            args.max_steps = math.ceil(args.num_train_epochs * sum(store.counts.values()) / self.batch)
+        self.plan = Plan(store.counts, settings.sampling(store.languages, self.batch, args.max_steps), args.seed)
+        self.sampling = self.plan.table(args.max_steps * self.batch)
+        self.identity = self._identity(tokenizer_hash(tokenizer))
+        self.publisher: Publisher | None = None
+
+    def _identity(self, pieces: str) -> dict[str, Any]:
+        """What a checkpoint must share with this run for a resume to be exact.
+
+        Raises:
+            ValueError: model, tokenizer and store do not belong together: which two do not, and what to do.
+        """
+        settings, config, store = self.settings, self.model.config, self.store
+        config.check_tokenizer(self.tokenizer)
+        if store.index.tokenizer.sha256 != pieces:
+            raise ValueError(
+                f"the store in {store.path} was cut with another tokenizer; prepare it with the one of this run, or "
+                "name the store's by --tokenizer."
+            )
+        if store.block_size > config.max_position_embeddings - 2:
+            raise ValueError(
+                f"blocks of {store.block_size} tokens do not fit into {config.max_position_embeddings - 2} positions; "
+                "prepare the store with a smaller --block-size."
+            )
+        dropout_from = [settings.lang_dropout_from] if settings.lang_dropout and settings.lang_dropout_from else []
+        return {
+            "corpus": store.fingerprint,
+            "tokenizer": pieces,
+            "languages": resume.digest([config.languages, config.scripts]),
+            "sampling": resume.digest(vars(self.plan.sampling)),
+            "masking": [settings.mlm_probability, settings.lang_dropout, *dropout_from],
+            "seed": self.args.seed,
+            "batch": self.batch,
+            "world_size": self.args.world_size,
+        }
+
+    def go(
+        self, publish: Publish | None, fetch: Callable[[str], Path] | None, callbacks: list[TrainerCallback]
+    ) -> PretrainResult:
+        """Begin or go on, train, finish."""
+        started, settings = datetime.now(UTC), self.settings
+        if publish is not None:
+            self.args.push_to_hub = False  # the Trainer's own push knows no manifest and no retries
+            self.publisher = Publisher(publish, self.folder, settings.hub_every)
+        if settings.resume == "auto" and is_finished(settings, self.args, self.identity):
+            return self._as_it_is()
+        checkpoint = resume.go_on_from(settings.resume, self.folder, self.identity, settings.allow_changed, fetch)
+        if self.args.should_save:
+            add_gitignore(self.folder)
+            self.plan.save(self.folder / SAMPLING, self.args.max_steps * self.batch)
+            log.info("sampling of languages:\n%s", format_table(self.sampling))
+        if self.publisher and self.args.process_index == 0:
+            self.publisher.start(self.args, int(checkpoints.read_facts(checkpoint)["step"]) if checkpoint else 0)
+        with self._known_ids(), self._faster() as fast, one_name_each(self.model, self.args):
+            trainer = self._trainer(checkpoint, callbacks, fast)
+            trainer.train(resume_from_checkpoint=os.fspath(checkpoint) if checkpoint else None)
+        unsent = self.publisher.close() if self.publisher else []
+        return self._finish(trainer, started, unsent)
+
+    def _as_it_is(self) -> PretrainResult:
+        """The finished model; only what could not be published is tried again."""
+        log.info("%s is finished; nothing to train", self.folder)
+        if self.publisher and self.args.process_index == 0:
+            self.publisher.start(self.args, self.args.max_steps)
+        model = LangSAMPForMaskedLM.from_pretrained(self.folder).to(self.args.device)
+        return self._result(model, self.publisher.close() if self.publisher else [])
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _known_ids(self) -> Iterator[None]:
+        """The model does not look at the ids again: the collator takes them from the very tables."""
+        self.model.check_ids = False
+        try:
+            yield
+        finally:
+            del self.model.check_ids  # the class's own stays
+
+    @contextmanager
+    def _faster(self) -> Iterator[bool]:
+        """The faster step, unless it is not wanted or the parameters are spread out; yields whether it is on."""
+        args = self.args
+        if not self.settings.fast or args.fsdp or args.deepspeed:
+            yield False
+            return
+        from langsamp.train.fast.step import accelerate
+
+        if args.place_model_on_device:
+            self.model.to(args.device)
+        dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+        tokens = args.max_steps * self.batch * self.store.block_size / args.world_size
+        again = bool(args.gradient_checkpointing)
+        with accelerate(self.model, dtype=dtype, checkpoint_layers=again, tokens=tokens) as on:
+            yield bool(on)
+
+    def _trainer(self, checkpoint: Path | None, callbacks: list[TrainerCallback], fast: bool) -> LangSAMPTrainer:
+        args, settings = self.args, self.settings
+        keep, args.save_total_limit = args.save_total_limit, None  # pruning is ours: only after the manifest
+        offset, tokens = resume.offset(checkpoint, self.batch), self.batch * self.store.block_size
+        stream = BlockStream(self.store, self.plan, args.max_steps * self.batch, offset)
+        heldout = self._heldout()
+        trainer = LangSAMPTrainer(
+            model=self.model,
+            args=args,
+            train_dataset=stream,
+            eval_dataset=stream if args.eval_strategy != "no" else None,
+            data_collator=self._collator(
+                args.seed,
+                lang_dropout=settings.lang_dropout,
+                positions=128 if args.device.type == "cuda" and args.n_gpu == 1 else 0,
+                dropout_from=round(settings.lang_dropout_from * args.max_steps) * self.batch + offset,
+            ),
+            processing_class=self.tokenizer,
+            identity=self.identity,
+            table_lr=settings.table_lr,
+            keep=keep,
+            protected=self.publisher.waiting if self.publisher else set,
+            sealed=self.publisher.sealed if self.publisher else bool,
+            heldout=heldout or None,
+            callbacks=[JsonLog(self.folder / LOG, tokens), *callbacks],
+            fold=fast,
         )
-    if store.block_size > model.config.max_position_embeddings - 2:
-        raise ValueError(
-            f"blocks of {store.block_size} tokens do not fit into {model.config.max_position_embeddings - 2} "
-            "positions; prepare the store with a smaller --block-size."
+        for shown in (ProgressCallback, PrinterCallback):
+            trainer.remove_callback(shown)
+        if not args.disable_tqdm:
+            trainer.add_callback(Progress(tokens))
+        if args.eval_strategy != "no" and not heldout:
+            log.warning("no held-out loss: the store has no held-out blocks (langsamp prepare --heldout)")
+        return trainer
+
+    def _collator(self, seed: int, **options: Any) -> Collator:
+        config, share = self.model.config, self.settings.mlm_probability
+        return Collator(self.tokenizer, config.languages, config.scripts, seed, share, **options)
+
+    def _heldout(self) -> HeldOut:
+        args = self.args
+        together = bool(args.fsdp)  # every forward is collective: all processes do all languages
+        return HeldOut(
+            self.store,
+            self._collator(HELDOUT_SEED),
+            self.folder,
+            self.settings.heldout_blocks,
+            args.per_device_eval_batch_size,
+            rank=0 if together else args.process_index,
+            world=1 if together else args.world_size,
+            writes=args.process_index == 0,
         )
 
+    # -- after ------------------------------------------------------------------------------------------------------
 
-@contextmanager
-def _locked(run: Path, args: TrainingArguments) -> Iterator[None]:
-    """Hold the output folder; a killed process lets go by dying.
+    def _finish(self, trainer: LangSAMPTrainer, started: datetime, unsent: list[int]) -> PretrainResult:
+        """Settle the unknown rows, write the finished model, then its facts, then the manifest."""
+        trainer.accelerator.wait_for_everyone()
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            weights = trainer.accelerator.get_state_dict(trainer.model)  # on the process that saves
+            model = whole(trainer.kind, self.model.config, weights if self.args.should_save else {})
+        else:
+            model = trainer.accelerator.unwrap_model(trainer.model)
+        facts = training_facts(
+            self.settings,
+            self.args,
+            self.store,
+            read_log(self.folder / LOG),
+            steps=trainer.state.global_step,
+            batch=self.batch,
+            parameters=sum(p.numel() for p in model.parameters()),
+            started=started,
+            identity=self.identity,
+            sampling=self.sampling,
+        )
+        if self.args.should_save:
+            shares = {row["language"]: row["probability"] for row in self.sampling}
+            stream: Any = trainer.train_dataset
+            settle_unknown(model, self.settings.unknown_policy, shares, stream, self._collator(self.args.seed))
+            with told("the finished model", self.folder):
+                self._write(model, facts)
+        trainer.accelerator.wait_for_everyone()
+        return self._result(model, unsent)
 
-    Raises:
-        RuntimeError: another run holds it.
-    """
-    if args.process_index != 0:
-        yield
-        return
-    run.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RuntimeError(f"another run is training in {run}; wait for it or choose another --output.") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    def _write(self, model: LangSAMPForMaskedLM, facts: TrainingFacts) -> None:
+        model.save_pretrained(self.folder)
+        self.tokenizer.save_pretrained(self.folder)
+        facts.write(self.folder)
+        # what is hidden is not the model's, and checkpoints have manifests of their own
+        files = [path.name for path in self.folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+        write_manifest(self.folder, {*add_pooling(self.folder), *files})
 
-
-def _barrier(args: TrainingArguments) -> None:
-    """Wait for the other processes."""
-    if args.world_size > 1:
-        torch.distributed.barrier()
+    def _result(self, model: LangSAMPForMaskedLM, unsent: list[int]) -> PretrainResult:
+        history = read_log(self.folder / LOG)
+        facts = TrainingFacts.read(self.folder)
+        losses = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
+        heldout = [(entry["step"], evaluation(entry)) for entry in history if "eval_loss" in entry]
+        return PretrainResult(
+            self.folder, model.eval(), self.tokenizer, losses, heldout, facts, unsent, self.args.process_index == 0
+        )

@@ -21,7 +21,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from langsamp.language_codes import nearest
 from langsamp.train import processes
-from langsamp.train.checkpoints import IDENTITY
+from langsamp.train.resume import IDENTITY
 from langsamp.train.sampling import Sampling, glot500
 
 # The unknown rows after training: with language dropout they were trained and stay; without it they are still what they

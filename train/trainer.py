@@ -25,6 +25,7 @@ from langsamp.train import checkpoints
 from langsamp.train.fast.late import Late
 from langsamp.train.fast.optimizer import fold_clip
 from langsamp.train.saving import Saver, told
+from langsamp.train.sharding import whole
 from langsamp.train.stream import BlockStream, InOrder
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,12 @@ class LangSAMPTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if self.args.fsdp and not self.is_fsdp_enabled:
+            raise ValueError(
+                f"--fsdp was asked for, but accelerate shards over several GPUs only, not over {self.args.world_size} "
+                f"process(es) on {self.args.device.type}; leave it out, or start with torchrun where there are GPUs."
+            )
+        self.kind: Any = type(kwargs["model"])  # sharding makes another class of it
         self.identity, self.table_lr, self.keep = identity, table_lr, keep
         self.protected, self.sealed, self.heldout, self.fold_clip = protected, sealed, heldout, fold
         self.saver = Saver()
@@ -183,7 +190,8 @@ class LangSAMPTrainer(Trainer):
 
     def _check_weights(self) -> None:
         model: Any = self.model
-        finite = {name: torch.isfinite(p.detach()).all() for name, p in model.named_parameters()}
+        mine = {name: getattr(p.detach(), "_local_tensor", p) for name, p in model.named_parameters()}  # of a shard
+        finite = {name: torch.isfinite(p).all() for name, p in mine.items()}
         if not torch.stack(list(finite.values())).all():  # asked once: a GPU answers when its queue is empty
             broken = [name for name, whole in finite.items() if not whole]
             self._stop(f"weight {broken[0]} ({len(broken)} in all)", float("nan"), self.state.global_step)
@@ -234,7 +242,11 @@ class LangSAMPTrainer(Trainer):
             checkpoints.prune(self.run, self.keep, step, self.protected() | best)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if self._deferred is None or output_dir is None:
+        if output_dir is not None and state_dict is not None and self.is_fsdp_enabled:
+            if self.args.should_save:
+                whole(self.kind, cast(Any, self.model).config, state_dict).save_pretrained(output_dir)
+                self._save_tokenizer(Path(output_dir))
+        elif self._deferred is None or output_dir is None:
             super()._save(output_dir, state_dict=state_dict)
         elif self.args.should_save:
             os.makedirs(output_dir, exist_ok=True)
@@ -309,6 +321,14 @@ class LangSAMPTrainer(Trainer):
         if best and checkpoints.STAGING in Path(best).parts:
             self.state.best_model_checkpoint = os.fspath(run / Path(best).name)
             self.state.save_to_json(os.fspath(run / checkpoints.STAGING / f"checkpoint-{step}" / "trainer_state.json"))
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """As in Trainer, but a second name of a tied parameter, which no file has, is not missing."""
+        state = cast(Any, self.model).state_dict(keep_vars=True)
+        missing = set(load_result.missing_keys)
+        loaded = {id(parameter) for name, parameter in state.items() if name not in missing}
+        really = [name for name in load_result.missing_keys if name not in state or id(state[name]) not in loaded]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=really))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As in Trainer, whose 4.57 fails with several processes on CPUs: it asks torch for a device "cpu:0"."""

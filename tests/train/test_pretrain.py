@@ -21,7 +21,6 @@ from transformers import TrainerCallback
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
 from langsamp.core.manifest import read_manifest, verify_manifest
 from langsamp.train import checkpoints
-from langsamp.train.callbacks import read_log
 from langsamp.train.cli import train_values
 from langsamp.train.pretrain import pretrain
 from langsamp.train.settings import PretrainSettings, read_recipe, split, training_arguments
@@ -258,9 +257,9 @@ def test_things_that_do_not_belong_together(go, tiny_model_dir, small_store, tmp
 
 
 def test_every_nth_save_is_published_and_a_dead_hub_does_not_stop_training(go, monkeypatch, caplog):
-    from langsamp.train import callbacks
+    from langsamp.train import publisher
 
-    monkeypatch.setattr(callbacks.Publisher.__init__, "__defaults__", (1, 0.01, 0.02))
+    monkeypatch.setattr(publisher.Publisher.__init__, "__defaults__", (1, 0.01, 0.02))
     up, arrived = threading.Event(), []
 
     def publish(folder, step):
@@ -281,9 +280,9 @@ def test_every_nth_save_is_published_and_a_dead_hub_does_not_stop_training(go, m
 
 
 def test_a_hub_that_comes_back_gets_everything_once(go, monkeypatch):
-    from langsamp.train import callbacks
+    from langsamp.train import publisher
 
-    monkeypatch.setattr(callbacks.Publisher.__init__, "__defaults__", (1, 0.01, 0.02))
+    monkeypatch.setattr(publisher.Publisher.__init__, "__defaults__", (1, 0.01, 0.02))
     calls = []
 
     def publish(folder, step):
@@ -301,9 +300,9 @@ def test_a_hub_that_comes_back_gets_everything_once(go, monkeypatch):
 
 def test_the_last_save_is_sent_although_it_comes_before_its_turn(go, monkeypatch):
     """Five steps, a save every two: the third save is the end of the run, and 5 is no multiple of 2."""
-    from langsamp.train import callbacks
+    from langsamp.train import publisher
 
-    monkeypatch.setattr(callbacks.Publisher.__init__, "__defaults__", (1, 0.01, 0.02))
+    monkeypatch.setattr(publisher.Publisher.__init__, "__defaults__", (1, 0.01, 0.02))
 
     def refuse(folder, step):
         raise OSError("503")
@@ -315,7 +314,7 @@ def test_the_last_save_is_sent_although_it_comes_before_its_turn(go, monkeypatch
 
 
 def test_the_end_of_a_run_waits_for_a_slow_push(tmp_path):
-    from langsamp.train.callbacks import Publisher
+    from langsamp.train.publisher import Publisher
 
     for step in (2, 4):
         (tmp_path / f"checkpoint-{step}").mkdir()
@@ -330,7 +329,7 @@ def test_the_end_of_a_run_waits_for_a_slow_push(tmp_path):
 
 
 def test_a_deleted_checkpoint_does_not_keep_the_others_from_the_hub(tmp_path, caplog):
-    from langsamp.train.callbacks import Publisher
+    from langsamp.train.publisher import Publisher
 
     (tmp_path / "checkpoint-2").mkdir()
     (tmp_path / "checkpoint-4").mkdir()
@@ -556,8 +555,3 @@ def test_unknown_option_names_the_nearest(capsys):
         parser.parse_args(["--lerning-rate=1"])
     assert stop.value.code == 2
     assert "there is no option --lerning-rate; nearest: --learning-rate" in capsys.readouterr().err
-
-
-def test_log_of_a_killed_run_is_read_up_to_its_last_whole_line(tmp_path):
-    (tmp_path / "train.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
-    assert read_log(tmp_path / "train.jsonl") == [{"step": 1, "loss": 2.0}]

@@ -326,6 +326,19 @@ def test_processes_that_would_not_train_as_one_are_refused(nursery, tmp_path):
 
 
 @pytest.mark.slow
+def test_shards_that_would_not_be_made_are_refused(nursery, tmp_path):
+    """accelerate shards over GPUs; elsewhere ``--fsdp`` used to train with whole copies, without a word."""
+    run = tmp_path / "run"
+    job = {
+        "settings": {"output": str(run)},
+        "training": {"fsdp": "full_shard", "fsdp_config": {"sync_module_states": False}},
+    }
+    _, output = nursery(job, {**job, **_ranks(2)}, expect=[[1], [1, 1]])
+    assert "accelerate shards over several GPUs only, not over 2 process(es) on cpu" in output
+    assert not (run / "model.safetensors").exists()
+
+
+@pytest.mark.slow
 def test_another_number_of_processes_is_refused_or_allowed(nursery, tmp_path):
     run = str(tmp_path / "run")
     one = {"settings": {"output": run}, "die": "step:5"}
@@ -334,39 +347,3 @@ def test_another_number_of_processes_is_refused_or_allowed(nursery, tmp_path):
     codes, output = nursery(one, {**two, **_ranks(2)}, {**allowed, **_ranks(2)})
     assert codes == [[-9], [1, 1], [0, 0]], output
     assert "the number of processes (the stream stays the same, sums are rounded otherwise): 1 then, 2 now" in output
-
-
-@pytest.mark.slow
-def test_fsdp_trains_on_cpu_and_writes_the_whole_model(nursery, tmp_path):
-    from langsamp import LangSAMPForMaskedLM
-
-    run = tmp_path / "run"
-    fsdp = {
-        "fsdp": "full_shard auto_wrap",
-        "fsdp_config": {
-            "transformer_layer_cls_to_wrap": ["XLMRobertaLayer"],
-            "version": 1,
-            "cpu_ram_efficient_loading": False,
-            "sync_module_states": False,
-        },
-        "max_steps": 2,
-        "eval_steps": 2,
-        "ddp_backend": "gloo",
-        "gradient_accumulation_steps": 1,
-    }
-    plain = {"max_steps": 2, "eval_steps": 2}
-    nursery(
-        {"settings": {"output": str(run)}, "training": fsdp, **_ranks(2)},
-        {"settings": {"output": str(tmp_path / "plain")}, "training": plain},
-        expect=[[0, 0], [0]],
-    )
-    sharded, single = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("run", "plain"))
-    for (_, a), (_, b) in zip(sharded, single, strict=True):
-        assert a == pytest.approx(b, abs=0.05)  # other batches of dropout masks
-    held = [(tmp_path / name / "heldout.jsonl").read_text().splitlines() for name in ("run", "plain")]
-    for sharded, single in zip(*held, strict=True):
-        assert json.loads(sharded)["value"] == pytest.approx(json.loads(single)["value"], abs=0.05)
-    assert verify_manifest(run) == []
-    model = LangSAMPForMaskedLM.from_pretrained(run)
-    assert model.config.languages[:2] == ["und", "deu"]
-    assert (run / "heldout.jsonl").exists()

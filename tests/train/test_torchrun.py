@@ -21,6 +21,8 @@ torch.set_num_threads(1)
 from langsamp.train import trainer
 from langsamp.train.pretrain import pretrain
 from langsamp.train.settings import PretrainSettings
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
 from transformers import TrainerCallback
 
 job = json.loads(sys.argv[1])
@@ -36,18 +38,28 @@ def mortal(self, *args, **kwargs):
     return step(self, *args, **kwargs)
 
 trainer.LangSAMPTrainer.training_step = mortal
-kinds = []
+initialise = AcceleratorState.__init__
 
-class Kind(TrainerCallback):
+def on_cpus_too(self, *args, fsdp_plugin=None, **kwargs):  # accelerate shards over GPUs; torch knows nothing of that
+    initialise(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+    if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+        self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+        self.fsdp_plugin = fsdp_plugin
+
+AcceleratorState.__init__ = on_cpus_too
+shares = []
+
+class Share(TrainerCallback):
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        kinds.append(type(model).__name__)
+        local = [getattr(p, "_local_tensor", p).numel() for p in model.parameters()]
+        shares.append(sum(local) / sum(p.numel() for p in model.parameters()))
 
 training = {"max_steps": 8, "per_device_train_batch_size": 2, "learning_rate": 5e-3, "logging_steps": 1}
 training |= {"save_steps": 2, "disable_tqdm": True, "eval_strategy": "steps", "eval_steps": 4}
 training |= job.get("training", {})
-result = pretrain(PretrainSettings(**{"lang_dropout": 0.2, **job["settings"]}), training, callbacks=[Kind()])
+result = pretrain(PretrainSettings(**{"lang_dropout": 0.2, **job["settings"]}), training, callbacks=[Share()])
 if result.first_process:
-    facts = {"losses": result.losses, "heldout": result.heldout, "kind": kinds[-1:]}
+    facts = {"losses": result.losses, "heldout": result.heldout, "share": shares[-1]}
     (result.folder / "result.json").write_text(json.dumps(facts))
 """
 
@@ -105,4 +117,35 @@ def test_two_nodes_are_one_with_two_processes(torchrun, tmp_path):
     two = result("two", *nodes)
     assert two["losses"] == one["losses"]
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
+    assert weights[0] == weights[1]
+
+
+def test_shards_train_as_the_whole_and_resume(torchrun, tmp_path):
+    """Each process holds half of every parameter, and the finished model is whole."""
+    from safetensors.torch import load_file
+
+    start, result = torchrun
+    fsdp = {
+        "fsdp": "full_shard auto_wrap",
+        "fsdp_config": {
+            "version": 2,
+            "transformer_layer_cls_to_wrap": ["XLMRobertaLayer"],
+            "cpu_ram_efficient_loading": False,
+            "sync_module_states": False,
+        },
+    }
+    whole = result("whole", start("whole", *TWO, settings={"fast": False}))  # whose dropout draws otherwise
+    shards = result("shards", start("shards", *TWO, training=fsdp))
+    assert (whole["share"], shards["share"]) == (1.0, pytest.approx(0.5, abs=0.05))
+    for (_, a), (_, b) in zip(whole["losses"], shards["losses"], strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
+    for (_, a), (_, b) in zip(whole["heldout"], shards["heldout"], strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
+    assert not list((tmp_path / "shards").rglob("_fsdp*.py"))  # transformers copies the module of a model's class
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "shards"))
+    assert a.keys() == b.keys()
+    assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-4
+    again = result("again", start("again", *TWO, "--max-restarts", "1", training=fsdp, die=["1:5"]))
+    assert again["losses"] == shards["losses"]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("shards", "again")]
     assert weights[0] == weights[1]
