@@ -118,7 +118,7 @@ def _install_layers(model: Any, stack: ExitStack, _: Any, __: Any, compiling: di
         stack.enter_context(functorch.patch(force_non_lazy_backward_lowering=True))
     for layer in layers:
         patch(stack, layer, "forward", _compiled(layer, switch, given))
-    embeddings = getattr(model.base_model, "embeddings", None)
+    embeddings: Any = getattr(model.base_model, "embeddings", None)
     if hasattr(embeddings, "word_embeddings") and "inputs_embeds" in signature(embeddings.forward).parameters:
         patch(stack, embeddings, "forward", _compiled_embeddings(embeddings, switch, given))
     return None
