@@ -20,8 +20,14 @@ IGNORED = -100
 
 
 def pad_batch(features: Sequence[Feature], pad_id: int, multiple: int = 1) -> dict[str, Tensor]:
-    """Features as tensors (batch, longest), longest rounded up to a multiple; labels of tokens are padded with -100."""
-    longest = -(-max(len(feature["input_ids"]) for feature in features) // multiple) * multiple
+    """Features as tensors (batch, length); labels of tokens are padded with -100.
+
+    The length is that of the longest, or the next multiple: then every text has padding, and a batch without any is no
+    other case for a compiler.
+    """
+    longest = max(len(feature["input_ids"]) for feature in features)
+    if multiple > 1:
+        longest = (longest // multiple + 1) * multiple
     ids = torch.full((len(features), longest), pad_id)
     mask = torch.zeros_like(ids)
     for row, feature in enumerate(features):

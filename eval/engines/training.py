@@ -213,8 +213,9 @@ def compile_layers(model: PreTrainedModel, job: Job, examples: int, device: torc
         layer.compile(dynamic=True)
     try:
         with torch.autocast("cuda", torch.bfloat16, enabled=job.dtype == "bfloat16"):
-            ids = torch.ones((recipe.batch_size, 16), dtype=torch.int64, device=device) + model.config.pad_token_id
-            model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float().sum().backward()
+            ids = torch.full((recipe.batch_size, 16), model.config.pad_token_id + 1, device=device)
+            mask = (torch.arange(16, device=device) < 12).long().expand(ids.shape)
+            model.train()(input_ids=ids, attention_mask=mask).logits.float().sum().backward()
     except Exception as error:  # whatever the compiler raises
         logger.warning("fine-tuning goes on without compiled layers (%s: %s)", type(error).__name__, error)
         for layer in layers:

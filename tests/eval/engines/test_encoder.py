@@ -9,29 +9,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.engines import HOSTILE, IDS
 from transformers import XLMRobertaModel
 
 from langsamp.eval.engines import packed
 from langsamp.eval.engines.encoder import Encoder, Pool, parse_layers
 from langsamp.eval.engines.packed import Texts, hidden_states, plan_batches, varlen_works
-
-HOSTILE = [
-    "",
-    " ",
-    "\ud800 lone",
-    "\ud83d\ude00",
-    "NUL \0 inside",
-    "\u202e\u05d0\u05d1 RTL",
-    "a\u200db",
-    "e\u0301",
-    "\u00e9",
-    "<pad> in the text <pad>",
-    "</s>",
-    "word " * 700,
-    "The house stands by the river.",
-    "家は川のそばにあります。",
-    "The house stands by the river.",
-]
 
 
 def naive(folder, ids, layer, special=True, prefix_model=None):
@@ -214,9 +197,6 @@ def test_a_sentencepiece_model_will_do_as_tokenizer(tiny_xlmr_dir, tmp_path):
     ids = encoder.tokenize(["the house by the river"])[0]
     assert (ids[0], ids[-1]) == (0, 2)
     assert encoder.tokenizer.decode(ids.tolist()) == "the house by the river"
-
-
-IDS = [np.array(ids) for ids in ([0, 2], [0, 7, 2], [0, 1, 2], [0, 9, 8, 1, 30, 2])]
 
 
 def test_an_unknown_architecture_takes_its_own_forward_pass(tiny_model_dir, monkeypatch):

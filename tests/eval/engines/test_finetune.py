@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
+from support.engines import RECIPE, features, job, score
 from transformers import set_seed
 
-from langsamp.core.runtime import resolve_model
 from langsamp.eval.engines import finetune as module
 from langsamp.eval.engines.finetune import finetune
 from langsamp.eval.engines.predict import pad_batch
-from langsamp.eval.engines.recipe import Job, Recipe
 from langsamp.eval.engines.training import ByLength, PieceTable, micro_batch
 from langsamp.modeling_langsamp import LangSAMPForSequenceClassification, LangSAMPForTokenClassification
-
-RECIPE = Recipe(1e-3, epochs=2, batch_size=4, accumulation=2, max_length=20)
-LABELS = ("a", "b", "c")
 
 
 @pytest.fixture
@@ -28,24 +23,6 @@ def without_dropout(tiny_xlmr_dir, tmp_path):
     model.config.update({"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
     model.base_model.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
-
-
-def job(model, kind="sequence", recipe=RECIPE, **fields):
-    return Job(resolve_model(model), kind, "t", "eng_Latn", 1, LABELS, recipe, **fields)
-
-
-def features(kind, count=22):
-    rng = np.random.default_rng(0)
-    sizes = rng.integers(1, 9, size=count)
-    texts = [[0, *rng.integers(5, 60, size=size).tolist(), 2] for size in sizes]
-    labels = [
-        i % 3 if kind == "sequence" else [-100, *rng.integers(3, size=len(t) - 2), -100] for i, t in enumerate(texts)
-    ]
-    return [{"input_ids": ids, "labels": label} for ids, label in zip(texts, labels)]
-
-
-def score(predicted, true):
-    return float((predicted == true)[true != -100].mean())
 
 
 @pytest.mark.parametrize("kind", ["sequence", "token"])
