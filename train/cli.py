@@ -211,7 +211,7 @@ def run_train(
     if result.losses and result.first_process:
         (first, before), (last, after) = result.losses[0], result.losses[-1]
         print(f"wrote {result.folder}: loss {before:.4f} (step {first}) -> {after:.4f} (step {last})")
-        print(f"next: langsamp eval --model {result.folder} --tasks lm,sr-tatoeba --output results")
+        print(f"next: langsamp eval --model {result.folder} --tasks sr-tatoeba,sib200 --probe --output results")
     return 0
 
 

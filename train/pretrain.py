@@ -10,14 +10,13 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments, set_seed
 
 from langsamp.core.facts import TrainingFacts
@@ -37,14 +36,13 @@ from langsamp.train.sampling import Plan, format_table
 from langsamp.train.saving import told
 from langsamp.train.settings import PretrainSettings, training_arguments
 from langsamp.train.sharding import one_name_each, whole
-from langsamp.train.start import start
+from langsamp.train.start import starting_model
 from langsamp.train.stream import BlockStream
 from langsamp.train.trainer import LangSAMPTrainer
 from langsamp.train.unknown import settle_unknown
 
 log = logging.getLogger(__name__)
 
-LOCK = ".langsamp.lock"
 PRECISION = "ACCELERATE_MIXED_PRECISION"
 SAMPLING = "sampling.json"
 HELDOUT_SEED = 20240926  # masks of the held-out blocks: the same in every run, so that runs can be compared
@@ -126,7 +124,7 @@ def pretrain(
     """
     args = training_arguments(settings.output, training or {})
     run = Path(settings.output)
-    with _locked(run, args):
+    with checkpoints.held(run) if args.process_index == 0 else nullcontext():
         if args.should_save:
             checkpoints.clean(run)
         if args.world_size > 1:
@@ -136,28 +134,6 @@ def pretrain(
         if model is None or tokenizer is None:
             model, tokenizer = _start(settings, store, args.seed)
         return _Pretraining(settings, args, model, tokenizer, store).go(publish, fetch, callbacks or [])
-
-
-@contextmanager
-def _locked(run: Path, args: TrainingArguments) -> Iterator[None]:
-    """Hold the output folder; a killed process lets go by dying.
-
-    Raises:
-        RuntimeError: another run holds it.
-    """
-    if args.process_index != 0:
-        yield
-        return
-    run.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RuntimeError(f"another run is training in {run}; wait for it or choose another --output.") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _open(settings: PretrainSettings) -> BlockStore:
@@ -171,7 +147,7 @@ def _start(settings: PretrainSettings, store: BlockStore, seed: int) -> tuple[La
         raise ValueError(
             "no model to start from; give --base MODEL (a folder or a Hub id like FacebookAI/xlm-roberta-base)."
         )
-    return start(
+    return starting_model(
         settings.base,
         store.languages,
         settings.tokenizer,
@@ -325,6 +301,8 @@ class _Pretraining:
             trainer.remove_callback(shown)
         if not args.disable_tqdm:
             trainer.add_callback(Progress(tokens))
+        if args.full_determinism:
+            log.warning("full determinism: kernels that add in a fixed order, launched one by one; steps take longer")
         if args.eval_strategy != "no" and not heldout:
             log.warning("no held-out loss: the store has no held-out blocks (langsamp prepare --heldout)")
         return trainer

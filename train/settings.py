@@ -279,6 +279,8 @@ def option_groups() -> list[HfArgumentParser]:
             action.default, action.required = argparse.SUPPRESS, False
             if "--output_dir" in action.option_strings:
                 action.help = argparse.SUPPRESS  # --output
+            if isinstance(action, argparse._StoreFalseAction):
+                action.help = f"not: {action.help}"
         groups.append(options)
     return groups
 

@@ -24,7 +24,7 @@ from langsamp.tokenization_langsamp import LangSAMPTokenizer
 log = logging.getLogger(__name__)
 
 
-def start(
+def starting_model(
     base: str | os.PathLike[str],
     languages: Iterable[str],
     tokenizer: str | os.PathLike[str] | LangSAMPTokenizer | None = None,

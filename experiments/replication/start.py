@@ -21,7 +21,7 @@ from langsamp.core.runtime import resolve_model
 from langsamp.core.vocabulary import trim
 from langsamp.train.blocks.prepare import load_tokenizer, prepare
 from langsamp.train.blocks.store import BlockStore, open_store
-from langsamp.train.start import start
+from langsamp.train.start import starting_model
 from langsamp.train.text.open import open_corpus
 from langsamp.train.vocab.new import new_tokenizer
 
@@ -90,7 +90,7 @@ def from_encoder(base: str, cut: Path, folder: Path, least: int = 1) -> None:
                 np.add.at(counts, encoding.ids, 1)
     letters = [number for piece, number in tokenizer.get_vocab().items() if len(piece) == 1 and counts[number]]
     used = {*np.flatnonzero(counts >= least).tolist(), *letters}
-    model, tokenizer = start(source, [], trim(tokenizer, used), lang=False, script=False)
+    model, tokenizer = starting_model(source, [], trim(tokenizer, used), lang=False, script=False)
     model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = 0.0
     with torch.no_grad():
         torch.nn.init.eye_(model.lm_head.dense.weight)

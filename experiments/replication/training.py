@@ -16,7 +16,7 @@ from langsamp.core.xlmr_languages import is_head
 from langsamp.train.blocks.store import BlockStore, data_file
 from langsamp.train.pretrain import PretrainResult, pretrain
 from langsamp.train.settings import PretrainSettings
-from langsamp.train.start import start
+from langsamp.train.start import starting_model
 
 from .plan import Experiment
 from .variants import VARIANTS
@@ -66,7 +66,7 @@ def train(
     )
     init = 0.02 if variant.frozen else 0.0
     tables = {"lang": variant.lang, "script": variant.script, "table_init": init}
-    model, tokenizer = start(first, store.languages, seed=seed, **tables)
+    model, tokenizer = starting_model(first, store.languages, seed=seed, **tables)
     arguments = training_arguments(experiment, experiment.steps, experiment.learning_rate, seed) | given
     return pretrain(settings, arguments, model=variant.prepare(model), tokenizer=tokenizer, store=store)
 
@@ -104,7 +104,7 @@ def part_of(store: BlockStore, languages: Collection[str], folder: Path) -> Bloc
 
 def _adapt(first: Path, experiment: Experiment, store: BlockStore, folder: Path, given: dict[str, Any]) -> None:
     """Make the encoder a masked LM of the languages in the store."""
-    model, tokenizer = start(first, [], lang=False, script=False)
+    model, tokenizer = starting_model(first, [], lang=False, script=False)
     settings = PretrainSettings(output=str(folder), base=str(first), lang=False, script=False, fast=True)
     usual = training_arguments(experiment, experiment.adapt_steps, experiment.learning_rate, seed=0)
     pretrain(settings, usual | given, model=model, tokenizer=tokenizer, store=store)
@@ -112,7 +112,7 @@ def _adapt(first: Path, experiment: Experiment, store: BlockStore, folder: Path,
 
 def _train_head(first: Path, experiment: Experiment, store: BlockStore, folder: Path, given: dict[str, Any]) -> None:
     """Train the masked-LM head alone (not the word embeddings that its output shares with the encoder)."""
-    model, tokenizer = start(first, [], lang=False, script=False)
+    model, tokenizer = starting_model(first, [], lang=False, script=False)
     model.requires_grad_(False)
     for part in (model.lm_head.dense, model.lm_head.layer_norm):
         part.requires_grad_(True)

@@ -19,7 +19,7 @@ from experiments.replication.plan import Languages, read_plan
 from experiments.replication.variants import VARIANTS, halve
 from langsamp import LangSAMPForMaskedLM
 from langsamp.eval.results.records import Record, append, read
-from langsamp.train.start import start
+from langsamp.train.start import starting_model
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "replication.yaml"
 WHO = Languages(trained=("deu_Latn", "tsn_Latn"), untrained=("spa_Latn",), dev=("deu_Latn",))
@@ -46,8 +46,9 @@ def make(tiny_xlmr_dir):
 
     def model(name: str) -> LangSAMPForMaskedLM:
         variant = VARIANTS[name]
-        made, _ = start(tiny_xlmr_dir, ["deu_Latn", "eng_Latn"], lang=variant.lang, script=variant.script, seed=1,
-                        table_init=0.5)  # fmt: skip
+        made, _ = starting_model(
+            tiny_xlmr_dir, ["deu_Latn", "eng_Latn"], lang=variant.lang, script=variant.script, seed=1, table_init=0.5
+        )
         return variant.prepare(made)
 
     return model

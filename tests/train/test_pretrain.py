@@ -544,6 +544,16 @@ def test_command_line_over_recipe(tmp_path):
     assert "r.yaml" in source
 
 
+def test_options_that_take_away_say_so(capsys):
+    import argparse
+
+    from langsamp.train.settings import option_groups
+
+    actions = {name: action for group in option_groups() for action in group._actions for name in action.option_strings}
+    assert isinstance(actions["--no-lang"], argparse.Action)
+    assert actions["--no-lang"].help == f"not: {actions['--lang'].help}"
+
+
 def test_unknown_option_names_the_nearest(capsys):
     import argparse
 

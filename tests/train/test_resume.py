@@ -109,6 +109,7 @@ for line in sys.stdin:
 def nursery(small_store_dir, tiny_xlmr_dir, tmp_path_factory):
     """Run jobs one after the other; returns their exit codes and all that was printed."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    environment["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # looking for GPUs leaves them to the children
     logs = tmp_path_factory.mktemp("logs")
     process = subprocess.Popen(
         [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -166,6 +167,18 @@ def test_killed_and_resumed_is_bit_equal(nursery, reference, tmp_path, kills, wo
     assert [path.name for path in checkpoints.checkpoints(run)] == ["checkpoint-8"]
     assert verify_manifest(run / "checkpoint-8") == []
     assert not (run / ".saving").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", [{}, {"bf16": True}])
+def test_on_a_gpu_killed_and_resumed_is_bit_equal(nursery, tmp_path, precision):
+    training = {"use_cpu": None, "full_determinism": True, **precision}
+    quiet, killed = ({"settings": {"output": str(tmp_path / name)}, "training": training} for name in ("a", "b"))
+    kills = [{**killed, "die": die} for die in ("writing:2", "step:5")]
+    nursery(quiet, *kills, killed, expect=[[0], [-9], [-9], [0]])
+    assert (tmp_path / "a" / "result.json").read_text() == (tmp_path / "b" / "result.json").read_text()
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b")]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "no manifest"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from langsamp import LangSAMPForMaskedLM
+from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
 from langsamp.core.manifest import verify_manifest
 from langsamp.train import checkpoints, trainer
 from langsamp.train.saving import Saver
@@ -146,6 +146,17 @@ def test_a_full_disk_stops_the_run_with_a_sentence_that_says_where(go, tmp_path,
     assert go(training={"save_steps": 2, "max_steps": 6}).losses[-1][0] == 6
 
 
+def test_a_disk_that_is_full_at_the_end_is_told_too_and_the_run_can_be_finished(go, tmp_path, monkeypatch):
+    def full(self, folder, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(LangSAMPTokenizer, "save_pretrained", full)
+    with pytest.raises(RuntimeError, match=r"the finished model could not be written to .*run \(No space left"):
+        go(training={"save_strategy": "no"})
+    monkeypatch.undo()
+    assert verify_manifest(go(training={"save_strategy": "no"}).folder) == []
+
+
 def test_a_callback_that_looks_at_saves_finds_them_whole(go, tmp_path):
     class Looks(TrainerCallback):
         found = []
@@ -168,7 +179,7 @@ def test_best_checkpoint_is_kept_and_loaded(go):
                        saved.base_model.embeddings.word_embeddings.weight)  # fmt: skip
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_copies_of_a_gpu_lie_in_pinned_memory_that_is_used_again():
     saver = Saver()
     weight = torch.arange(6.0, device="cuda")

@@ -11,7 +11,7 @@ import torch
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
 from langsamp.core.tokenizer import load_tokenizer
 from langsamp.core.vocabulary import carry_rows, extend, trim
-from langsamp.train.start import start
+from langsamp.train.start import starting_model
 
 LANGUAGES = ["rus_Cyrl", "deu_Latn", "srp_Cyrl", "srp_Latn"]
 
@@ -24,12 +24,12 @@ def logits(model, tokenizer, text="Das Haus steht am <mask>."):
 
 
 def test_stock_base_gets_sorted_tables_and_keeps_its_predictions(tiny_xlmr_dir):
-    model, tokenizer = start(tiny_xlmr_dir, LANGUAGES)
+    model, tokenizer = starting_model(tiny_xlmr_dir, LANGUAGES)
     assert model.config.languages == ["und", "deu", "rus", "srp"] == tokenizer.languages
     assert model.config.scripts == ["Zyyy", "Cyrl", "Latn"] == tokenizer.scripts
     assert model.dtype == torch.float32
     assert not model.lang_embeddings.weight.any()
-    baseline, plain = start(tiny_xlmr_dir, LANGUAGES, lang=False, script=False)
+    baseline, plain = starting_model(tiny_xlmr_dir, LANGUAGES, lang=False, script=False)
     assert baseline.lang_embeddings is None
     assert baseline.script_embeddings is None
     assert plain.languages == []
@@ -37,18 +37,20 @@ def test_stock_base_gets_sorted_tables_and_keeps_its_predictions(tiny_xlmr_dir):
 
 
 def test_ablations_have_one_table(tiny_xlmr_dir):
-    assert start(tiny_xlmr_dir, LANGUAGES, lang=False)[0].lang_embeddings is None
-    assert start(tiny_xlmr_dir, LANGUAGES, script=False)[0].script_embeddings is None
+    assert starting_model(tiny_xlmr_dir, LANGUAGES, lang=False)[0].lang_embeddings is None
+    assert starting_model(tiny_xlmr_dir, LANGUAGES, script=False)[0].script_embeddings is None
 
 
 def test_text_of_unknown_language_has_the_unknown_row(tiny_xlmr_dir):
-    model, _ = start(tiny_xlmr_dir, ["und_Latn", "deu_Latn", "deu_Zyyy"])
+    model, _ = starting_model(tiny_xlmr_dir, ["und_Latn", "deu_Latn", "deu_Zyyy"])
     assert model.config.languages == ["und", "deu"]
     assert model.config.scripts == ["Zyyy", "Latn"]
 
 
 def test_random_start_is_seeded(tiny_xlmr_dir):
-    a, b, c = (start(tiny_xlmr_dir, LANGUAGES, table_init=0.02, seed=s)[0].lang_embeddings.weight for s in (1, 1, 2))
+    a, b, c = (
+        starting_model(tiny_xlmr_dir, LANGUAGES, table_init=0.02, seed=s)[0].lang_embeddings.weight for s in (1, 1, 2)
+    )
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
     assert 0.01 < float(a.detach().std()) < 0.03
@@ -56,7 +58,7 @@ def test_random_start_is_seeded(tiny_xlmr_dir):
 
 def test_langsamp_base_keeps_rows_and_adds_missing_ones_as_unknown(tiny_model_dir):
     base = LangSAMPForMaskedLM.from_pretrained(tiny_model_dir)
-    model, tokenizer = start(tiny_model_dir, ["cym_Latn", "deu_Latn", "kat_Geor"])
+    model, tokenizer = starting_model(tiny_model_dir, ["cym_Latn", "deu_Latn", "kat_Geor"])
     assert model.config.languages == [*base.config.languages, "cym", "kat"] == tokenizer.languages
     assert model.config.scripts == [*base.config.scripts, "Geor"]
     assert torch.equal(model.lang_embeddings.weight[:-2], base.lang_embeddings.weight)
@@ -66,18 +68,18 @@ def test_langsamp_base_keeps_rows_and_adds_missing_ones_as_unknown(tiny_model_di
 
 
 def test_languages_of_the_base_that_will_not_be_trained_are_told(tiny_model_dir, caplog):
-    start(tiny_model_dir, ["cym_Latn", "deu_Latn"])
+    starting_model(tiny_model_dir, ["cym_Latn", "deu_Latn"])
     assert "text in 1 of the base's 6 languages; the rows of the other 5 are kept" in caplog.text
     assert "text in 1 of the base's 5 scripts" in caplog.text
     caplog.clear()
-    start(tiny_model_dir, ["deu_Latn", "ell_Grek", "eng_Latn", "hin_Deva", "jpn_Jpan", "rus_Cyrl"])
+    starting_model(tiny_model_dir, ["deu_Latn", "ell_Grek", "eng_Latn", "hin_Deva", "jpn_Jpan", "rus_Cyrl"])
     assert "of the base's" not in caplog.text
 
 
 def test_langsamp_base_as_an_ablation(tiny_model_dir):
-    assert start(tiny_model_dir, LANGUAGES, lang=False, script=False)[0].lang_embeddings is None
+    assert starting_model(tiny_model_dir, LANGUAGES, lang=False, script=False)[0].lang_embeddings is None
     with pytest.raises(ValueError, match="same --no-lang/--no-script"):
-        start(tiny_model_dir, LANGUAGES, script=False)
+        starting_model(tiny_model_dir, LANGUAGES, script=False)
 
 
 def test_another_vocabulary_takes_rows_by_piece_never_by_id(tiny_xlmr_dir, tmp_path):
@@ -87,8 +89,8 @@ def test_another_vocabulary_takes_rows_by_piece_never_by_id(tiny_xlmr_dir, tmp_p
     smaller = trim(old, [i for i in vocab.values() if i % 3])  # every id moves, <mask> too
     bigger = extend(smaller, ["▁Häuser", "ↀ"], [-5.0, -9.0])
     bigger.save_pretrained(tmp_path / "tok")
-    base, _ = start(tiny_xlmr_dir, ())
-    model, tokenizer = start(tiny_xlmr_dir, (), tmp_path / "tok")
+    base, _ = starting_model(tiny_xlmr_dir, ())
+    model, tokenizer = starting_model(tiny_xlmr_dir, (), tmp_path / "tok")
     assert tokenizer.mask_token_id != old.mask_token_id
     rows, old_rows = model.get_input_embeddings().weight, base.get_input_embeddings().weight
     bias, old_bias = model.lm_head.decoder.bias, base.lm_head.decoder.bias
@@ -105,13 +107,13 @@ def test_another_vocabulary_takes_rows_by_piece_never_by_id(tiny_xlmr_dir, tmp_p
 
 def test_rows_that_pad_the_matrix_go_and_the_others_stay(tiny_xlmr_dir, tmp_path):
     """Some models round the size of their vocabulary up."""
-    base, tokenizer = start(tiny_xlmr_dir, ())
+    base, tokenizer = starting_model(tiny_xlmr_dir, ())
     size = len(tokenizer)
     plain = {name: value.clone() for name, value in base.state_dict().items()}
     base.resize_token_embeddings(size + 7)
     base.save_pretrained(tmp_path / "padded")
     tokenizer.save_pretrained(tmp_path / "padded")
-    model, _ = start(tmp_path / "padded", LANGUAGES)
+    model, _ = starting_model(tmp_path / "padded", LANGUAGES)
     assert model.config.vocab_size == size
     for name, value in plain.items():
         assert torch.equal(model.state_dict()[name], value), name
@@ -121,7 +123,7 @@ def test_rows_that_pad_the_matrix_go_and_the_others_stay(tiny_xlmr_dir, tmp_path
 def test_new_rows_at_random_are_seeded_and_small(tiny_xlmr_dir):
     old = load_tokenizer(tiny_xlmr_dir)
     new = extend(old, ["▁Häuser", "▁Flüsse"], [-5.0, -5.0])
-    a, b, c = (carry_rows(start(tiny_xlmr_dir, ())[0], old, new, "random", seed) for seed in (1, 1, 2))
+    a, b, c = (carry_rows(starting_model(tiny_xlmr_dir, ())[0], old, new, "random", seed) for seed in (1, 1, 2))
     rows = [model.get_input_embeddings().weight[-2:] for model in (a, b, c)]
     assert torch.equal(rows[0], rows[1])
     assert not torch.equal(rows[0], rows[2])
@@ -129,7 +131,7 @@ def test_new_rows_at_random_are_seeded_and_small(tiny_xlmr_dir):
 
 
 def test_trimmed_model_predicts_the_same_among_its_pieces(tiny_xlmr_dir):
-    model, tokenizer = start(tiny_xlmr_dir, ())
+    model, tokenizer = starting_model(tiny_xlmr_dir, ())
     text = "Das Haus steht am <mask>."
     small = trim(tokenizer, tokenizer(text)["input_ids"])
     ids = torch.tensor([tokenizer.convert_tokens_to_ids(small.convert_ids_to_tokens(i)) for i in range(len(small))])
@@ -141,13 +143,13 @@ def test_trimmed_model_predicts_the_same_among_its_pieces(tiny_xlmr_dir):
 
 def test_errors(tiny_xlmr_dir, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder"):
-        start(tmp_path / "nowhere", LANGUAGES)
+        starting_model(tmp_path / "nowhere", LANGUAGES)
     broken = tmp_path / "broken"
     shutil.copytree(tiny_xlmr_dir, broken)
     (broken / "tokenizer.json").unlink()
     (broken / "tokenizer_config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"tokenizer"):
-        start(broken, LANGUAGES)
+        starting_model(broken, LANGUAGES)
     tokenizer = load_tokenizer(tiny_xlmr_dir)
     with pytest.raises(ValueError, match="as many scores"):
         extend(tokenizer, ["a"], [])
@@ -175,6 +177,6 @@ def test_another_padding_id_is_refused(tiny_xlmr_dir, tmp_path):
     config = json.loads((folder / "tokenizer_config.json").read_text())
     config["pad_token"] = "<unk>"
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    model, old = start(tiny_xlmr_dir, ())
+    model, old = starting_model(tiny_xlmr_dir, ())
     with pytest.raises(ValueError, match="positions depend on it"):
         carry_rows(model, old, LangSAMPTokenizer.from_pretrained(folder))

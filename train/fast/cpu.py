@@ -20,7 +20,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from langsamp.core import kernels as cpu_kernels
 from langsamp.train.fast.cpu_head import LOGITS_KEPT, HeadLoss
-from langsamp.train.fast.cpu_layer import PARAMETERS, Dropout, FastLayer, Plan
+from langsamp.train.fast.cpu_layer import PARAMETERS, Dropout, FastLayer, LayerOptions
 from langsamp.train.fast.ends import Owner, fast_lookup, one_process, patch, writable
 
 log = logging.getLogger(__name__)
@@ -97,9 +97,9 @@ def _parameters(layer: nn.Module) -> list[Tensor]:
     return [getattr(layer.get_submodule(name), kind) for name in PARAMETERS for kind in ("weight", "bias")]
 
 
-def _plan(layer: Any, config: Any, recompute: bool) -> Plan:
+def _options(layer: Any, config: Any, recompute: bool) -> LayerOptions:
     p = (layer.attention.self.dropout.p, layer.output.dropout.p) if layer.training else (0.0, 0.0)
-    return Plan(config.num_attention_heads, config.layer_norm_eps, p[0], p[1], recompute)
+    return LayerOptions(config.num_attention_heads, config.layer_norm_eps, p[0], p[1], recompute)
 
 
 def _agrees(layer: nn.Module, config: Any) -> bool:
@@ -107,8 +107,8 @@ def _agrees(layer: nn.Module, config: Any) -> bool:
     try:
         x, stock = _stock(layer, config)
         with torch.no_grad():
-            plan = _plan(layer, config, False)._replace(p_attention=0.0, p_hidden=0.0)
-            fast = FastLayer.apply(x, None, plan, *_parameters(layer))
+            options = _options(layer, config, False)._replace(p_attention=0.0, p_hidden=0.0)
+            fast = FastLayer.apply(x, None, options, *_parameters(layer))
     except (AttributeError, TypeError, RuntimeError) as error:
         log.debug("the fast layer does not fit: %s", error)
         return False
@@ -146,7 +146,7 @@ def _fast_forward(layer: Any, config: Any, recompute: bool) -> Callable[..., Any
         flag = layer.gradient_checkpointing  # set by model.gradient_checkpointing_enable()
         again = recompute or flag if CHECKPOINTS_INSIDE else recompute and not flag
         bias = _additive(attention_mask, hidden_states.dtype)
-        y = FastLayer.apply(hidden_states, bias, _plan(layer, config, again), *parameters)
+        y = FastLayer.apply(hidden_states, bias, _options(layer, config, again), *parameters)
         return y if bare else (y,)
 
     return forward

@@ -25,7 +25,7 @@ PARAMETERS = (
 )  # each has a weight and a bias; this order is the order of the arguments below
 
 
-class Plan(NamedTuple):
+class LayerOptions(NamedTuple):
     """What does not change from batch to batch."""
 
     heads: int
@@ -107,16 +107,16 @@ class FastLayer(torch.autograd.Function):
     """``layer(x)`` for the 16 parameters of a stock XLMRobertaLayer; see :func:`run_layer`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bias: Tensor | None, plan: Plan, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, options: LayerOptions, *parameters: Tensor) -> Tensor:
         """Input x (batch, length, hidden) fp32; bias: added to the scores, (batch, 1, 1 or length, length)."""
         device = x.device.type
         ctx.dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        ctx.seeds = tuple(draw_seed() if p else 0 for p in (plan.p_attention, plan.p_hidden, plan.p_hidden))
-        ctx.plan, ctx.bias, ctx.shape = plan, bias, x.shape
+        ctx.seeds = tuple(draw_seed() if p else 0 for p in (options.p_attention, options.p_hidden, options.p_hidden))
+        ctx.options, ctx.bias, ctx.shape = options, bias, x.shape
         with torch.autocast(device, enabled=False):
-            y, saved = _forward(x, bias, plan, ctx.dtype, ctx.seeds, parameters)
-        ctx.kept = None if plan.recompute else saved
-        ctx.save_for_backward(x if plan.recompute else None, *parameters)
+            y, saved = _forward(x, bias, options, ctx.dtype, ctx.seeds, parameters)
+        ctx.kept = None if options.recompute else saved
+        ctx.save_for_backward(x if options.recompute else None, *parameters)
         return y.view(x.shape)
 
     @staticmethod
@@ -127,38 +127,38 @@ class FastLayer(torch.autograd.Function):
         saved, ctx.kept = ctx.kept, None
         with torch.autocast(dy.device.type, enabled=False):
             if saved is None:
-                _, saved = _forward(x, ctx.bias, ctx.plan, ctx.dtype, ctx.seeds, parameters)
-            dx, grads = _backward(dy.reshape(-1, dy.shape[-1]), ctx.plan, ctx.dtype, saved, parameters)
+                _, saved = _forward(x, ctx.bias, ctx.options, ctx.dtype, ctx.seeds, parameters)
+            dx, grads = _backward(dy.reshape(-1, dy.shape[-1]), ctx.options, ctx.dtype, saved, parameters)
         return dx.view(ctx.shape), None, None, *grads
 
 
 def _forward(
-    x: Tensor, bias: Tensor | None, plan: Plan, dtype: torch.dtype, seeds: tuple[int, ...], parameters: Any
+    x: Tensor, bias: Tensor | None, options: LayerOptions, dtype: torch.dtype, seeds: tuple[int, ...], parameters: Any
 ) -> tuple[Tensor, Saved]:
     """The layer's output (N, hidden) in x's type, and what the backward pass needs."""
     batch, length, hidden = x.shape
-    size = hidden // plan.heads
+    size = hidden // options.heads
     wq, bq, wk, bk, wv, bv, wo, bo, g1, b1, wi, bi, wd, bd, g2, b2 = parameters
     x2 = x.reshape(-1, hidden)
     xc = x2.to(dtype)
     q, k, v = (
-        _linear(xc, w, b).view(batch, length, plan.heads, size).transpose(1, 2).contiguous()
+        _linear(xc, w, b).view(batch, length, options.heads, size).transpose(1, 2).contiguous()
         for w, b in ((wq, bq), (wk, bk), (wv, bv))
     )
     q.mul_(size**-0.5)
-    keep = keep_mask((batch, plan.heads, length, length), plan.p_attention, seeds[0])
-    probabilities, context = _attend(q, k, v, bias, keep, keep_scale(plan.p_attention))
+    keep = keep_mask((batch, options.heads, length, length), options.p_attention, seeds[0])
+    probabilities, context = _attend(q, k, v, bias, keep, keep_scale(options.p_attention))
     context = context.transpose(1, 2).reshape(-1, hidden)
 
-    keep1 = keep_mask(tuple(x2.shape), plan.p_hidden, seeds[1])
-    h1 = torch.add(x2, _masked(_linear(context, wo, bo).to(x.dtype), keep1), alpha=keep_scale(plan.p_hidden))
-    y1, *norm1 = torch.native_layer_norm(h1, [hidden], g1, b1, plan.eps)
+    keep1 = keep_mask(tuple(x2.shape), options.p_hidden, seeds[1])
+    h1 = torch.add(x2, _masked(_linear(context, wo, bo).to(x.dtype), keep1), alpha=keep_scale(options.p_hidden))
+    y1, *norm1 = torch.native_layer_norm(h1, [hidden], g1, b1, options.eps)
     y1c = y1.to(dtype)
     u = _linear(y1c, wi, bi)
-    keep2 = keep_mask(tuple(x2.shape), plan.p_hidden, seeds[2])
+    keep2 = keep_mask(tuple(x2.shape), options.p_hidden, seeds[2])
     out = _linear(nn.functional.gelu(u), wd, bd).to(x.dtype)
-    h2 = torch.add(y1, _masked(out, keep2), alpha=keep_scale(plan.p_hidden))
-    y2, *norm2 = torch.native_layer_norm(h2, [hidden], g2, b2, plan.eps)
+    h2 = torch.add(y1, _masked(out, keep2), alpha=keep_scale(options.p_hidden))
+    y2, *norm2 = torch.native_layer_norm(h2, [hidden], g2, b2, options.eps)
     masks = (keep, keep1, keep2)
     return y2, Saved(xc, (q, k, v), probabilities, context, h1, norm1, y1c, u, h2, norm2, masks)
 
@@ -200,11 +200,13 @@ def _attend(
     return probabilities, context
 
 
-def _backward(dy: Tensor, plan: Plan, dtype: torch.dtype, saved: Saved, parameters: Any) -> tuple[Tensor, list[Tensor]]:
+def _backward(
+    dy: Tensor, options: LayerOptions, dtype: torch.dtype, saved: Saved, parameters: Any
+) -> tuple[Tensor, list[Tensor]]:
     """The gradients of the input (N, hidden) and of the parameters, all in the parameters' type."""
     hidden = dy.shape[1]
     wq, _, wk, _, wv, _, wo, _, g1, b1, wi, _, wd, _, g2, b2 = parameters
-    scale = keep_scale(plan.p_hidden)
+    scale = keep_scale(options.p_hidden)
     norm = torch.ops.aten.native_layer_norm_backward
     dh2, dg2, db2 = norm(dy, saved.h2, [hidden], *saved.norm2, g2, b2, [True] * 3)
     da, dwd, dbd = _linear_backward(_masked(dh2, saved.masks[2], scale).to(dtype), nn.functional.gelu(saved.u), wd)
@@ -215,7 +217,7 @@ def _backward(dy: Tensor, plan: Plan, dtype: torch.dtype, saved: Saved, paramete
     dcontext, dwo, dbo = _linear_backward(_masked(dh1, saved.masks[1], scale).to(dtype), saved.context, wo)
 
     shape = saved.qkv[0].transpose(1, 2).shape
-    dcontext = dcontext.view(shape).transpose(1, 2).contiguous().mul_(keep_scale(plan.p_attention))
+    dcontext = dcontext.view(shape).transpose(1, 2).contiguous().mul_(keep_scale(options.p_attention))
     grads: list[Tensor] = []
     for d, w in zip(_attend_backward(dcontext, saved), (wq, wk, wv)):
         dx, dw, db = _linear_backward(d.transpose(1, 2).reshape(-1, hidden), saved.x, w)

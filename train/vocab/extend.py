@@ -23,7 +23,7 @@ from langsamp.core.runtime import atomic_write, resolve_model
 from langsamp.core.tokenizer import load_tokenizer
 from langsamp.core.vocabulary import NewRows, carry_rows, extend, trim
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
-from langsamp.train.start import start
+from langsamp.train.start import starting_model
 from langsamp.train.text.corpus import Corpus
 from langsamp.train.text.open import open_corpus
 
@@ -92,7 +92,7 @@ def extend_vocab(
     pieces, scores = learn_pieces(old, texts, size, alpha, max_characters)
     new = extend(old, pieces, scores)
     log.info("added %d pieces to %d", len(pieces), len(old))
-    model, _ = start(base, (), old, lang=False, script=False)
+    model, _ = starting_model(base, (), old, lang=False, script=False)
     carry_rows(model, old, new, new_rows)
     report = {
         name: {language: asdict(cut) for language, cut in fertility(tok, texts).items()}
