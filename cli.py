@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from langsamp.core.plain import console, printable
+
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 
 _MODULES = ("langsamp.train.cli", "langsamp.eval.cli", "langsamp.checkpoints.cli", "langsamp.hub.cli")
@@ -30,7 +32,7 @@ def run_quickstart(arguments: argparse.Namespace) -> int:
 
 
 def run_train(arguments: argparse.Namespace) -> int:
-    """Run ``langsamp train``; with ``--push_to_hub`` saves go to the Hub, and in the end the model and its card."""
+    """Run ``langsamp train``, and write the model's card; with ``--push_to_hub`` saves and the model go to the Hub."""
     from langsamp.hub.documents import complete
     from langsamp.hub.push import push
     from langsamp.hub.training import fetch_checkpoint, publisher
@@ -38,17 +40,18 @@ def run_train(arguments: argparse.Namespace) -> int:
     from langsamp.train.settings import split
 
     given, where = train.train_values(arguments)
-    if not given.get("push_to_hub"):
-        return train.run_train(arguments, fetch=fetch_checkpoint)
-    repo, private = given.get("hub_model_id"), bool(given.get("hub_private_repo"))
-    if not repo:
-        raise ValueError("--push_to_hub needs --hub_model_id user/name.")
+    repo, private, token = given.get("hub_model_id"), bool(given.get("hub_private_repo")), given.get("hub_token")
+    publish = None
+    if given.get("push_to_hub"):
+        if not repo:
+            raise ValueError("--push_to_hub needs --hub_model_id user/name.")
+        publish = publisher(repo, private=private, token=token)
     output = split(given, where)[0].output  # which may be given as --output_dir or stand in a recipe
-    publish = publisher(repo, private=private, token=given.get("hub_token"))
     code = train.run_train(arguments, publish=publish, fetch=fetch_checkpoint)
     if code == 0 and int(os.environ.get("RANK", "0")) == 0:
         complete(output, repo)
-        print(f"pushed: {push(output, repo, private=private, token=given.get('hub_token')).url}")
+        if publish:
+            print(f"pushed: {push(output, repo, private=private, token=token).url}")
     return code
 
 
@@ -84,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         arguments = build_parser().parse_args(argv)
-        return arguments.run(arguments)
+        with console():
+            return int(arguments.run(arguments))
     except KeyboardInterrupt:
         return _interrupted()
     except (ValueError, OSError, RuntimeError, ImportError, LookupError) as error:
@@ -92,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _interrupted()
         if os.environ.get("LANGSAMP_DEBUG"):
             raise
-        print(f"langsamp: error: {error}", file=sys.stderr)
+        print(f"langsamp: error: {printable(str(error))}", file=sys.stderr)
         return 1
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from typing import TextIO
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO
 
 # Controls but tab and line feed, line and paragraph separators, and what turns the direction of the text round.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -24,5 +28,24 @@ class Printable:
         """Write it."""
         return self._stream.write(printable(text))
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+@contextmanager
+def console() -> Iterator[None]:
+    """While a command runs, what it prints and what our modules log (one short line each) is printable."""
+    logger, handler = logging.getLogger("langsamp"), logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(message)s"))
+    logger.addHandler(handler)
+    stdout: Any = Printable(sys.stdout)
+    try:
+        with redirect_stdout(stdout):
+            yield
+    finally:
+        logger.removeHandler(handler)

@@ -15,12 +15,13 @@ from typing import Any
 
 SCHEMA = 1
 _REQUIRED = ("task", "metric", "model")
-_OPTIONAL = ("language", "script", "direction", "source", "revision")
+_TEXTS = (*_REQUIRED, "language", "script", "direction", "source", "revision")
+_WHOLE = ("schema", "n", "layer", "seed")
 
 Key = tuple[Any, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """One measured number. `None` means "does not apply".
 
@@ -46,11 +47,10 @@ class Record:
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        for name in _REQUIRED:
-            _check_text(name, getattr(self, name))
-        for name in _OPTIONAL:
-            if (text := getattr(self, name)) is not None:
-                _check_text(name, text)
+        texts = (self.language, self.script, self.direction, self.source, self.revision)
+        for name, text in zip(_TEXTS, (self.task, self.metric, self.model, *texts)):
+            if not (text.__class__ is str and text) and not (text is None and name not in _REQUIRED):
+                raise ValueError(f"record field {name} must be a text that is not empty, got {text!r}")
         if self.language and "_" in self.language:
             raise ValueError(f"record language {self.language!r} must be split: language='cym', script='Latn'")
         if type(self.value) is not float:
@@ -60,8 +60,7 @@ class Record:
                 f"record {self.task}/{self.metric} of {self.code or 'all languages'} is {self.value}: only "
                 "finite values are recorded; leave the record out and report the language as missing"
             )
-        for name in ("schema", "n", "layer", "seed"):
-            given = getattr(self, name)
+        for name, given in zip(_WHOLE, (self.schema, self.n, self.layer, self.seed)):
             if given is not None and (type(given) is not int or abs(given) >= 2**53):
                 object.__setattr__(self, name, _whole(name, given))
         if self.n is not None and self.n < 0:
@@ -102,11 +101,6 @@ def base_metric(metric: str) -> tuple[str, str | None]:
     """`acc@1_lo` -> ("acc@1", "lo"); `acc@1` -> ("acc@1", None)."""
     base, _, bound = metric.rpartition("_")
     return (base, bound) if base and bound in ("lo", "hi") else (metric, None)
-
-
-def _check_text(name: str, value: Any) -> None:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"record field {name} must be a text that is not empty, got {value!r}")
 
 
 def _number(name: str, value: Any) -> float:

@@ -15,7 +15,9 @@ from langsamp.eval.results.records import RESULTS
 _TAKEN = (RESULTS, "report.html", "plots/*.png", "plots/*.svg")
 
 
-def complete(folder: str | os.PathLike[str], repo: str, results: str | os.PathLike[str] | None = None) -> list[str]:
+def complete(
+    folder: str | os.PathLike[str], repo: str | None = None, results: str | os.PathLike[str] | None = None
+) -> list[str]:
     """Bring results into a checkpoint folder and write its card from them; names of what was written.
 
     Only LangSAMP checkpoints get a card and a handler: an exported encoder has a card of its own. What a person wrote
@@ -23,7 +25,7 @@ def complete(folder: str | os.PathLike[str], repo: str, results: str | os.PathLi
 
     Args:
         folder: the checkpoint.
-        repo: ``user/name``, for the loading examples of the card.
+        repo: ``user/name``, for the loading examples of the card; by default the name of the folder.
         results: a run directory of ``langsamp eval``; its records, report and plots replace those in the folder.
 
     Raises:

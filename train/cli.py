@@ -226,14 +226,9 @@ def train_values(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _log_to_console() -> None:
-    """Show what our modules report, one short line each."""
-    logger = logging.getLogger("langsamp")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-        first = os.environ.get("RANK", "0") == "0"  # of several processes one tells what all do
-        logger.setLevel(logging.INFO if first else logging.WARNING)
+    """Show what our modules report, not only what they warn of."""
+    first = os.environ.get("RANK", "0") == "0"  # of several processes one tells what all do
+    logging.getLogger("langsamp").setLevel(logging.INFO if first else logging.WARNING)
 
 
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]

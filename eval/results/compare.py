@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from langsamp.core.record import Record
@@ -75,7 +76,7 @@ class Comparison:
         """Mean difference over all shared languages with its 95 % interval."""
         return self.groups[0].difference
 
-    @property
+    @cached_property
     def rows(self) -> list[tuple[str, float, float, float]]:
         """(language, a, b, b - a), rounded so that equal values differ by 0."""
         return [(code, a, self.values_b[code], round(self.values_b[code] - a, 10)) for code, a in self.values_a.items()]

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from markupsafe import escape
@@ -42,6 +43,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], delimiter: str = "
     file = io.StringIO()
     writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
     for row in (head, *rows):
-        cells = (printable(cell) if isinstance(cell, str) else cell for cell in row)
-        writer.writerow([f"'{c}" if isinstance(c, str) and c.startswith(_FORMULA) else c for c in cells])
+        writer.writerow([_cell(cell) if cell.__class__ is str else cell for cell in row])
     return file.getvalue()
+
+
+@cache
+def _cell(text: str) -> str:
+    """The same few names come in every row."""
+    return printable(f"'{text}" if text.startswith(_FORMULA) else text)

@@ -18,6 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
+from langsamp.core.plain import printable
 from langsamp.eval.results import catalog, rowmap, rundir
 from langsamp.eval.results.aggregate import GROUPS, Cell, System
 from langsamp.eval.results.compare import Comparison
@@ -104,7 +105,7 @@ def set_title(axis: Axes, text: str, width: int = 60) -> None:
 
 def _plain(text: str) -> str:
     """Names are shown as they are: a dollar sign starts no formula."""
-    return text.replace("$", r"\$")
+    return printable(text).replace("$", r"\$")
 
 
 def _colour(results: Results, system: System) -> str:

@@ -31,6 +31,7 @@ except ImportError:  # Windows: one writer at a time
 logger = logging.getLogger(__name__)
 
 RESULTS = "results.jsonl"
+_decode = json.JSONDecoder().decode
 
 
 def read(path: str | Path) -> list[Record]:
@@ -47,11 +48,14 @@ def read(path: str | Path) -> list[Record]:
     found: dict[Key, Record] = {}
     for number, line in enumerate(lines, 1):
         if line.strip():
-            record = _parse(line, f"{path}, line {number}")
+            try:
+                record = _parse(line)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: not a record ({error})") from None
             found[key(record)] = record
     if torn.strip():
         try:
-            record = _parse(torn, str(path))
+            record = _parse(torn)
             found[key(record)] = record
         except ValueError:
             logger.warning("%s ends in a half-written record, which is left out", path)
@@ -107,18 +111,19 @@ def _file(path: str | Path) -> Path:
     return path if path.suffix == ".jsonl" else path / RESULTS
 
 
-def _parse(line: bytes, where: str) -> Record:
+def _parse(line: bytes) -> Record:
+    """Raises ValueError saying why it is not a record."""
     try:
-        found = json.loads(line)
+        found = _decode(line.decode("utf-8"))
         if not isinstance(found, dict):
             raise ValueError("not a JSON object")
         if found.get("schema", SCHEMA) != SCHEMA:
             raise ValueError(f"schema {found['schema']} is not {SCHEMA}, the one this version of langsamp reads")
         return Record(**found)
     except RecursionError:
-        raise ValueError(f"{where}: not a record (nested without end)") from None
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{where}: not a record ({error})") from None
+        raise ValueError("nested without end") from None
+    except TypeError as error:  # a field too many or too few
+        raise ValueError(str(error)) from None
 
 
 def _repair(file: IO[bytes], path: Path) -> None:
@@ -133,7 +138,7 @@ def _repair(file: IO[bytes], path: Path) -> None:
     content = file.read()
     start = content.rfind(b"\n") + 1
     try:
-        _parse(content[start:], str(path))
+        _parse(content[start:])
         file.write(b"\n")
     except ValueError:
         logger.warning("%s ends in a half-written record, which is removed", path)

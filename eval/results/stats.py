@@ -7,7 +7,6 @@ looked for, so that the same records give the same numbers on every machine.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -147,6 +146,8 @@ def paired_bootstrap(
         raise ValueError(f"paired values need the same languages: {len(left)} and {len(right)}")
 
     def means() -> NDArray[np.float64]:
+        if left.shape[1] == right.shape[1] == 1:  # no seeds to draw: the same in half the time
+            return _resampled_means(right - left, 1, resamples, seed)
         return _resampled_means(right, 2, resamples, seed) - _resampled_means(left, 1, resamples, seed)
 
     return _interval(float(right.mean() - left.mean()), len(left), means, level)
@@ -182,13 +183,15 @@ def wilcoxon(differences: ArrayLike) -> Wilcoxon:
 def _tail(ranks: NDArray[np.int64], edge: int) -> float:
     """Chance that the ranks that get a plus, each with probability 1/2, have a sum of at most `edge` (half of all)."""
     step = int(np.gcd.reduce(ranks))  # 2 where no ranks are tied: half the sums cannot occur
-    return math.fsum(_chances(tuple((ranks // step).tolist()))[: edge // step + 1])
+    ranks, edge = ranks // step, edge // step
+    most = int(ranks.sum()) // 2 if step == 2 else edge
+    return float(_chances(tuple(ranks.tolist()), most)[: edge + 1].sum())
 
 
 @lru_cache(maxsize=4)  # without ties the ranks are always 1 to n
-def _chances(ranks: tuple[int, ...]) -> NDArray[np.float64]:
-    """Chance of each sum from 0 to half of all, by adding one rank (ascending) after the other."""
-    old, new = np.zeros((2, sum(ranks) // 2 + 1))
+def _chances(ranks: tuple[int, ...], most: int) -> NDArray[np.float64]:
+    """Chance of each sum from 0 to `most`, by adding one rank (ascending) after the other."""
+    old, new = np.zeros((2, most + 1))
     old[0] = 1.0  # the number of ways to make a sum, divided by a power of two now and then, which is exact
     reached = 0  # sums above it cannot be made yet
     for done, rank in enumerate(ranks, 1):

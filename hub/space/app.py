@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
+from html import escape
 
 import pandas as pd
 import torch
@@ -22,6 +23,7 @@ SOURCES = [
 ]
 # fmt: on
 COLOURS = 9
+NAMED = 24
 EXAMPLES = [
     ["The capital of France is <mask>.", "eng"],
     ["Das Haus steht am <mask>.", "deu"],
@@ -77,6 +79,9 @@ class Explorer:
         table["language"] = [name_of(code) for code in self.languages]
         scripts = pd.Series([usual_script(code) for code in self.languages])
         table["script"] = scripts.where(scripts.isin(scripts.value_counts().index[:COLOURS]), "other")
+        gaps = torch.cdist(plane, plane).fill_diagonal_(torch.inf).amin(dim=1)
+        apart = set(gaps.argsort(descending=True)[:NAMED].tolist())  # those with room for a name beside them
+        table["name"] = [name.partition(" (")[0] if i in apart else "" for i, name in enumerate(table["language"])]
         table.attrs["share"] = sum(share[:2])
         return table
 
@@ -118,6 +123,7 @@ def usual_script(code: str) -> str:
 def build(explorer: Explorer):  # noqa: ANN201  (a gradio.Blocks, and gradio is the Space's dependency, not ours)
     """The page."""
     import gradio as gr
+    import plotly.express as px
 
     choices = sorted((name_of(code), code) for code in explorer.languages)
     first = "deu" if "deu" in explorer.languages else explorer.languages[0]
@@ -126,9 +132,10 @@ def build(explorer: Explorer):  # noqa: ANN201  (a gradio.Blocks, and gradio is 
 
     def fill(text: str, language: str):
         try:
-            return explorer.fill(text, language)
+            told, unknown = explorer.fill(text, language)
         except ValueError as error:
-            raise gr.Error(str(error)) from None
+            raise gr.Error(escape(str(error))) from None  # it is shown as HTML, in which <mask> would vanish
+        return gr.Label(told, label=f"Told: {name_of(language)}", visible=language != UNKNOWN), unknown
 
     def near(language: str):
         return explorer.relatives(language), explorer.relatives(language, SOURCES)
@@ -143,22 +150,27 @@ def build(explorer: Explorer):  # noqa: ANN201  (a gradio.Blocks, and gradio is 
                 start = examples[0][0] if examples else f"{mask}"
                 text = gr.Textbox(start, label=f"Text with {mask}", scale=3)
                 language = gr.Dropdown(
-                    [(UNKNOWN, UNKNOWN), *choices], value=examples[0][1] if examples else first, label="Language"
+                    [("not told", UNKNOWN), *choices], value=examples[0][1] if examples else first, label="Language"
                 )
             button = gr.Button("Guess", variant="primary")
             with gr.Row():
-                told, untold = gr.Label(label="Told the language"), gr.Label(label="Language unknown")
+                told, untold = gr.Label(label="Told the language"), gr.Label(label="Not told the language")
             if examples:
                 gr.Examples(examples, [text, language])
             gr.on([button.click, text.submit, page.load], fill, [text, language], [told, untold], api_name="fill")
         with gr.Tab("Map of languages"):
             gr.Markdown(
                 "The language vectors on their two largest principal components "
-                f"({explorer.positions.attrs['share']:.0%} of the variance). Colour: the usual script."
+                f"({explorer.positions.attrs['share']:.0%} of the variance). Colour: the usual script. The languages "
+                "that stand apart are named; point at a mark for its name, drag to look closer."
             )
-            gr.ScatterPlot(
-                explorer.positions, x="component 1", y="component 2", color="script", tooltip=["language"], height=560
+            axes = {"x": "component 1", "y": "component 2"}
+            plot = px.scatter(
+                explorer.positions, **axes, color="script", text="name", hover_name="language", height=620
             )
+            plot.update_traces(textposition="top center").update_xaxes(visible=False).update_yaxes(visible=False)
+            below = {"orientation": "h", "yanchor": "top", "y": 0}
+            gr.Plot(plot.update_layout(legend=below, margin={"l": 0, "r": 0, "t": 40, "b": 0}), show_label=False)
         with gr.Tab("Relatives and donors"):
             gr.Markdown(
                 "Cosines of the language vectors. Donors are languages with much labelled data: a task trained on a "

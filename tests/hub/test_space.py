@@ -56,6 +56,19 @@ def test_map_has_every_language(explorer):
     assert "German (deu)" in set(table["language"])
     assert set(table["script"]) == {"Latn", "Cyrl", "Grek", "Deva", "Jpan"}
     assert 0 < table.attrs["share"] <= 1
+    assert "German" in set(table["name"])
+
+
+def test_only_languages_with_room_are_named(app, explorer, monkeypatch):
+    monkeypatch.setattr(app, "NAMED", 2)
+    monkeypatch.delitem(explorer.__dict__, "positions", raising=False)
+    table = explorer.positions
+    named = table[table["name"] != ""]
+    assert len(named) == 2
+    points = torch.tensor(table[["component 1", "component 2"]].to_numpy())
+    gaps = torch.cdist(points, points).fill_diagonal_(torch.inf).amin(dim=1)
+    assert set(named.index) == set(gaps.topk(2).indices.tolist())
+    del explorer.__dict__["positions"]
 
 
 def test_relatives_by_hand(explorer, app):
@@ -80,8 +93,22 @@ def test_a_model_without_rows_is_refused(app, tiny_xlmr_dir, tmp_path):
 
 def test_page_is_built(app, explorer):
     pytest.importorskip("gradio")
+    pytest.importorskip("plotly")
     page = app.build(explorer)
     assert {"fill", "relatives"} <= {dependency["api_name"] for dependency in page.config["dependencies"]}
+
+
+def test_what_the_page_shows(app, explorer):
+    """An error is HTML, in which a bare <mask> would vanish; a language that is not told has no panel of its own."""
+    gradio = pytest.importorskip("gradio")
+    pytest.importorskip("plotly")
+    fill = next(known.fn for known in app.build(explorer).fns.values() if known.api_name == "fill")
+    with pytest.raises(gradio.Error, match="Write &lt;mask&gt; where a word is to be guessed"):
+        fill("no mask", "deu")
+    told, unknown = fill("Das <mask> steht.", "deu")
+    assert (told.label, told.visible) == ("Told: German (deu)", True)
+    assert unknown == explorer.fill("Das <mask> steht.", app.UNKNOWN)[1]
+    assert fill("Das <mask> steht.", app.UNKNOWN)[0].visible is False
 
 
 def test_files_of_a_space():

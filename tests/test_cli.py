@@ -1,0 +1,43 @@
+"""The command line as a whole: what it prints is text, and what it composes of the rooms."""
+
+from __future__ import annotations
+
+import logging
+
+from langsamp.cli import main
+from langsamp.core.manifest import read_manifest, verify_manifest
+from langsamp.core.record import Record
+from langsamp.eval.results.records import append
+
+BAD = "x\x1b[2J\x1b]0;owned\x07\x9b31m\u202ey"
+
+
+def test_names_of_others_are_no_commands_to_the_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("a", 0.5), ("b", 0.6)):
+        rows = (Record(task=BAD, language=f"q{i}{BAD}", metric=BAD, value=value, model=BAD + name) for i in "abcdefg")
+        append(tmp_path / name, [*rows, Record(task=BAD, language=name + BAD, metric=BAD, value=1, model=BAD + name)])
+        with open(tmp_path / name / "results.jsonl", "ab") as file:
+            file.write(f'{{"task": "{BAD}'.encode())  # half a line, which a warning tells of
+    assert main(["compare", "a", "b", "--output", "out"]) == 0
+    assert main(["report", "a", "b", "--output", "page.html", "--baseline", BAD]) == 1
+    assert main(["eval", "--model", BAD, "--tasks", "lm", "--output", "out"]) == 1
+    logging.getLogger("langsamp.eval").warning("left out: %s", BAD)
+    shown = capsys.readouterr()
+    for text in shown:
+        assert not set("\x1b\x07\x9b\u202e\r") & set(text)
+        assert r"\x1b[2J" in text
+
+
+def test_a_card_is_there_after_training_and_what_a_person_writes_in_it_stays(tmp_path, small_store_dir, tiny_xlmr_dir):
+    line = f"train --base {tiny_xlmr_dir} --store {small_store_dir} --output {tmp_path / 'run'} --max_steps 2 "
+    line += "--per_device_train_batch_size 2 --logging_steps 1 --use_cpu true --disable_tqdm true"
+    assert main(line.split()) == 0
+    card = tmp_path / "run" / "README.md"
+    assert "| steps | 2 |" in card.read_text(encoding="utf-8")
+    assert "README.md" in read_manifest(tmp_path / "run")
+    assert verify_manifest(tmp_path / "run") == []
+    card.write_text(card.read_text(encoding="utf-8").replace("<!-- end about -->", "mine\n<!-- end about -->"))
+    assert main(line.split()) == 0  # it is finished: nothing is trained again
+    assert "mine\n<!-- end about -->" in card.read_text(encoding="utf-8")
+    assert verify_manifest(tmp_path / "run") == []
