@@ -189,13 +189,15 @@ def clear(entry: Comparison) -> bool:
 
 def _paired(entry: Comparison, a: list[Record], b: list[Record]) -> compare.Group:
     """The mean difference over languages and seeds; models of one seed saw the same blocks, so they are paired too."""
-    left, right = (_by_seed(side, entry.cell) for side in (a, b))
+    instead = entry.cell._replace(metric=entry.metric.stands_in)  # a model without rows has one loss for all ids
+    left, right = (_by_seed(side, entry.cell) or _by_seed(side, instead) for side in (a, b))
     if len(left) == 1:  # the start has no seed
         left = dict.fromkeys(right, next(iter(left.values())))
     shared = {seed: left[seed].keys() & right[seed].keys() for seed in sorted(left.keys() & right.keys())}
-    whole = [
-        seed for seed, tags in shared.items() if len(tags) == max(map(len, shared.values()))
-    ]  # measured to the end
+    if not shared:
+        return entry.groups[0]
+    most = max(map(len, shared.values()))
+    whole = [seed for seed, tags in shared.items() if len(tags) == most]  # the others were not measured to the end
     rows = [[right[seed][tag] - left[seed][tag] for seed in whole] for tag in sorted(shared[whole[0]])]
     return compare.Group("all", len(rows), stats.bootstrap_mean(rows))
 

@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
@@ -29,10 +29,12 @@ import transformers
 
 from langsamp import LangSAMPForMaskedLM
 from langsamp.core.kernels import usable_cpus
+from langsamp.core.runtime import pick_device
 from langsamp.train.fast import gpu as fast
 from langsamp.train.pretrain import PretrainResult
 
 from ..archive import FINISHED, pack, unpack
+from ..data import ENGLISH
 from ..plan import Experiment
 from ..training import settle, train
 from ..variants import VARIANTS, AtInput
@@ -42,8 +44,8 @@ from .unpack import open_bundle
 from .vectors import VECTORS, Sentences, device_name
 
 RUNS, LOG = "runs.jsonl", "train.log"
-SEARCH = "gpu-search"
-START = "start"
+SEARCH, TEST, START = "gpu-search", "test", "start"
+FACTS = ("steps", "tokens", "seconds", "tokens_per_second", "parameters")  # of a training
 LAST_MEASURES = 45  # seconds for what the last model still has to be measured by
 QUICK = {"save_strategy": "no", "disable_tqdm": True}  # nothing is kept of a model but its records
 
@@ -81,25 +83,23 @@ class Clock:
 class GpuRun:
     """One call."""
 
-    def __init__(self, bundle: Path, out: Path, work: Path, clock: Clock) -> None:
+    def __init__(self, bundle: Path, out: Path, work: Path, clock: Clock, order: Sequence[str] = ()) -> None:
         self.out, self.work, self.clock = out, work, clock
         self.left_out: dict[str, None] = {}
         self._packing: Future[None] | None = None
         cpus = usable_cpus()
         self.measurers = Measurers(max(1, cpus * 5 // 8), max(1, min(3, cpus // 4)), clock.say)
         self.plan, self.store = open_bundle(bundle, work)
+        self.order = tuple(order) or self.plan.order
         for file in (bundle / "records").glob("*.jsonl.gz"):
             unpack(file, work / "records" / file.name.removesuffix(".jsonl.gz"))
         if (bundle / "records" / RUNS).exists():
             shutil.copy(bundle / "records" / RUNS, out)
         tokens = sum(self.store.counts.values()) * self.store.block_size
         clock.say(f"{device_name()}; {len(self.store.counts)} languages, {tokens:,} tokens")
-        self._sentences = ThreadPoolExecutor(1).submit(Sentences, work / "test", work / "first")  # beside training
-
-    @property
-    def sentences(self) -> Sentences:
-        """What the models are measured with."""
-        return self._sentences.result()
+        _only_dev(work / TEST, work / SEARCH, self.plan.languages.dev)
+        beside = ThreadPoolExecutor(1)  # beside the first training
+        self._sentences = {place: beside.submit(Sentences, work / place, work / "first") for place in (SEARCH, TEST)}
 
     def do(self) -> None:
         """Everything, in order."""
@@ -110,7 +110,7 @@ class GpuRun:
                 settle(self.work / "first", settings[first], self.store, self.work, **QUICK)
             self.clock.say("start made")
             if not self.measured(first, START):
-                model = LangSAMPForMaskedLM.from_pretrained(self.work / START).to(self.sentences.device)
+                model = LangSAMPForMaskedLM.from_pretrained(self.work / START).to(pick_device())  # type: ignore[arg-type]
                 self.measure(first, START, settings[first], model)
         with self.guarded("search"):
             found = choose(settings[first], self.scored)
@@ -125,7 +125,7 @@ class GpuRun:
 
     def units(self) -> Iterator[tuple[str, str, int]]:
         """Experiment, variant and seed, seed by seed, so that whole comparisons come first."""
-        for entry in self.plan.order:
+        for entry in self.order:
             name, _, variants = entry.partition(":")
             experiment = self.plan.experiments[name]
             for seed in experiment.seeds:
@@ -174,7 +174,7 @@ class GpuRun:
             result = train(variant, seed, settings, self.work / START, self.store, folder, **QUICK)
         self.tell(experiment, name, result, settings)
         self.measure(experiment, name, settings, result.model, variant)
-        training = max(result.facts["seconds"], 1e-3)
+        training = max(result.facts.seconds or 0.0, 1e-3)
         self.clock.speed, self.clock.beside = tokens / training, self.clock.spent - began - training
         del result
         gc.collect()
@@ -186,31 +186,24 @@ class GpuRun:
         folder = self.work / "models" / experiment / name
         if name == START:
             shutil.copytree(self.work / START, folder / MODEL)
-        np.save(folder / VECTORS, self.sentences.vectors(model.roberta))
-        kind, short = VARIANTS[variant], experiment == SEARCH
-        downstream = not short and (variant in settings.downstream or (name == START and bool(settings.downstream)))
-        blocks = int(model.config.num_hidden_layers)
-        parts = frozen(blocks, settings.layers, kind.lang and not short, downstream)
-        if short:
-            parts = {"bible": parts["bible"]}
-        self.measurers.submit(
-            folder,
-            self.work / "records" / experiment / name,
-            self.work / "test",
-            parts,
-            tuned(kind.kind is not AtInput and not short, downstream),
-        )
+        place, kind, blocks = TEST, VARIANTS[variant], int(model.config.num_hidden_layers)
+        downstream = variant in settings.downstream or (name == START and bool(settings.downstream))
+        parts = frozen(blocks, settings.layers, kind.lang, downstream), tuned(kind.kind is not AtInput, downstream)
+        if experiment == SEARCH:
+            place, parts = SEARCH, ({"bible": frozen(blocks, False, False, False)["bible"]}, {})
+        np.save(folder / VECTORS, self._sentences[place].result().vectors(model.roberta))
+        self.measurers.submit(folder, self.work / "records" / experiment / name, self.work / place, *parts)
 
     def tell(self, experiment: str, name: str, result: PretrainResult, settings: Experiment) -> None:
         """A line about a training, for people and in `runs.jsonl`."""
-        facts = {key: result.facts[key] for key in ("steps", "tokens", "seconds", "tokens_per_second", "parameters")}
+        facts = {key: getattr(result.facts, key) for key in FACTS}
         rates = {"learning_rate": settings.learning_rate, "table_learning_rate": settings.table_learning_rate}
         line = {"experiment": experiment, "model": name, **facts, **rates, "device": device_name()}
         line["losses"] = [[step, round(loss, 4)] for step, loss in result.losses]
         with (self.out / RUNS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         last = result.losses[-1][1] if result.losses else float("nan")
-        self.clock.say(f"{experiment}/{name}: loss {last:.3f}, {facts['tokens_per_second']:,.0f} tokens a second")
+        self.clock.say(f"{experiment}/{name}: loss {last:.3f}, {facts['tokens_per_second'] or 0:,.0f} tokens a second")
 
     def pack(self) -> None:
         """What is measured so far, as files to take home; made by another process, as it takes seconds."""
@@ -224,6 +217,15 @@ class GpuRun:
         self.measurers.give_up()
         pack_all(self.work / "records", self.out)
         self.clock.say("all is written")
+
+
+def _only_dev(data: Path, folder: Path, dev: Iterable[str]) -> None:
+    """What the search measures with: the verses of the dev languages, and English."""
+    place = folder / "bible_retrieval"
+    place.mkdir(parents=True, exist_ok=True)
+    for tag in (*dev, ENGLISH):
+        if (file := data / "bible_retrieval" / f"{tag}.parquet").exists():
+            shutil.copy(file, place)
 
 
 def pack_all(records: Path, out: Path) -> None:
@@ -242,6 +244,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=float, default=500.0, help="after which no more is begun and all is written")
+    parser.add_argument("--order", nargs="+", default=[], metavar="NAME", help="instead of the recipe's: gpu:both ...")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     ours = logging.getLogger("langsamp")
@@ -253,7 +256,7 @@ def main(argv: list[str] | None = None) -> None:
     place = memory if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2**34 else None
     with tempfile.TemporaryDirectory(prefix="replication-", dir=place) as work:
         transformers.utils.logging.disable_progress_bar()
-        run = GpuRun(args.bundle, args.out, Path(work), Clock(args.seconds, began))
+        run = GpuRun(args.bundle, args.out, Path(work), Clock(args.seconds, began), args.order)
         try:
             run.do()
         finally:
