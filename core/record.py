@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -75,7 +75,7 @@ class Record:
 
     def to_json(self) -> str:
         """The record as one line of JSON without the line break; ASCII only, fields in order."""
-        return json.dumps(asdict(self), allow_nan=False)
+        return json.dumps({name: getattr(self, name) for name in FIELDS}, allow_nan=False)
 
 
 FIELDS = tuple(field.name for field in fields(Record))

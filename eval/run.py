@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -151,7 +152,8 @@ def _run_task(plan: _Plan, context: Context, crew: Crew, done: records.Done, bar
     """Compute the units that are not done; a language with unusable data is counted as missing, with the reason."""
     for stage in sorted({unit.stage for unit in plan.todo}):
         units = _with_given(context, [unit for unit in plan.todo if unit.stage == stage])
-        for unit, outcome in crew.outcomes(plan.task.name, units):
+        safe = time.monotonic()  # the disk is waited for once a second, which only a loss of power would notice
+        for number, (unit, outcome) in enumerate(crew.outcomes(plan.task.name, units), 1):
             bar.update()
             if outcome.problem is not None and unit.language is not None:
                 plan.coverage.missing[unit.language] = outcome.problem
@@ -160,8 +162,10 @@ def _run_task(plan: _Plan, context: Context, crew: Crew, done: records.Done, bar
             for name, content in outcome.files.items():
                 atomic_write(context.output / name, content)
             fresh = [record for record in outcome.records if record not in done]
-            records.append(context.output, fresh)
+            wait = number == len(units) or time.monotonic() > safe + 1
+            records.append(context.output, fresh, wait)
             done.add(fresh)
+            safe = time.monotonic() if wait else safe
     if plan.coverage.asked and not plan.coverage.measured:
         raise DataError(plan.coverage.line())
 

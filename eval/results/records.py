@@ -62,11 +62,11 @@ def read(path: str | Path) -> list[Record]:
     return list(found.values())
 
 
-def append(path: str | Path, records: Iterable[Record]) -> None:
+def append(path: str | Path, records: Iterable[Record], wait: bool = True) -> None:
     """Append records and wait until they are on disk; a half-written last line is removed first.
 
     Several processes may append to one file at the same time: the file is locked, and all records of one call
-    are written together.
+    are written together. Without `wait` they outlive this process, but not a loss of power in the next seconds.
     """
     data = "".join(record.to_json() + "\n" for record in records).encode()
     if not data:
@@ -77,7 +77,8 @@ def append(path: str | Path, records: Iterable[Record]) -> None:
         _repair(file, path)
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        if wait:
+            os.fsync(file.fileno())
 
 
 class Done:

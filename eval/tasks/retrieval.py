@@ -12,7 +12,7 @@ layers, Acc@1/5/10, and on request CSLS. Rules that the official code leaves ope
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from langsamp.core.record import Record
 from langsamp.eval.data import EvalData
-from langsamp.eval.engines.encoder import Encoder, Pool
+from langsamp.eval.engines.encoder import Pool
 from langsamp.eval.metrics import compute
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
@@ -77,14 +77,17 @@ class Retrieval:
 
         return [Unit(tag, expected(tag)) for tag in languages]
 
-    def pairs(self, data: EvalData, tag: str) -> Pairs:
-        """Aligned sentences of a language and English. Raises DataError if there are no two different pairs."""
+    def pairs(self, data: EvalData, tag: str, english: Mapping[str, str] | None = None) -> Pairs:
+        """Aligned sentences of a language and English. Raises DataError if there are no two different pairs.
+
+        `english`: the English sentences by id, where they were read before.
+        """
         if self.english_in_file:
             rows = data.rows(self.folder, tag, ["text", "english"])
             found = list(zip(rows["text"], rows["english"]))
         else:
             own = _by_id(data, self.folder, tag)
-            english = _by_id(data, self.folder, ENGLISH)
+            english = _by_id(data, self.folder, ENGLISH) if english is None else english
             found = [(text, english[name]) for name, text in own.items() if name in english]
             if not found:
                 raise DataError(f"{self.folder}/{tag} has no id in common with {ENGLISH}: the files are not parallel")
@@ -97,13 +100,16 @@ class Retrieval:
 
     def compute(self, context: Context, unit: Unit) -> list[Record]:
         """All records of one language."""
-        texts, english = self.pairs(context.data, unit.language or "")
         encoder = context.encoder(context.layer_list())
         if self.english_in_file:
+            texts, english = self.pairs(context.data, unit.language or "")
             both = encoder.encode(texts + english)  # together: fuller batches
             own, other = both[:, : len(texts)], both[:, len(texts) :]
-        else:  # all languages share the English side: it is encoded once
-            own, other = encoder.encode(texts), self._english(context, encoder).vectors(english)
+        else:  # all languages share the English side: it is read and encoded once
+            known = context.shared("english", lambda: _by_id(context.data, self.folder, ENGLISH))
+            texts, english = self.pairs(context.data, unit.language or "", known)
+            pool = context.shared("pool", lambda: Pool(encoder, [*known.values()]))
+            own, other = encoder.encode(texts), pool.vectors(english)
         values: dict[tuple[int | None, str | None, str], float] = {
             (layer, direction, metric): value
             for layer, x, en in zip(encoder.layers, own, other)
@@ -113,10 +119,6 @@ class Retrieval:
             replace(record, value=values[record.layer, record.direction, record.metric], n=len(texts))
             for record in unit.expected
         ]
-
-    def _english(self, context: Context, encoder: Encoder) -> Pool:
-        """The English side, one for all languages."""
-        return context.shared("english", lambda: Pool(encoder, [*_by_id(context.data, self.folder, ENGLISH).values()]))
 
 
 def score(

@@ -251,14 +251,14 @@ from langsamp.eval.cli import COMMANDS
 import argparse
 
 left, append = int(sys.argv.pop(1)), records.append
-def append_and_die(path, found):
+def append_and_die(path, found, *rest):
     global left
     left -= 1
     if left == 0:  # die in the middle of a write
         with open(path / "results.jsonl", "ab") as file:
             file.write("".join(record.to_json() + "\\n" for record in found).encode()[:400])
         os.kill(os.getpid(), signal.SIGKILL)
-    append(path, found)
+    append(path, found, *rest)
 records.append = append_and_die
 parser = argparse.ArgumentParser()
 COMMANDS["eval"][1](parser)

@@ -90,8 +90,8 @@ def test_processes_give_the_records_of_one(tiny_model_dir, data, tmp_path, one_t
     here = context(tiny_model_dir, data, tmp_path / "many")
     append, killed = records.append, []
 
-    def kill_one(path, found):
-        append(path, found)
+    def kill_one(path, found, *rest):
+        append(path, found, *rest)
         if len(lines(path)) > 100 and not killed:
             killed.append(crew.crew._members[0]._pid.result())
             os.kill(killed[0], signal.SIGKILL)
@@ -178,8 +178,8 @@ def test_a_ray_cluster_gives_the_records_of_one_process(
     here = context(tiny_model_dir, data, tmp_path / "many")
     append, changed = records.append, []
 
-    def change_nodes(path, found):
-        append(path, found)
+    def change_nodes(path, found, *rest):
+        append(path, found, *rest)
         if len(lines(path)) > 40 and not changed:
             changed.append(cluster.add_node(num_cpus=1))
             cluster.remove_node(nodes[0], allow_graceful=False)
@@ -200,8 +200,8 @@ def test_a_driver_that_was_killed_goes_on_from_its_records(
     here = context(tiny_model_dir, data, tmp_path / "many")
     append = records.append
 
-    def stop(path, found):
-        append(path, found)
+    def stop(path, found, *rest):
+        append(path, found, *rest)
         if len(lines(path)) >= 24:
             raise KeyboardInterrupt
 
