@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from langsamp.core.hub_names import HubName
-from langsamp.train.text.cldr import CldrCorpus
 from langsamp.train.text.corpus import Corpus
 from langsamp.train.text.folder import FolderCorpus
 from langsamp.train.text.hub import HubCorpus
@@ -42,6 +41,8 @@ def open_corpus(
         raise ValueError(f"on_invalid is {on_invalid!r}; it can be 'replace' or 'skip'.")
     text = os.fspath(spec)
     if text == "cldr":
+        from langsamp.train.text.cldr import CldrCorpus  # babel takes its time, and is needed for this corpus only
+
         return CldrCorpus(only)
     path = Path(text).expanduser()
     if path.is_dir():
