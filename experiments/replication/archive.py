@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from langsamp.core.runtime import atomic_write
@@ -45,5 +46,5 @@ def records(file: Path) -> Iterator[Record]:
 
 def _line(record: Record) -> str:
     """One record without the fields that say nothing; six digits are more than the intervals know."""
-    kept = {name: value for name, value in vars(record).items() if value is not None}
+    kept = {name: value for name, value in asdict(record).items() if value is not None}
     return json.dumps({**kept, "value": round(record.value, 6)}) + "\n"
