@@ -19,6 +19,16 @@ NewRows = Literal["mean", "random"]
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
+def check_unigram(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Raises ValueError for a vocabulary that is not a Unigram one: only from that pieces can be taken one by one."""
+    kind = type(tokenizer.backend_tokenizer.model).__name__
+    if kind != "Unigram":
+        raise ValueError(
+            f"only Unigram vocabularies (XLM-R's kind) can be extended or trimmed; that of this tokenizer is {kind}, "
+            "whose pieces depend on each other."
+        )
+
+
 def trim(tokenizer: Tokenizer, keep_ids: Iterable[int]) -> Tokenizer:
     """A tokenizer with only the pieces of the given ids and the special tokens, in their old order.
 
@@ -92,31 +102,36 @@ def carry_rows(
         ValueError: the new tokenizer's padding id differs from the model's (XLM-R's positions count from it).
     """
     pad = model.config.pad_token_id
-    if new.pad_token_id != pad:
+    if new.pad_token_id != pad and model.config.model_type.startswith("xlm-roberta"):
         raise ValueError(
             f"the tokenizer pads with id {new.pad_token_id}, the model with {pad}; positions depend on it."
         )
     sources = _sources(old, new)
-    embedding, bias = model.get_input_embeddings().weight, model.get_output_embeddings().bias
-    rows, values = embedding.detach().clone(), bias.detach().clone()
+    before = [(name, table.detach().clone()) for name, table in _by_piece(model).items()]
     model.resize_token_embeddings(len(sources), mean_resizing=False)
-    embedding, bias = model.get_input_embeddings().weight, model.get_output_embeddings().bias
+    model.get_input_embeddings().padding_idx = model.config.pad_token_id = new.pad_token_id
     kept = [(i, ids[0]) for i, ids in enumerate(sources) if len(ids) == 1]
     to, source = torch.tensor(kept).T
-    embedding[to], bias[to] = rows[source], values[source]
-    generator = torch.Generator().manual_seed(seed)
-    for i, ids in enumerate(sources):
-        if len(ids) == 1:
-            continue
-        if new_rows == "random":
-            std = model.config.initializer_range
-            embedding[i] = torch.empty(rows.shape[1]).normal_(0, std, generator=generator).to(embedding)
-            bias[i] = 0
-        else:
-            embedding[i], bias[i] = rows[ids].mean(0), values[ids].mean()
+    fresh = [(i, ids) for i, ids in enumerate(sources) if len(ids) != 1]
+    generator, std = torch.Generator().manual_seed(seed), model.config.initializer_range
+    for name, rows in before:
+        table = _by_piece(model)[name]
+        table[to] = rows[source]
+        for i, ids in fresh:
+            if new_rows == "mean":
+                table[i] = rows[ids].mean(0)
+            else:  # a bias starts at 0
+                table[i] = torch.empty(rows[0].shape).normal_(0, std, generator=generator) if rows.dim() > 1 else 0
     for role in ("bos_token_id", "eos_token_id"):
         setattr(model.config, role, getattr(new, role))
     return model
+
+
+def _by_piece(model: Any) -> dict[str, torch.Tensor]:
+    """The tables with a row for each piece: embeddings, the decoder's weight where it is not tied to them, its bias."""
+    words, decoder = model.get_input_embeddings().weight, model.get_output_embeddings()
+    tables = {"words": words, "decoder": None if decoder.weight is words else decoder.weight, "bias": decoder.bias}
+    return {name: table for name, table in tables.items() if table is not None}
 
 
 def _sources(old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast) -> list[list[int]]:
@@ -142,9 +157,8 @@ def _rebuilt(tokenizer: Tokenizer, edit: Callable[[dict[str, Any]], None]) -> To
     with tempfile.TemporaryDirectory(prefix="langsamp-vocab-") as folder:
         tokenizer.save_pretrained(folder)
         path, config_path = Path(folder, "tokenizer.json"), Path(folder, "tokenizer_config.json")
+        check_unigram(tokenizer)
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data["model"].get("type") != "Unigram":
-            raise ValueError(f"only Unigram vocabularies can be changed, this one is {data['model'].get('type')!r}.")
         unknown = data["model"]["vocab"][data["model"]["unk_id"]][0]
         edit(data)
         ids = {piece: i for i, (piece, _) in enumerate(data["model"]["vocab"])}

@@ -145,7 +145,8 @@ def _open(settings: PretrainSettings) -> BlockStore:
 def _start(settings: PretrainSettings, store: BlockStore, seed: int) -> tuple[LangSAMPForMaskedLM, LangSAMPTokenizer]:
     if not settings.base:
         raise ValueError(
-            "no model to start from; give --base MODEL (a folder or a Hub id like FacebookAI/xlm-roberta-base)."
+            "no model to start from; give --base MODEL (a folder, or a Hub id like FacebookAI/xlm-roberta-base or "
+            "jhu-clsp/mmBERT-base)."
         )
     return starting_model(
         settings.base,
@@ -194,9 +195,9 @@ class _Pretraining:
                 f"the store in {store.path} was cut with another tokenizer; prepare it with the one of this run, or "
                 "name the store's by --tokenizer."
             )
-        if store.block_size > config.max_position_embeddings - 2:
+        if store.block_size > config.max_tokens:
             raise ValueError(
-                f"blocks of {store.block_size} tokens do not fit into {config.max_position_embeddings - 2} positions; "
+                f"blocks of {store.block_size} tokens do not fit into {config.max_tokens} positions; "
                 "prepare the store with a smaller --block-size."
             )
         dropout_from = [settings.lang_dropout_from] if settings.lang_dropout and settings.lang_dropout_from else []

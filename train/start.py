@@ -37,7 +37,8 @@ def starting_model(
     """Make the model that training starts from, in fp32.
 
     Args:
-        base: folder or Hub id (``@revision``) of XLM-R, Glot500-m, a LangSAMP, or anything of XLM-R's architecture.
+        base: folder or Hub id (``@revision``) of a LangSAMP or an encoder of any family it knows: XLM-R, Glot500-m,
+            mmBERT, mBERT, ...
         languages: ``lang_Script`` of everything that will be trained on. A LangSAMP base keeps its rows and gets the
             missing ones, each a copy of its unknown row.
         tokenizer: the vocabulary to train with; default the base's own. Another one takes over the base's rows piece
@@ -116,7 +117,7 @@ def _load(folder: Path, **options: Any) -> LangSAMPForMaskedLM:
         )
     finally:
         report.removeFilter(_nothing)
-    lacking = sorted(name for name in found["missing_keys"] if not name.startswith(("lang_", "script_")))
+    lacking = model.config.family.lacking(found["missing_keys"])
     if lacking:
         log.warning("%s has no %s; they start at random", folder, ", ".join(lacking))
     return model

@@ -7,6 +7,8 @@ import shutil
 
 import pytest
 import torch
+from support.families import stock_model, train_tokenizer
+from tokenizers import Tokenizer
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
 from langsamp.core.tokenizer import load_tokenizer
@@ -139,6 +141,27 @@ def test_trimmed_model_predicts_the_same_among_its_pieces(tiny_xlmr_dir):
     after = logits(carry_rows(model, tokenizer, small), small, text)
     assert len(small) < len(tokenizer) / 4
     assert torch.equal(before, after)
+
+
+def test_an_untied_decoder_and_another_padding_id_go_along_where_positions_do_not_depend_on_it(texts, tmp_path):
+    """ModernBERT with a decoder of its own: both tables keep each piece's row, whatever the ids."""
+    tokenizer = train_tokenizer("modernbert", [text for lines in texts.values() for text in lines])
+    folder = stock_model("modernbert", tokenizer, tmp_path / "base", tie_word_embeddings=False)
+    model, own = start(folder, LANGUAGES)
+    state = json.loads(own.backend_tokenizer.to_str())
+    vocabulary = {piece: (i + 1) % len(own) for piece, i in state["model"]["vocab"].items()}
+    state["model"]["vocab"] = vocabulary
+    for token in state["added_tokens"]:
+        token["id"] = vocabulary[token["content"]]
+    for token in state["post_processor"]["special_tokens"].values():
+        token["ids"] = [vocabulary[name] for name in token["tokens"]]
+    roles = {f"{role}_token": getattr(own, f"{role}_token") for role in ("bos", "eos", "cls", "sep", "pad", "mask")}
+    moved = LangSAMPTokenizer(tokenizer_object=Tokenizer.from_str(json.dumps(state)), **roles)
+    text = "Das Haus steht am <mask>."
+    before = logits(model, own, text)
+    after = logits(carry_rows(model, own, moved), moved, text)
+    assert model.config.pad_token_id == moved.pad_token_id == own.pad_token_id + 1
+    assert torch.equal(before, after[:, [(i + 1) % len(own) for i in range(len(own))]])
 
 
 def test_errors(tiny_xlmr_dir, tmp_path):

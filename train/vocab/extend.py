@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from langsamp.core.runtime import atomic_write, resolve_model
 from langsamp.core.tokenizer import load_tokenizer
-from langsamp.core.vocabulary import NewRows, carry_rows, extend, trim
+from langsamp.core.vocabulary import NewRows, carry_rows, check_unigram, extend, trim
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
 from langsamp.train.start import starting_model
 from langsamp.train.text.corpus import Corpus
@@ -87,8 +87,9 @@ def extend_vocab(
     target = Path(output)
     if (target / "config.json").exists():
         raise FileExistsError(f"{target} holds a model already; name another --output or move it away.")
-    texts = corpus_texts(open_corpus(corpus, only=languages))
     old = load_tokenizer(resolve_model(base).path)
+    check_unigram(old)
+    texts = corpus_texts(open_corpus(corpus, only=languages))
     pieces, scores = learn_pieces(old, texts, size, alpha, max_characters)
     new = extend(old, pieces, scores)
     log.info("added %d pieces to %d", len(pieces), len(old))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from support.families import stock_model, train_tokenizer
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
 from langsamp.core.tokenizer import load_tokenizer
@@ -86,6 +87,14 @@ def test_trim_keeps_every_segmentation_of_its_corpus(tiny_tokenizer_dir, texts):
     assert small.mask_token_id in masked
     assert small.unk_token_id not in masked
     assert small("家")["input_ids"][1:-1][-1] == small.unk_token_id
+
+
+def test_a_vocabulary_of_another_kind_is_refused_before_anything_is_read(texts, tmp_path):
+    tokenizer = train_tokenizer("modernbert", [text for lines in texts.values() for text in lines])
+    base = stock_model("modernbert", tokenizer, tmp_path / "base")
+    with pytest.raises(ValueError, match=r"only Unigram vocabularies \(XLM-R's kind\) can be extended.* is BPE"):
+        extend_vocab(base, tmp_path / "no corpus", 60, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_nonsense_is_refused(tiny_xlmr_dir, corpus, tmp_path):
