@@ -83,9 +83,10 @@ def _install_layers(model: Any, recompute: bool, stack: ExitStack) -> bool:
 
 
 def _known(config: Any) -> bool:
-    """Whether the configuration is a plain encoder with exact GELU."""
+    """Whether the configuration is a plain encoder with exact GELU, normalised after each part: XLM-R's or BERT's."""
     return (
-        config.hidden_act == "gelu"
+        config.model_type in ("xlm-roberta", "bert")
+        and config.hidden_act == "gelu"
         and not config.is_decoder
         and not config.chunk_size_feed_forward
         and getattr(config, "position_embedding_type", "absolute") == "absolute"
