@@ -37,6 +37,7 @@ class Family:
         stock: how the names of its classes in transformers begin.
         ours: how the names of ours begin.
         layers: where the encoder has its layers.
+        norm: where it has the norm behind its last layer, if it normalises before each layer instead of after it.
         dense: where the masked LM has its head's first linear layer, whose bias the unknown rows fold into.
         head: what the head does up to its decoder: modules of the masked LM, one after the other, and ``gelu``.
         needs: settings that the configuration must have, for that layer to have a bias.
@@ -48,6 +49,7 @@ class Family:
     layers: str
     dense: str
     head: "tuple[str, ...]"
+    norm: "str | None" = None
     needs: "dict[str, Any]" = field(default_factory=dict)
     added: str = r"(?!)"
 
@@ -72,7 +74,7 @@ _ROBERTA: Any = {
 }
 FAMILIES = {
     "xlm-roberta": Family("XLMRoberta", "LangSAMP", **_ROBERTA),
-    "xlm-roberta-xl": Family("XLMRobertaXL", "LangSAMPXLMRobertaXL", **_ROBERTA),
+    "xlm-roberta-xl": Family("XLMRobertaXL", "LangSAMPXLMRobertaXL", norm="encoder.LayerNorm", **_ROBERTA),
     "bert": Family(
         "Bert",
         "LangSAMPBert",
@@ -86,6 +88,7 @@ FAMILIES = {
         layers="layers",
         dense="head.dense",
         head=("head",),
+        norm="final_norm",
         needs={"classifier_bias": True},
         added=r"(^|\.)head\.dense\.bias$",
     ),
@@ -95,6 +98,7 @@ FAMILIES = {
         layers="layers",
         dense="lm_head",
         head=(),
+        norm="norm",
         needs={"mlp_bias": True},
         added=r"(^lm_head|mlp\.\w+_proj)\.bias$",
     ),

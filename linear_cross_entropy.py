@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 LOGITS_AT_ONCE = 2**26  # elements of the one logits buffer of the loss: 256 MiB in fp32, whatever batch and vocabulary
 
@@ -81,3 +82,17 @@ def linear_cross_entropy(features: Tensor, weight: Tensor, bias: Tensor, targets
     with_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (features, weight, bias))
     rows = rows or max(1, LOGITS_AT_ONCE // weight.shape[0])
     return LinearCrossEntropy.apply(features, weight, bias, targets, rows, with_grad)
+
+
+def token_losses(features: Tensor, weight: Tensor, bias: "Tensor | None", targets: Tensor) -> Tensor:
+    """The cross entropy of each row by itself, for measuring: (N,) in nats, fp32, a slice of the logits at a time.
+
+    Args:
+        features: (N, hidden); weight: (vocab, hidden); bias: (vocab) or None; targets: (N,) int64, classes.
+    """
+    rows = max(1, LOGITS_AT_ONCE // len(weight))
+    parts = [
+        functional.cross_entropy(functional.linear(some, weight, bias).float(), wanted, reduction="none")
+        for some, wanted in zip(features.split(rows), targets.split(rows))
+    ]
+    return torch.cat(parts)

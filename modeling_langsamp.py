@@ -24,7 +24,7 @@ from transformers.modeling_outputs import MaskedLMOutput
 
 from .configuration_langsamp import FAMILIES, TASKS, LangSAMPConfig, LangSAMPConfigMixin, config_class
 from .language_codes import parse_tag
-from .linear_cross_entropy import linear_cross_entropy
+from .linear_cross_entropy import linear_cross_entropy, token_losses
 from .safe_files import PLACE, check_names
 
 _Stock: Any = object  # a stock class stands behind each of our mix-ins; to mypy it has whatever they ask of it
@@ -205,6 +205,11 @@ class LangSAMPMixin(_Family):
         for part in self.config.family.head:
             features = nn.functional.gelu(features) if part == "gelu" else self.get_submodule(part)(features)
         return features
+
+    def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Masked-LM losses (N,) in nats of hidden states (N, hidden) with their rows added, for measuring."""
+        decoder = self.get_output_embeddings()
+        return token_losses(self.head_transform(hidden), decoder.weight, decoder.bias, targets)
 
     def _add_rows(self, hidden, lang_ids, script_ids, where=None):
         """Add the rows of the two tables: to all of hidden, or to the tokens ``where`` (flat positions) only."""

@@ -54,15 +54,7 @@ class Masking:
         Raises:
             ValueError: an id outside the vocabulary.
         """
-        if ids.size and int(ids.max()) >= len(self._special):
-            raise ValueError(
-                f"token id {int(ids.max())} is outside the tokenizer's vocabulary of {len(self._special)}; "
-                "the store was made with another tokenizer."
-            )
-        # one 64-bit number a position: 32 bits choose it, 16 say what it becomes, 16 are not used
-        random = bits(bits(self.seed, 4, index)[:, None], np.arange(ids.shape[1]))
-        chosen = (random & np.uint64(_CHUNK - 1)) < np.uint64(round(self.probability * _CHUNK))
-        chosen &= ~self._special[ids]
+        random, chosen = self._chosen(ids, index)
         row, column = np.nonzero(chosen)
         labels = np.full(ids.shape, IGNORED, np.int64)
         labels[row, column] = ids[row, column]
@@ -75,3 +67,19 @@ class Masking:
         other = bits(random[row, column], 1) % np.uint64(len(self._ordinary))
         masked[row, column] = self._ordinary[other.astype(np.int64)]
         return masked, labels
+
+    def chosen(self, ids: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """Which positions are to be predicted: a bool for each of (batch, length) ids; for arguments see the call."""
+        return self._chosen(ids, index)[1]
+
+    def _chosen(self, ids: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """One 64-bit number a position, and which are chosen by it."""
+        if ids.size and int(ids.max()) >= len(self._special):
+            raise ValueError(
+                f"token id {int(ids.max())} is outside the tokenizer's vocabulary of {len(self._special)}; "
+                "the store was made with another tokenizer."
+            )
+        # 32 bits choose the position, 16 say what it becomes, 16 are not used
+        random = bits(bits(self.seed, 4, index)[:, None], np.arange(ids.shape[1]))
+        chosen = (random & np.uint64(_CHUNK - 1)) < np.uint64(round(self.probability * _CHUNK))
+        return random, chosen & ~self._special[ids]

@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, Trainer
 import langsamp.modeling_langsamp as modeling
 from langsamp import LangSAMPConfig, LangSAMPForMaskedLM, LangSAMPModel, LangSAMPTokenizer
 from langsamp.configuration_langsamp import FAMILIES, config_class
+from langsamp.eval.engines.encoder import Encoder
 from langsamp.modeling_langsamp import LangSAMPMixin
 
 LANGUAGES = ["deu", "ell", "eng", "hin", "jpn", "rus"]
@@ -264,6 +265,21 @@ class TestFamily:
         assert found["same_hidden"]
         assert found["fills"] == [5, 5]
         assert found["features"]
+
+    @pytest.mark.parametrize("layers", ["all", "2"])
+    def test_evaluations_encode_as_the_stock_encoder_does(self, layers):
+        """Texts of many lengths, longer than ModernBERT's window; a cut encoder ends in its last norm."""
+        texts = [" ".join(SENTENCES[:2] * n) for n in (1, 2, 2, 5)] + ["a", SENTENCES[2]]
+        encoder = Encoder(self.folder, layers, max_tokens=200)
+        found = encoder.encode(texts)
+        tokenizer = AutoTokenizer.from_pretrained(self.folder)
+        for layer, vectors in zip(encoder.layers, found, strict=True):
+            stock = AutoModel.from_pretrained(self.folder, num_hidden_layers=layer).eval()
+            for text, vector in zip(texts, vectors):
+                ids = torch.tensor([tokenizer(text)["input_ids"]])
+                with torch.no_grad():
+                    expected = stock(ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].mean(0)
+                torch.testing.assert_close(torch.from_numpy(vector), expected, rtol=1e-5, atol=1e-5)
 
 
 _DOORS = """

@@ -23,7 +23,6 @@ from langsamp.core.files import atomic_write
 from langsamp.core.masking import IGNORED
 from langsamp.core.record import Record
 from langsamp.language_codes import parse_tag
-from langsamp.linear_cross_entropy import LOGITS_AT_ONCE
 from langsamp.train.blocks.store import BlockStore
 
 RECORDS = "heldout.jsonl"
@@ -177,22 +176,11 @@ def _losses(model: Any, batch: dict[str, Tensor], choices: list[dict[str, Tensor
     targets, block = labels.flatten()[where], where // labels.shape[1]
     hidden = model.base_model(batch["input_ids"], attention_mask=batch.get("attention_mask")).last_hidden_state
     rows = [
-        _token_losses(model, model._add_rows(hidden, ids.get("lang_ids"), ids.get("script_ids"), where), targets)
+        model.token_losses(model._add_rows(hidden, ids.get("lang_ids"), ids.get("script_ids"), where), targets)
         for ids in choices
     ]
     values = torch.stack([*rows, torch.ones_like(rows[0])])
     return values.new_zeros(len(values), len(labels)).index_add_(1, block, values)
-
-
-def _token_losses(model: Any, features: Tensor, targets: Tensor) -> Tensor:
-    """The cross entropy of each token, fp32 (N,), a slice of tokens at a time."""
-    decoder = model.get_output_embeddings()
-    rows = max(1, LOGITS_AT_ONCE // len(decoder.weight))
-    parts = [
-        nn.functional.cross_entropy(decoder(model.head_transform(some)).float(), wanted, reduction="none")
-        for some, wanted in zip(features.split(rows), targets.split(rows))
-    ]
-    return torch.cat(parts)
 
 
 def _gathered(mine: Losses, world: int) -> Losses:

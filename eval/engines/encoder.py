@@ -1,4 +1,4 @@
-"""From sentences to vectors: any XLM-R shaped checkpoint, one or several layers, mean-pooled; for every frozen task.
+"""From sentences to vectors: any encoder that LangSAMP knows, one or several layers, mean-pooled; for frozen tasks.
 
 Fast without changing the numbers: only the layers needed are loaded and run, texts are sorted by length and packed
 without padding, equal texts are encoded once, fp32 products take the fast exact kernels (performance notes, section 4).
@@ -18,8 +18,7 @@ import numpy as np
 import torch
 import transformers
 from tokenizers import Tokenizer
-from transformers import XLMRobertaConfig
-
+from langsamp.configuration_langsamp import LangSAMPConfig
 from langsamp.core import tokenizer as core
 from langsamp.core.runtime import ModelSource, pick_device, products, resolve_model, threads
 from langsamp.eval.engines.packed import Texts, hidden_states, plan_batches
@@ -33,22 +32,20 @@ MOST_TOKENS = 2**17  # a batch on a GPU, if its memory allows
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}  # of the weights
 
 
-def read_config(folder: Path) -> XLMRobertaConfig:
-    """The stock configuration of a model folder. Raises FileNotFoundError or ValueError if it is not an XLM-R one."""
+def read_config(folder: Path) -> Any:
+    """The configuration of a model folder, as ours. Raises FileNotFoundError, or ValueError for an unknown encoder."""
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} has no config.json, so it is no model folder")
-    config = XLMRobertaConfig.from_pretrained(folder)
-    kind = XLMRobertaConfig.get_config_dict(folder)[0].get("model_type")
-    if kind != "xlm-roberta" or getattr(config, "position_embedding_type", "absolute") != "absolute":
-        raise ValueError(
-            f"{folder} holds a model of type {kind!r}; evaluation works on XLM-R shaped models (LangSAMP, "
-            "XLM-R, Glot500, multilingual-e5 ...)"
-        )
-    return config
+    try:
+        return LangSAMPConfig.from_pretrained(folder)
+    except ValueError as error:
+        raise ValueError(f"{folder} cannot be evaluated: {error}") from None
 
 
 def parse_layers(spec: str | int | Iterable[int], n_layers: int) -> tuple[int, ...]:
     """`8`, `last`, `all`, `4,8,12` or numbers -> layers; layer k is the output of block k (0: the embeddings).
+
+    Where the blocks do not normalise what they give, it is that after the encoder's last norm (engines/packed.py).
 
     Raises ValueError for a layer the model does not have.
     """
@@ -84,17 +81,17 @@ def load_backbone(folder: Path, n_layers: int, dtype: torch.dtype = torch.float3
     Raises FileNotFoundError if the folder has no safetensors weights, RuntimeError if tensors are missing.
     """
     model, info = load_quietly(LangSAMPModel, folder, num_hidden_layers=n_layers, dtype=dtype)
-    _check_whole(folder, info["missing_keys"])
+    _check_whole(folder, model, info["missing_keys"])
     return model.eval()
 
 
 def load_masked_lm(folder: Path, dtype: torch.dtype = torch.float32) -> LangSAMPForMaskedLM:
-    """The masked-LM model of a folder, in eval mode on the CPU; a stock XLM-R has no language rows.
+    """The masked-LM model of a folder, in eval mode on the CPU; a stock one has no language rows.
 
     Raises FileNotFoundError if the folder has no safetensors weights, RuntimeError if tensors are missing.
     """
     model, info = load_quietly(LangSAMPForMaskedLM, folder, dtype=dtype)
-    _check_whole(folder, info["missing_keys"])
+    _check_whole(folder, model, info["missing_keys"])
     return model.eval()
 
 
@@ -111,12 +108,12 @@ def load_quietly(kind: Any, folder: Path, **settings: Any) -> tuple[Any, dict[st
             transformers.logging.enable_progress_bar()
 
 
-def _check_whole(folder: Path, missing: Iterable[str]) -> None:
-    lost = sorted(name for name in missing if "position_ids" not in name)
+def _check_whole(folder: Path, model: Any, missing: Iterable[str]) -> None:
+    lost = model.config.family.lacking(missing)
     if lost:
         raise RuntimeError(
             f"the weights in {folder} lack {len(lost)} tensors, the first is {lost[0]}: this is not a "
-            "whole XLM-R checkpoint of this kind"
+            f"whole {model.config.family.stock} checkpoint of this kind"
         )
 
 
@@ -136,8 +133,8 @@ class Encoder:
     """Sentence vectors of a checkpoint.
 
     Args:
-        spec: a folder, a Hub id, `repo@revision`, or a resolved ModelSource. LangSAMP and stock XLM-R alike; the
-            encoder needs no language.
+        spec: a folder, a Hub id, `repo@revision`, or a resolved ModelSource. LangSAMP and stock encoders alike; none
+            needs a language.
         layers: layers to return, see `parse_layers`; blocks above the highest are neither loaded nor run.
         pooling: "mean" over the tokens, or "first" (`<s>`).
         special_tokens: count `<s>` and `</s>` in the mean, as the paper's protocol does.
@@ -176,7 +173,7 @@ class Encoder:
             )
         config = read_config(self.source.path)
         self.layers = parse_layers(layers, config.num_hidden_layers)
-        self.max_length = min(max_length, config.max_position_embeddings - int(config.pad_token_id or 0) - 1)
+        self.max_length = min(max_length, config.max_tokens)
         self.tokenizer = load_tokenizer(self.source.path, self.max_length)
         self.model = load_backbone(self.source.path, max(self.layers), DTYPES[dtype])
         torch.nn.Module.to(self.model, self.device)
@@ -230,7 +227,7 @@ class Encoder:
                         vectors[self.layers.index(layer), empty:] = rows
         return vectors
 
-    def _check_ids(self, config: XLMRobertaConfig) -> None:
+    def _check_ids(self, config: Any) -> None:
         """A tokenizer with more tokens than the model has rows would read past the table."""
         top = max(self.tokenizer.get_vocab(with_added_tokens=True).values())
         if top >= config.vocab_size:

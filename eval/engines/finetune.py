@@ -50,9 +50,9 @@ def _new_model(job: Job) -> PreTrainedModel:
     # fp32 whatever the file holds: the optimizer works in it, bfloat16 is autocast
     kind, dtype = MODELS[job.kind], torch.float32
     model, info = load_quietly(kind, job.source.path, num_labels=len(names), dtype=dtype, **settings)
-    lacking = sorted(
-        key for key in info["missing_keys"] if not key.startswith("classifier.") and "position_ids" not in key
-    )
+    encoder = model.base_model_prefix + "."  # the rest is the task's head, new to a masked LM
+    lacking = [key for key in model.config.family.lacking(info["missing_keys"]) if key.startswith(encoder)]
+    lacking = [key for key in lacking if ".pooler." not in key]
     if lacking:
         raise RuntimeError(f"the weights in {job.source.path} lack {len(lacking)} tensors, the first is {lacking[0]}")
     if job.kind == "sequence":

@@ -1,9 +1,9 @@
-"""XLM-R's forward pass without padding: all tokens of a batch one behind the other, attention within each text.
+"""An encoder's forward pass without padding: all tokens of a batch one behind the other, attention within each text.
 
 Used for sentence vectors, prediction and wherever hidden states of many texts are wanted. The numbers are those of the
 stock model (largest difference about 1e-6 in fp32); source: notes on performance, section 4. On a CPU attention runs
 once for each length; on a GPU once for the batch, by PyTorch's kernels for texts of different lengths where they agree.
-An architecture that is not known here (`knows`) takes the stock forward pass over a padded batch.
+An architecture that is not known here (`WALKS`) takes the stock forward pass over a padded batch.
 """
 
 from __future__ import annotations
@@ -72,6 +72,13 @@ class Texts:
             else tensor.to(self.device)
         )
 
+    def padded(self, pad: int) -> tuple[Tensor, Tensor]:
+        """Ids, and which of them are real, as (texts, longest) on the device."""
+        inside = np.arange(self.longest) < self.lengths[:, None]
+        ids = np.full(inside.shape, pad)
+        ids[inside] = self.flat
+        return self.send(ids), self.send(inside)
+
     @cached_property
     def offsets(self) -> Tensor:
         """(texts + 1,) int32 on the device: where each text starts, and where the last one ends."""
@@ -123,36 +130,53 @@ def plan_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     return batches
 
 
-def knows(model: Any) -> bool:
-    """Whether the packed forward pass is this encoder's: absolute positions, layers as XLM-R and BERT have them."""
-    return model.config.model_type == "xlm-roberta" and hasattr(model, "embeddings") and hasattr(model, "encoder")
-
-
 @torch.inference_mode()
 def hidden_states(model: Any, texts: Texts) -> Iterator[Tensor]:
     """Hidden states of texts, layer by layer: first the embeddings' output, then each block's.
 
     `model` is an encoder in eval mode on the device of `texts`. Yields (tokens, hidden) in the model's dtype; stop
-    iterating and the layers above are never run (those of an unknown architecture are).
+    iterating and the layers above are never run (those of an unknown architecture are). Where an encoder normalises
+    before its blocks, layer k is what it would give if it ended there: its last norm after block k.
     """
-    if not knows(model):
-        yield from _stock(model, texts)
-        return
-    total, pad = len(texts.flat), model.config.pad_token_id
-    size = -(-total // STEP) * STEP if texts.device.type == "cpu" else total
-    flat, positions = np.full((2, size), pad)
-    flat[:total], positions[:total] = texts.flat, _positions(texts, pad)
-    ids, places = texts.send(flat)[None], texts.send(positions)[None]
-    hidden = model.embeddings(input_ids=ids, position_ids=places, token_type_ids=torch.zeros_like(ids))[0]
-    yield hidden[:total]
-    for block in model.encoder.layer:
-        hidden = _block(block, hidden, texts)
-        yield hidden[:total]
+    name = model.config.family.norm
+    norm = model.get_submodule(name) if name else lambda hidden: hidden
+    for hidden in WALKS.get(model.config.model_type, _stock)(model, texts):
+        yield norm(hidden[: len(texts.flat)])
 
 
 def last_hidden_state(model: Any, texts: Texts) -> Tensor:
     """The encoder's output (tokens, hidden)."""
     return deque(hidden_states(model, texts), maxlen=1).pop()
+
+
+def _bert(model: Any, texts: Texts) -> Iterator[Tensor]:
+    """XLM-R and BERT: positions are learnt, each block normalises what it gives."""
+    if getattr(model.config, "position_embedding_type", "absolute") != "absolute":
+        yield from _stock(model, texts)
+        return
+    pad = model.config.pad_token_id
+    ids = _filled(texts, texts.flat, pad)
+    places = _positions(texts, pad) if model.config.model_type == "xlm-roberta" else _places(texts)
+    hidden = model.embeddings(
+        input_ids=ids, position_ids=_filled(texts, places, pad), token_type_ids=torch.zeros_like(ids)
+    )[0]
+    yield hidden
+    for block in model.encoder.layer:
+        hidden = _block(block, hidden, texts)
+        yield hidden
+
+
+def _filled(texts: Texts, values: np.ndarray, filler: int) -> Tensor:
+    """One number a token as (1, tokens) on the device; on a CPU filled up to a multiple of `STEP`."""
+    total = len(values)
+    filled = np.full(-(-total // STEP) * STEP if texts.device.type == "cpu" else total, filler)
+    filled[:total] = values
+    return texts.send(filled)[None]
+
+
+def _places(texts: Texts) -> np.ndarray:
+    """The place of each token in its text, from 0."""
+    return np.arange(len(texts.flat)) - np.repeat(texts.starts, texts.lengths)
 
 
 def _positions(texts: Texts, pad: int) -> np.ndarray:
@@ -163,17 +187,47 @@ def _positions(texts: Texts, pad: int) -> np.ndarray:
     return (count - before) * real + pad
 
 
+def _modernbert(model: Any, texts: Texts) -> Iterator[Tensor]:
+    """ModernBERT: positions are turned into query and key; most blocks look at a window around each token only."""
+    if not hasattr(model, "rotary_emb"):  # transformers 4 keeps it in each block
+        yield from _stock(model, texts)
+        return
+    from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
+
+    hidden = model.embeddings(input_ids=_filled(texts, texts.flat, model.config.pad_token_id))[0]
+    yield hidden
+    places = _filled(texts, _places(texts), 0)
+    turns = {kind: model.rotary_emb(hidden, places, kind) for kind in set(model.config.layer_types)}
+    for block in model.layers:
+        attention = block.attn
+        with fast_matmul():
+            parts = attention.Wqkv(block.attn_norm(hidden)).view(len(hidden), 3, -1, attention.head_dim).unbind(1)
+        cos, sin = (turn[0] for turn in turns[block.attention_type])
+        query, key = apply_rotary_pos_emb(parts[0], parts[1], cos, sin)
+        local = block.attention_type == "sliding_attention"
+        mixed = _attention([query, key, parts[2]], texts, model.config.sliding_window if local else None)
+        with fast_matmul():
+            hidden = hidden + attention.Wo(mixed.flatten(1))
+            hidden = hidden + block.mlp(block.mlp_norm(hidden))
+        yield hidden
+
+
 def _stock(model: Any, texts: Texts) -> Iterator[Tensor]:
-    """The same from the model's own forward pass over a padded batch."""
-    shape = len(texts.lengths), texts.longest
-    inside = np.arange(shape[1]) < texts.lengths[:, None]
-    ids = np.full(shape, model.config.pad_token_id or 0)
-    ids[inside] = texts.flat
-    where = texts.send(inside)
+    """The same from the model's own forward pass over a padded batch; its last norm is left to the caller."""
+    ids, where = texts.padded(model.config.pad_token_id or 0)
+    last: list[Tensor] = []
+    name = model.config.family.norm
+    hook = name and model.get_submodule(name).register_forward_pre_hook(lambda _, args: last.append(args[0]))
     with fast_matmul():
-        found = model(input_ids=texts.send(ids), attention_mask=where.long(), output_hidden_states=True)
-    for states in found.hidden_states:
+        found = model(input_ids=ids, attention_mask=where.long(), output_hidden_states=True)
+    if hook:
+        hook.remove()
+    *below, top = found.hidden_states
+    for states in (*below, last[-1] if last else top):
         yield states[where]
+
+
+WALKS = {"xlm-roberta": _bert, "bert": _bert, "modernbert": _modernbert}
 
 
 def _block(block: Any, hidden: Tensor, texts: Texts) -> Tensor:
@@ -182,55 +236,79 @@ def _block(block: Any, hidden: Tensor, texts: Texts) -> Tensor:
     with fast_matmul():
         query, key, value = (part(hidden) for part in (attention.self.query, attention.self.key, attention.self.value))
     heads, size = attention.self.num_attention_heads, attention.self.attention_head_size
-    parts = [part.view(-1, heads, size) for part in (query, key, value)]
-    if varlen_works(hidden.device, hidden.dtype, size):
-        mixed = _varlen(parts, texts)
-    else:
-        mixed = _grouped(parts, texts.groups)
-    mixed = mixed.reshape(query.shape)
+    mixed = _attention([part.view(-1, heads, size) for part in (query, key, value)], texts).reshape(query.shape)
     with fast_matmul():
         mixed = attention.output.LayerNorm(attention.output.dense(mixed) + hidden)
         inner = block.intermediate.intermediate_act_fn(block.intermediate.dense(mixed))
         return block.output.LayerNorm(block.output.dense(inner) + mixed)
 
 
-def _grouped(parts: Sequence[Tensor], groups: Sequence[Group]) -> Tensor:
-    """Attention within each text, once for each length: query, key, value (tokens, heads, size) -> the same shape."""
+def _attention(parts: Sequence[Tensor], texts: Texts, window: int | None = None) -> Tensor:
+    """Attention within each text: query, key, value (tokens, heads, size) -> the same shape.
+
+    `window`: a token sees no others that are further away; None: it sees its whole text.
+    """
+    query = parts[0]
+    if varlen_works(query.device, query.dtype, query.shape[-1], window is not None):
+        return _varlen(parts, texts, window)
+    return _grouped(parts, texts.groups, window)
+
+
+def _grouped(parts: Sequence[Tensor], groups: Sequence[Group], window: int | None = None) -> Tensor:
+    """As `_attention`, once for each length."""
     mixed = torch.zeros_like(parts[0])
     for group in groups:
         q, k, v = (group.of(part).transpose(1, 2) for part in parts)  # (count, heads, length, size)
-        if mixed.device.type == "cpu":  # SDPA has no advantage there (performance notes, finding 4)
-            weights = torch.matmul(q, k.transpose(-1, -2)).mul_(q.shape[-1] ** -0.5).softmax(dim=-1)
-            result = torch.matmul(weights, v)
-        else:
-            result = F.scaled_dot_product_attention(q, k, v)
+        result = _whole(q, k, v) if window is None else _within(q, k, v, window)
         group.of(mixed).copy_(result.transpose(1, 2))
     return mixed
 
 
-def _varlen(parts: Sequence[Tensor], texts: Texts) -> Tensor:
+def _whole(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention of (..., length, size); `mask` is added to the scores."""
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    scores = torch.matmul(q, k.transpose(-1, -2)).mul_(q.shape[-1] ** -0.5)  # SDPA has no advantage there (finding 4)
+    return torch.matmul((scores if mask is None else scores.add_(mask)).softmax(dim=-1), v)
+
+
+def _within(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    """The same where a token sees `window` others on either side: a piece of the text at a time, its surroundings."""
+    length, size = q.shape[-2], 2 * window
+    places, parts = torch.arange(length, device=q.device), []
+    for start in range(0, length, size):
+        mine = slice(start, min(start + size, length))
+        seen = slice(max(0, start - window), min(start + size + window, length))
+        far = (places[mine, None] - places[None, seen]).abs() > window
+        mask = torch.zeros(far.shape, dtype=q.dtype, device=q.device).masked_fill_(far, float("-inf"))
+        parts.append(_whole(q[..., mine, :], k[..., seen, :], v[..., seen, :], mask))
+    return torch.cat(parts, dim=-2)
+
+
+def _varlen(parts: Sequence[Tensor], texts: Texts, window: int | None = None) -> Tensor:
     """The same in one call of a CUDA kernel, the one that PyTorch's nested tensors use for this dtype."""
     ends = texts.offsets, texts.offsets, texts.longest, texts.longest
     if parts[0].dtype == torch.float32:
         batch = [part[None] for part in parts]
         found: Tensor = torch.ops.aten._efficient_attention_forward(*batch, None, *ends, 0.0, 0, False)[0]
         return found[0]
-    flash: Tensor = torch.ops.aten._flash_attention_forward(*parts, *ends, 0.0, False, False)[0]
+    sides = {} if window is None else {"window_size_left": window, "window_size_right": window}
+    flash: Tensor = torch.ops.aten._flash_attention_forward(*parts, *ends, 0.0, False, False, **sides)[0]
     return flash
 
 
 @cache
-def varlen_works(device: torch.device, dtype: torch.dtype, size: int) -> bool:
+def varlen_works(device: torch.device, dtype: torch.dtype, size: int, windowed: bool = False) -> bool:
     """Whether the kernel for texts of different lengths is there and right: tried once on a small batch."""
-    if device.type != "cuda":
+    if device.type != "cuda" or (windowed and dtype == torch.float32):
         return False
     generator = torch.Generator().manual_seed(0)
-    lengths = [1, 7, 7, 70]
+    lengths, window = [1, 7, 7, 70], 16 if windowed else None
     draw = [torch.randn(sum(lengths), 2, size, generator=generator).to(dtype) for _ in range(3)]
     texts = Texts([np.zeros(length) for length in lengths], device)
-    exact = _grouped([part.double() for part in draw], texts.groups)
+    exact = _grouped([part.double() for part in draw], texts.groups, window)
     try:
-        found = _varlen([part.to(device) for part in draw], texts)
+        found = _varlen([part.to(device) for part in draw], texts, window)
         error = float((found.cpu().double() - exact).abs().max())
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as problem:
         logger.info("attention runs once for each length: no kernel for %s on %s (%s)", dtype, device, problem)

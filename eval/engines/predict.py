@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from langsamp.core.runtime import threads
+from langsamp.core.runtime import fast_matmul, threads
 from langsamp.eval.engines.encoder import batch_tokens
 from langsamp.eval.engines.packed import Texts, last_hidden_state, plan_batches
 from langsamp.modeling_langsamp import LangSAMPForTokenClassification
@@ -68,11 +68,22 @@ def predict(model: PreTrainedModel, inputs: Sequence[Sequence[int]], max_tokens:
 
 def _logits(model: PreTrainedModel, ids: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Logits of one batch that is sorted by length."""
-    texts = Texts(ids, model.device)
+    texts, classify = Texts(ids, model.device), getattr(model, "classifier", None)
+    if model.config.model_type != "xlm-roberta" or classify is None:  # other families pool and classify in other ways
+        return _stock_logits(model, texts)
     hidden = last_hidden_state(model.base_model, texts)
-    classify: Any = model.classifier
     if isinstance(model, LangSAMPForTokenClassification):
         tags = classify(hidden).float().cpu().numpy()
         return np.split(tags, texts.ends[:-1])
     logits: Tensor = classify(texts.first(hidden)[:, None])  # a sentence's head looks at <s> only
     return list(logits.float().cpu().numpy())
+
+
+def _stock_logits(model: PreTrainedModel, texts: Texts) -> list[np.ndarray]:
+    """The same by the model's own forward pass over a padded batch."""
+    ids, inside = texts.padded(model.config.pad_token_id or 0)
+    with fast_matmul():
+        logits = model(input_ids=ids, attention_mask=inside.long()).logits
+    if logits.dim() == 2:
+        return list(logits.float().cpu().numpy())
+    return np.split(logits[inside].float().cpu().numpy(), texts.ends[:-1])

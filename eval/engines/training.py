@@ -206,7 +206,7 @@ def compile_layers(model: PreTrainedModel, job: Job, examples: int, device: torc
     """Compile the layers for a long training on a card; where that fails they stay as they are."""
     recipe = job.recipe
     updates = recipe.max_steps or recipe.epochs * -(-examples // (recipe.batch_size * recipe.accumulation))
-    layers = getattr(getattr(model.base_model, "encoder", None), "layer", ())
+    layers: Any = model.base_model.get_submodule(model.config.family.layers)
     if device.type != "cuda" or job.dtype == "tf32" or updates < COMPILED_FROM:
         return
     for layer in layers:

@@ -20,13 +20,15 @@ import torch
 from tokenizers import Tokenizer
 
 from langsamp.core.record import Record
+from langsamp.core.masking import Masking
 from langsamp.core.runtime import fast_matmul, pick_device, threads
 from langsamp.eval.engines.encoder import batch_tokens, load_masked_lm, load_tokenizer, read_config
 from langsamp.eval.engines.packed import Texts, last_hidden_state, plan_batches
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
 from langsamp.language_codes import family, match_script, parse_tag
-from langsamp.modeling_langsamp import LangSAMPForMaskedLM, linear_cross_entropy
+from langsamp.modeling_langsamp import LangSAMPForMaskedLM
+from langsamp.tokenization_langsamp import LangSAMPTokenizer
 from langsamp.unicode_scripts import valid_unicode
 
 logger = logging.getLogger(__name__)
@@ -104,19 +106,6 @@ def _tell_rows(context: Context, tags: Sequence[str], names: Sequence[str]) -> N
         )  # fmt: skip
 
 
-def choose_masks(ids: Sequence[np.ndarray], special: set[int], seed: Sequence[int]) -> list[np.ndarray]:
-    """Positions to mask in each text: `MASKED` of the tokens that are not special, one at least, drawn by the seed.
-
-    A text of specials only gets none. Each text's draw depends on the seed and its number alone.
-    """
-    chosen = []
-    for number, text in enumerate(ids):
-        where = np.flatnonzero(~np.isin(text, list(special)))
-        count = min(len(where), max(1, round(MASKED * len(where))))
-        chosen.append(np.sort(np.random.default_rng([*seed, number]).choice(where, count, replace=False)))
-    return chosen
-
-
 class Scorer:
     """The model with its tokenizer; losses of one language at a time."""
 
@@ -127,18 +116,17 @@ class Scorer:
         self.max_tokens = batch_tokens(self.model.config, self.model.device, self.model.dtype)
         self.languages, self.scripts = self.model.config.languages, self.model.config.scripts
         self.tokenizer: Tokenizer = load_tokenizer(context.source.path, MAX_LENGTH)
-        names = {"<s>", "<pad>", "</s>", "<mask>"}
-        self.special = {number for name in names if (number := self.tokenizer.token_to_id(name)) is not None}
-        self.mask_id = self.tokenizer.token_to_id("<mask>")
-        if self.mask_id is None:
-            raise ValueError(f"the tokenizer in {context.source.path} has no <mask> token")
+        self.roles = LangSAMPTokenizer.from_pretrained(context.source.path)
+        self.special = set(self.roles.all_special_ids)
 
     def records(self, tag: str, seed: int, expected: Sequence[Record]) -> list[Record]:
         """The expected records with their values; n is the number of masked tokens."""
         ids = self._texts(tag)
         own = crc32(tag.encode())
         with torch.inference_mode(), threads():
-            hidden, targets = self._hidden(ids, choose_masks(ids, self.special, (seed, own)))
+            hidden, targets = self._hidden(ids, self.masks(ids, tag, seed))
+            if not len(targets):
+                raise DataError(f"{_folder(self.context)}/{tag} has too little text: no token was chosen to be masked")
             right = rows_of(self.context, tag, self.languages, self.scripts)
             choices = {"loss": [right], "loss_missing": [(0, 0)], "loss_wrong": self._wrong(right, (seed, own))}
             return [
@@ -149,6 +137,11 @@ class Scorer:
                 )
                 for record in expected
             ]
+
+    def masks(self, ids: Sequence[np.ndarray], tag: str, seed: int) -> list[np.ndarray]:
+        """Positions to mask in each text: those that pretraining would choose, drawn by seed, language and number."""
+        choose, first = Masking(self.roles, seed, MASKED).chosen, crc32(tag.encode()) << 24
+        return [np.flatnonzero(choose(text[None], np.array([first + n]))[0]) for n, text in enumerate(ids)]
 
     def _texts(self, tag: str) -> list[np.ndarray]:
         """Token ids of the first texts of a language, without blank ones."""
@@ -170,7 +163,7 @@ class Scorer:
             for number in (order[position] for position in batch):
                 text = ids[number].copy()
                 targets.append(text[masks[number]])
-                text[masks[number]] = self.mask_id
+                text[masks[number]] = self.roles.mask_token_id
                 where.append(start + masks[number])
                 start += len(text)
                 texts.append(text)
@@ -183,11 +176,8 @@ class Scorer:
         for table, row in zip((self.model.lang_embeddings, self.model.script_embeddings), rows):
             if table is not None:
                 hidden = hidden + table.weight[row]
-        head = self.model.lm_head
         with fast_matmul():
-            features = head.layer_norm(torch.nn.functional.gelu(head.dense(hidden)))
-            total = linear_cross_entropy(features, head.decoder.weight, head.decoder.bias, targets)
-        return float(total) / len(targets)
+            return float(self.model.token_losses(hidden, targets).mean())
 
     def _wrong(self, right: Rows, seed: Sequence[int]) -> list[Rows]:
         """Rows of other languages and scripts; never the right ones, never unknown (unless there is no other)."""

@@ -70,16 +70,20 @@ class WordTokenizer:
 
     def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
         self.tokenizer, self.max_length = tokenizer, max_length
-        self.first, self.last = tokenizer.encode("").ids  # <s>, </s>
-        self.unknown: int = tokenizer.token_to_id("<unk>") or 0
+        self.first, self.last = _specials(tokenizer)
+        known = (tokenizer.token_to_id(name) for name in ("<unk>", "[UNK]"))
+        self.unknown: int = next((number for number in known if number is not None), 0)
+        bare, spaced = (tokenizer.encode(text, add_special_tokens=False).ids for text in ("a", " a"))
+        self.before = "" if bare == spaced else " "  # byte-level BPE and Gemma's know a word by the space before it
         self._pieces: dict[str, list[int]] = {}
 
     def pieces(self, words: Sequence[str]) -> list[list[int]]:
         """Piece ids of each word, at least one; a word longer than a whole chunk is cut."""
         new = [word for word in dict.fromkeys(words) if word not in self._pieces]
-        clean = [valid_unicode(word) for word in new]
+        clean = [valid_unicode(self.before + word) for word in new]
         for word, encoding in zip(new, self.tokenizer.encode_batch_fast(clean, add_special_tokens=False)):
-            self._pieces[word] = encoding.ids[: self.max_length - 2] or [self.unknown]
+            most = self.max_length - len(self.first) - len(self.last)
+            self._pieces[word] = encoding.ids[:most] or [self.unknown]
         return [self._pieces[word] for word in words]
 
     def chunks(self, sentences: Sequence[Sentence]) -> list[Chunk]:
@@ -88,16 +92,23 @@ class WordTokenizer:
         for number, (words, _) in enumerate(sentences):
             begin = 0
             starts: list[int] = []
-            ids = [self.first]
+            ids = [*self.first]
             for position, pieces in enumerate(self.pieces(words)):
-                if len(ids) + len(pieces) + 1 > self.max_length:
-                    found.append(Chunk(number, range(begin, position), starts, [*ids, self.last]))
-                    begin, starts, ids = position, [], [self.first]
+                if len(ids) + len(pieces) + len(self.last) > self.max_length:
+                    found.append(Chunk(number, range(begin, position), starts, [*ids, *self.last]))
+                    begin, starts, ids = position, [], [*self.first]
                 starts.append(len(ids))
                 ids.extend(pieces)
             if starts:
-                found.append(Chunk(number, range(begin, len(words)), starts, [*ids, self.last]))
+                found.append(Chunk(number, range(begin, len(words)), starts, [*ids, *self.last]))
         return found
+
+
+def _specials(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """What the tokenizer puts before and behind a text, usually one token each."""
+    whole, bare = tokenizer.encode("a").ids, tokenizer.encode("a", add_special_tokens=False).ids
+    start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+    return whole[:start], whole[start + len(bare) :]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from langsamp.core.runtime import resolve_model
 from langsamp.eval.data import EvalData
 from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context
-from langsamp.eval.tasks.lm import LM, Scorer, choose_masks, rows_of
+from langsamp.eval.tasks.lm import LM, Scorer, rows_of
 
 
 @pytest.fixture
@@ -43,14 +43,12 @@ def compute(settings, tags):
 
 def naive_loss(folder, scorer, tag, seed, lang, script):
     """One sentence at a time through the whole model: full logits, log-softmax by hand."""
-    from zlib import crc32
-
     model = LangSAMPForMaskedLM.from_pretrained(folder).eval()
     ids = scorer._texts(tag)
     total, count = 0.0, 0
-    for text, where in zip(ids, choose_masks(ids, scorer.special, (seed, crc32(tag.encode())))):
+    for text, where in zip(ids, scorer.masks(ids, tag, seed)):
         masked = text.copy()
-        masked[where] = scorer.mask_id
+        masked[where] = scorer.roles.mask_token_id
         with torch.no_grad():
             logits = (
                 model(torch.tensor([masked.tolist()]), lang_ids=torch.tensor([lang]), script_ids=torch.tensor([script]))
@@ -113,12 +111,19 @@ def test_models_and_languages_without_rows_have_one_loss(data, tiny_model_dir, t
     assert found["swe_Latn", "loss", 42].value != found["swe_Latn", "loss_missing", 42].value
 
 
-def test_masks():
-    ids = [np.array([0, 5, 6, 7, 2]), np.array([0, 2]), np.arange(100)]
-    masks = choose_masks(ids, {0, 1, 2}, (1,))
-    assert [len(mask) for mask in masks] == [1, 0, round(0.15 * 97)]
-    assert all(ids[n][mask].min(initial=9) > 2 for n, mask in enumerate(masks))
-    assert (choose_masks(ids[:1], {0, 1, 2}, (1,))[0] == masks[0]).all()
+def test_masks_are_those_of_pretraining(data, tiny_model_dir):
+    """About 15 % of the ordinary tokens, the same ones whatever else is measured; specials never."""
+    scorer = Scorer(context(tiny_model_dir, data))
+    ids = [np.array([0, 5, 6, 7, 2]), np.array([0, 2]), np.tile(np.arange(4, 104), 40)]
+    masks = scorer.masks(ids, "deu_Latn", 1)
+    assert len(masks[1]) == 0
+    assert 0.13 < len(masks[2]) / 4000 < 0.17
+    assert all(ids[n][mask].min(initial=9) > 3 for n, mask in enumerate(masks))
+    assert all((a == b).all() for a, b in zip(scorer.masks(ids[:2], "deu_Latn", 1), masks))
+    assert (
+        len(scorer.masks(ids, "eng_Latn", 1)[2]) != len(masks[2])
+        or (scorer.masks(ids, "eng_Latn", 1)[2] != masks[2]).any()
+    )
 
 
 def test_no_text_at_all(tmp_path, tiny_model_dir):
