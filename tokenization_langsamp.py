@@ -1,4 +1,4 @@
-"""XLM-R's tokenizer that also says, when told, which language and script a text is in: ``lang_ids``, ``script_ids``.
+"""A fast tokenizer that also says, when told, which language and script a text is in: ``lang_ids``, ``script_ids``.
 
 One id a text, beside ``input_ids``. The vocabulary, the pieces and their ids are untouched.
 """
@@ -18,7 +18,7 @@ from transformers.models.auto.tokenization_auto import (
 )
 from transformers.tokenization_utils_base import BatchEncoding
 
-from .configuration_langsamp import table_rows
+from .configuration_langsamp import LangSAMPConfig, table_rows
 from .language_codes import SCRIPT_PATTERN, UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT, match_script, parse_tag, suggest
 from .safe_files import named_elsewhere
 from .unicode_scripts import script_of, valid_unicode
@@ -27,7 +27,7 @@ MODEL_MAX_LENGTH = 512
 
 
 class LangSAMPTokenizer(PreTrainedTokenizerFast):
-    """A fast XLM-R tokenizer whose output carries ``lang_ids`` and ``script_ids`` where a language is named.
+    """A fast tokenizer of any kind whose output carries ``lang_ids`` and ``script_ids`` where a language is named.
 
     ``tok(texts, lang="deu_Latn")``; a language is what people type (``de``, ``deu``, ``de-Latn``, ``deu_Latn``), one
     for all texts or a list with one for each. The script comes from ``script=``, else from the tag, else from the text
@@ -38,7 +38,8 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
     # No __init__ on purpose: transformers 5 rebuilds the backend of a class that defines one and loses the normaliser.
     # What we add lives in init_kwargs, which is saved in tokenizer_config.json, restored, and pickled.
     vocab_files_names = {"tokenizer_file": "tokenizer.json"}
-    model_input_names = ["input_ids", "attention_mask", "lang_ids", "script_ids"]
+    # only what is always there: pipelines take each of these names for a field of every encoding
+    model_input_names = ["input_ids", "attention_mask"]
     slow_tokenizer_class = None
 
     @classmethod
@@ -88,7 +89,7 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
         if lang is not None:
             tokenizer.lang = lang
         if tokenizer.model_max_length > 10**6:  # nothing was saved: without a limit nothing would be truncated
-            tokenizer.model_max_length = MODEL_MAX_LENGTH
+            tokenizer.model_max_length = _max_tokens(pretrained_model_name_or_path, **kwargs)
         return tokenizer
 
     @property
@@ -167,7 +168,7 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
         if text is None:  # text_target only: nothing is read by the encoder
             return super().__call__(text, text_pair, *args, return_tensors=return_tensors, **kwargs)
         if isinstance(text, list | tuple) and not text:  # transformers 5 fails on it
-            names = self.model_input_names if asked else self.model_input_names[:2]
+            names = [*self.model_input_names, *(("lang_ids", "script_ids") if asked else ())]
             return BatchEncoding({name: [] for name in names}, tensor_type=return_tensors)
         given = None if asked else return_tensors  # tensors are made when the ids are there
         try:
@@ -254,7 +255,8 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
         files = super().save_pretrained(save_directory, *args, **kwargs)
         path = Path(save_directory, "tokenizer_config.json")
         config = json.loads(path.read_text(encoding="utf-8"))
-        config["tokenizer_class"] = "PreTrainedTokenizerFast"  # transformers 4 looks the name up
+        # transformers 4 looks the class up, and each version has other inputs for it
+        config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": self.model_input_names}
         path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if push_to_hub:
             self.push_to_hub(repo_id)
@@ -263,7 +265,8 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
 
 def as_class(kind: type, tokenizer: PreTrainedTokenizerFast) -> Any:
     """A tokenizer of another class (which adds nothing of its own) that cuts texts exactly as this one does."""
-    names = ("model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces", "name_or_path")
+    names = ("model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces", "name_or_path",
+             "model_input_names")  # fmt: skip
     more = getattr(tokenizer, "extra_special_tokens", None)  # transformers 5; in 4 they stand in the map
     return kind(
         tokenizer_object=tokenizer.backend_tokenizer,
@@ -299,6 +302,14 @@ def _stock_class(name, **kwargs):
             "transformers."
         )
     return None
+
+
+def _max_tokens(name, **kwargs):
+    """How many tokens the model beside a tokenizer takes, or what most take where there is none."""
+    try:
+        return LangSAMPConfig.from_pretrained(name, **kwargs).max_tokens
+    except (OSError, ValueError):
+        return MODEL_MAX_LENGTH
 
 
 def _script(name):

@@ -1,6 +1,7 @@
 """Checkpoints that need no code of ours: a truncated encoder for sentence vectors, a masked LM for one language.
 
-Both are stock XLM-R folders: transformers, sentence-transformers, text-embeddings-inference and exporters load them.
+Both are stock folders of the encoder's family: transformers, sentence-transformers, text-embeddings-inference and
+exporters load them.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from pathlib import Path
 
 import yaml
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerFast, XLMRobertaForMaskedLM, XLMRobertaModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from langsamp.checkpoints.plain import read_config, save_tokenizer, stock_config, stock_tokenizer
+from langsamp.checkpoints.plain import read_config, save_tokenizer, stock_encoder, stock_tokenizer
 from langsamp.core.languages import normalize_tag
 from langsamp.core.outputs import new_folder
 from langsamp.core.runtime import ModelSource, atomic_write, resolve_model
-from langsamp.core.vocabulary import carry_rows, trim
+from langsamp.core.vocabulary import carry_rows, check_unigram, trim
 from langsamp.eval.results import escape
 from langsamp.eval.results.card.metadata import hub_id, hub_language
 from langsamp.eval.results.catalog import language_name
@@ -38,12 +39,13 @@ class Export:
 
 
 def export_encoder(model: str, output: str | Path, layer: int | None = None) -> Export:
-    """Write the first ``layer`` blocks as a plain XLM-R encoder with a sentence-transformers pooling config.
+    """Write the first ``layer`` blocks as a plain encoder with a sentence-transformers pooling config.
 
-    Its last hidden state is ``hidden_states[layer]`` of the checkpoint bit for bit; the paper's retrieval layer is 8.
+    Its last hidden state is layer ``layer`` of the evaluations: ``hidden_states[layer]`` of the checkpoint bit for bit,
+    where the encoder normalises before its blocks after its last norm. The paper's retrieval layer is 8 of 12.
 
     Args:
-        model: folder or Hub id of a LangSAMP or stock XLM-R checkpoint.
+        model: folder or Hub id of a LangSAMP or stock checkpoint.
         output: a folder that does not exist yet.
         layer: how many blocks to keep, counted from 1; None keeps all.
 
@@ -51,12 +53,12 @@ def export_encoder(model: str, output: str | Path, layer: int | None = None) -> 
         ValueError: there is no such layer. FileNotFoundError: no checkpoint or no tokenizer there.
     """
     source = resolve_model(model)
-    blocks = read_config(source.path)["num_hidden_layers"]
+    blocks = read_config(source.path).num_hidden_layers
     layer = blocks if layer is None else layer
     if not 1 <= layer <= blocks:
         raise ValueError(f"layer {layer} does not exist: {source.name} has blocks 1 to {blocks}.")
     full = LangSAMPModel.from_pretrained(source.path, dtype="auto")
-    encoder = XLMRobertaModel(stock_config(source.path, num_hidden_layers=layer), add_pooling_layer=False)
+    encoder = stock_encoder(source.path, layer)
     wanted = encoder.state_dict()
     encoder.to(full.dtype).load_state_dict({key: value for key, value in full.state_dict().items() if key in wanted})
     with new_folder(output) as folder:
@@ -83,7 +85,7 @@ def export_monolingual(model: str, output: str | Path, language: str, trim_to: I
         ValueError: no row for the language or script, a checkpoint without tables, or no text in ``trim_to``.
     """
     source = resolve_model(model)
-    read_config(source.path)
+    stock = read_config(source.path).family.stock
     full = LangSAMPForMaskedLM.from_pretrained(source.path, dtype="auto")
     if full.lang_embeddings is None and full.script_embeddings is None:
         raise ValueError(f"{source.name} has no language or script rows to fold; it is a stock masked LM already.")
@@ -93,16 +95,17 @@ def export_monolingual(model: str, output: str | Path, language: str, trim_to: I
     before, pieces = full.num_parameters(), full.config.vocab_size
     tokenizer = stock_tokenizer(source.path)
     if trim_to is not None:
+        check_unigram(tokenizer)
         tokenizer = _trimmed(alone, tokenizer, trim_to, script)
     with new_folder(output) as folder:
         alone.save_pretrained(folder)
         save_tokenizer(tokenizer, folder)
-        atomic_write(folder / "README.md", _monolingual_card(source, Path(output).name, tag))
+        atomic_write(folder / "README.md", _monolingual_card(source, Path(output).name, tag, stock))
     return Export(Path(output), (before, alone.num_parameters()), (pieces, alone.config.vocab_size))
 
 
 def _trimmed(
-    model: XLMRobertaForMaskedLM, tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], script: str | None
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], script: str | None
 ) -> PreTrainedTokenizerFast:
     """Cut the vocabulary of a model down, in place, to what texts use; returns the tokenizer that fits."""
     used: set[int] = set()
@@ -125,7 +128,8 @@ def _trimmed(
 
 
 def _encoder_card(source: ModelSource, name: str, layer: int, blocks: int) -> str:
-    languages = sorted({c for c in map(hub_language, read_config(source.path).get("languages") or []) if c})
+    stock = read_config(source.path).family.stock
+    languages = sorted({c for c in map(hub_language, read_config(source.path).languages) if c})
     head = {
         "language": languages,
         "library_name": "sentence-transformers",
@@ -137,7 +141,7 @@ def _encoder_card(source: ModelSource, name: str, layer: int, blocks: int) -> st
         head,
         f"""# {escape.markdown(name)}
 
-The first {layer} of {blocks} blocks of a LangSAMP encoder, as a plain XLM-R: no code of its own, no language ids.
+The first {layer} of {blocks} blocks of a LangSAMP encoder, as a plain {stock}: no code of its own, no language ids.
 Sentence vectors are the mean over all tokens. They come from masked language modelling alone, without training on
 sentence pairs: good for finding translations across languages, less so for ranking shades of meaning.
 
@@ -150,7 +154,7 @@ vectors = SentenceTransformer({escape.python(name)}).encode(["A house by the riv
     )
 
 
-def _monolingual_card(source: ModelSource, name: str, tag: str) -> str:
+def _monolingual_card(source: ModelSource, name: str, tag: str, stock: str) -> str:
     language = hub_language(tag)
     head = {
         "language": [language] if language else [],
@@ -164,7 +168,7 @@ def _monolingual_card(source: ModelSource, name: str, tag: str) -> str:
         f"""# {escape.markdown(name)}
 
 A LangSAMP masked language model for one language, {language_name(tag)} (`{tag}`): its language and script vectors are
-folded into the prediction head, so that this is a plain XLM-R and predicts what LangSAMP does when it is told the
+folded into the prediction head, so that this is a plain {stock} and predicts what LangSAMP does when it is told the
 language.
 """,
     )

@@ -18,18 +18,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    XLMRobertaForSequenceClassification,
-    XLMRobertaForTokenClassification,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from langsamp.checkpoints.plain import read_config, save_tokenizer, stock_tokenizer
 from langsamp.core.outputs import new_folder
 from langsamp.core.runtime import atomic_write, resolve_model
 from langsamp.eval.results.card.metadata import EXAMPLES
-from langsamp.modeling_langsamp import LangSAMPForMaskedLM, LangSAMPModel
+from langsamp.modeling_langsamp import (
+    LangSAMPForMaskedLM,
+    LangSAMPForSequenceClassification,
+    LangSAMPForTokenClassification,
+    LangSAMPMixin,
+    LangSAMPModel,
+)
+from langsamp.safe_files import read_json
 
 STOCK, WITH_IDS = "model", "model_with_language_ids"  # the first is what every client looks for
 TOLERANCE = 1e-5  # times the largest output, at least absolute
@@ -55,9 +57,9 @@ class OnnxExport:
     graphs: list[Graph]
 
 
-_STOCK: dict[str, type[PreTrainedModel]] = {
-    "ForSequenceClassification": XLMRobertaForSequenceClassification,
-    "ForTokenClassification": XLMRobertaForTokenClassification,
+_HEADS = {
+    "ForSequenceClassification": LangSAMPForSequenceClassification,
+    "ForTokenClassification": LangSAMPForTokenClassification,
 }
 
 
@@ -67,13 +69,13 @@ class _Forward(nn.Module):
     def __init__(self, model: PreTrainedModel, inputs: list[str]) -> None:
         super().__init__()
         self.model, self.inputs = model, inputs
-        self.outputs = ["last_hidden_state" if isinstance(model, LangSAMPModel) else "logits"]
-        if isinstance(model, LangSAMPForMaskedLM):
+        self.outputs = ["last_hidden_state" if model.base_model is model else "logits"]
+        if isinstance(model, LangSAMPMixin):
             self.outputs.append("last_hidden_state")
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         model, given = self.model, dict(zip(self.inputs, values))
-        if not isinstance(model, LangSAMPForMaskedLM):
+        if not isinstance(model, LangSAMPMixin):
             return (model(**given, return_dict=True)[0],)
         ids = given.pop("lang_ids", None), given.pop("script_ids", None)
         hidden = model.base_model(**given, return_dict=True)[0]
@@ -95,7 +97,7 @@ def export_onnx(model: str, output: str | Path) -> OnnxExport:
     if missing:
         raise ImportError(f"export to ONNX needs {', '.join(missing)}; install them with: pip install 'langsamp[onnx]'")
     source = resolve_model(model)
-    config, tokenizer = read_config(source.path), stock_tokenizer(source.path)
+    config, tokenizer = read_json(source.path / "config.json"), stock_tokenizer(source.path)
     with new_folder(output) as folder:
         (folder / "onnx").mkdir()
         graphs = [
@@ -109,13 +111,13 @@ def export_onnx(model: str, output: str | Path) -> OnnxExport:
 
 def _models(folder: Path) -> Iterator[tuple[str, PreTrainedModel, list[str]]]:
     """Name, model in fp32 with the head that its config names, and inputs of each graph."""
-    head = (read_config(folder).get("architectures") or [""])[0]
+    tables = read_config(folder)
+    head = (tables.architectures or [""])[0]
     inputs = ["input_ids", "attention_mask"]
     if not head.endswith("ForMaskedLM"):
-        kind = next((stock for name, stock in _STOCK.items() if head.endswith(name)), LangSAMPModel)
-        yield STOCK, kind.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval(), inputs
+        kind = next((ours for name, ours in _HEADS.items() if head.endswith(name)), LangSAMPModel)
+        yield STOCK, kind.from_pretrained(folder, dtype=torch.float32).eval(), inputs
         return
-    tables = LangSAMPForMaskedLM.config_class.from_pretrained(folder)
     stock = LangSAMPForMaskedLM.from_pretrained(folder, languages=[], scripts=[], dtype=torch.float32)
     yield STOCK, stock.eval(), inputs
     if ids := [f"{name}_ids" for name, rows in (("lang", tables.languages), ("script", tables.scripts)) if rows]:
@@ -224,7 +226,7 @@ def _compare(
             far = max(far, float(np.abs(one - reference)[real].max()))
             far8 = max(far8, float(np.abs(other - reference)[real].max()))
             largest = max(largest, float(np.abs(reference[real]).max()))
-        if isinstance(model, LangSAMPForMaskedLM) and batch is not batches[-1]:
+        if isinstance(model, LangSAMPMixin) and batch is not batches[-1]:
             at = np.arange(len(exact[0])), np.arange(1, len(exact[0]) + 1)
             same += (exact[0][at].argmax(-1) == rough[0][at].argmax(-1)).tolist()
     if far > TOLERANCE * max(1.0, largest):

@@ -1,40 +1,46 @@
-"""Stock XLM-R parts of a checkpoint: a config and a tokenizer without anything of LangSAMP in them."""
+"""Stock parts of a checkpoint: an encoder and a tokenizer without anything of LangSAMP in them."""
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerFast, XLMRobertaConfig
+import transformers
+from transformers import PreTrainedTokenizerFast
 
+from langsamp.configuration_langsamp import LangSAMPConfig
 from langsamp.core.files import atomic_write
 from langsamp.core.tokenizer import load_tokenizer
 from langsamp.safe_files import read_json
 from langsamp.tokenization_langsamp import as_class
 
-CONFIG_KEYS = ("auto_map", "languages", "scripts", "table_initializer_range", "architectures", "transformers_version")
 
-
-def stock_config(folder: Path, **changes: Any) -> XLMRobertaConfig:
-    """The config of a checkpoint folder as a stock one.
+def stock_encoder(folder: Path, layers: int) -> Any:
+    """A stock encoder of the first blocks of a checkpoint, its weights at random; no pooler.
 
     Raises:
-        ValueError: the folder is not an XLM-R checkpoint.
+        ValueError: the folder is no checkpoint of a family that LangSAMP knows.
     """
     config = read_config(folder)
-    return XLMRobertaConfig(**{**{k: v for k, v in config.items() if k not in (*CONFIG_KEYS, "model_type")}, **changes})
+    kind = getattr(transformers, config.family.stock + "Model")
+    options = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind).parameters else {}
+    return kind(config.stock(num_hidden_layers=layers), **options)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of an XLM-R (or LangSAMP) checkpoint folder, as it is."""
-    path = folder / "config.json"
-    if not path.is_file():
+def read_config(folder: Path) -> Any:
+    """The configuration of a checkpoint folder (LangSAMP or stock), as ours.
+
+    Raises:
+        ValueError: it is of no family that LangSAMP knows.
+    """
+    if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} has no config.json, so it is not a checkpoint folder.")
-    config = read_json(path)
-    if config.get("model_type") != "xlm-roberta":
-        raise ValueError(f"{folder} is a {config.get('model_type')!r} model, not XLM-R or LangSAMP.")
-    return config
+    try:
+        return LangSAMPConfig.from_pretrained(folder)
+    except ValueError as error:
+        raise ValueError(f"{folder} cannot be used here: {error}") from None
 
 
 def stock_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -51,5 +57,5 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     config = {key: value for key, value in read_json(path).items() if key != "name_or_path"}
-    config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": tokenizer.model_input_names}
     atomic_write(path, json.dumps(config, ensure_ascii=False, indent=2) + "\n")

@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 Shared = TypeVar("Shared")
 
 
+def paper_layer(n_layers: int) -> int:
+    """The paper's layer of a model with that many blocks: the 8th of 12, two thirds of the depth."""
+    return max(1, round(n_layers * PROTOCOL_LAYER / 12))
+
+
 @dataclass(frozen=True)
 class Unit:
     """The smallest piece that is computed, appended and skipped as a whole; plain data, so it can travel.
@@ -165,13 +170,12 @@ class Context:
 
         return int(read_config(self.source.path).num_hidden_layers)
 
-    def layer_list(self, default: str | int = PROTOCOL_LAYER) -> tuple[int, ...]:
-        """The layers asked for, or the task's default; the 8th block becomes the last one of a smaller model."""
+    def layer_list(self, default: str | None = None) -> tuple[int, ...]:
+        """The layers asked for, or the task's default; without one the paper's layer."""
         from langsamp.eval.engines.encoder import parse_layers
 
-        if self.layers is None and isinstance(default, int):
-            return (min(default, self.n_layers),)
-        return parse_layers(default if self.layers is None else self.layers, self.n_layers)
+        spec = default if self.layers is None else self.layers
+        return (paper_layer(self.n_layers),) if spec is None else parse_layers(spec, self.n_layers)
 
     def encoder(self, layers: tuple[int, ...]) -> Encoder:
         """The encoder that gives these layers; the last one is kept, one model in memory at a time."""

@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, Trainer
 
 import langsamp.modeling_langsamp as modeling
 from langsamp import LangSAMPConfig, LangSAMPForMaskedLM, LangSAMPModel, LangSAMPTokenizer
+from langsamp.checkpoints.export import export_encoder, export_monolingual
 from langsamp.configuration_langsamp import FAMILIES, config_class
 from langsamp.eval.engines.encoder import Encoder
 from langsamp.modeling_langsamp import LangSAMPMixin
@@ -255,7 +256,7 @@ class TestFamily:
             assert trainer.predict([sample] * 4).label_ids is not None
 
     def test_both_doors_in_a_fresh_process_without_the_package(self, run_fresh, tmp_path):
-        script = HIDE + _DOORS.format(folder=str(self.folder), sentences=SENTENCES)
+        script = HIDE + _DOORS.format(folder=str(self.folder), sentences=SENTENCES, stock=self.family.stock)
         found = json.loads(run_fresh(script).splitlines()[-1])
         ours, stock = self.family.ours, self.family.stock
         assert found["remote"] == [f"{ours}Config", "LangSAMPTokenizer", f"{ours}Model", f"{ours}ForMaskedLM"]
@@ -265,6 +266,47 @@ class TestFamily:
         assert found["same_hidden"]
         assert found["fills"] == [5, 5]
         assert found["features"]
+        assert found["zero_shot"] == 2
+        assert found.get("answers", True)
+
+    def test_texts_are_cut_exactly_as_the_stock_class_cuts_them(self, tmp_path):
+        """Special tokens in the text, pairs, blanks, unknown letters; before and after saving, through both doors."""
+        special = [str(token) for token in self.stock_tokenizer.all_special_tokens]
+        texts = [*SENTENCES, "", " ", "a  b\n\tc ", "𐌰𐌱 ¼ e\u0301", *(f"a {token} b{token}c" for token in special)]
+        stock = AutoTokenizer.from_pretrained(self.base)
+        ours = LangSAMPTokenizer.from_pretrained(self.base, languages=LANGUAGES, scripts=SCRIPTS)
+        ours.save_pretrained(tmp_path)
+        others = [ours, LangSAMPTokenizer.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)]
+        for other in others:
+            assert other.get_vocab() == stock.get_vocab()
+            assert other.all_special_ids == stock.all_special_ids
+            assert other.mask_token_id == stock.mask_token_id
+            for text in texts:
+                assert other(text)["input_ids"] == stock(text)["input_ids"], text
+                assert other(text, "b").data == {k: v for k, v in stock(text, "b").items() if k in other(text, "b")}
+                assert other.decode(stock(text)["input_ids"]) == stock.decode(stock(text)["input_ids"])
+            assert ("token_type_ids" in other("a")) == (self.name == "bert")
+            assert other.model_max_length == stock.model_max_length
+
+    def test_a_cut_encoder_and_one_language_are_exported_as_stock_folders(self, model, batch, tmp_path):
+        export_encoder(str(self.folder), tmp_path / "encoder", layer=2)
+        export_monolingual(str(self.folder), tmp_path / "german", "deu_Latn")
+        ids = self.stock_tokenizer(SENTENCES[0])["input_ids"]
+        text = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
+        with torch.no_grad():
+            vector = AutoModel.from_pretrained(tmp_path / "encoder").eval()(**text).last_hidden_state[0].mean(0)
+            german = AutoModelForMaskedLM.from_pretrained(tmp_path / "german").eval()(**text).logits
+            known = model(**text, lang_ids=torch.tensor([1]), script_ids=torch.tensor([5])).logits
+        torch.testing.assert_close(german, known, rtol=0, atol=2e-5)
+        expected = Encoder(self.folder, 2).encode(SENTENCES[:1])[0, 0]
+        torch.testing.assert_close(vector, torch.from_numpy(expected), rtol=0, atol=1e-5)
+        for name in ("encoder", "german"):
+            assert AutoTokenizer.from_pretrained(tmp_path / name)(SENTENCES[0])["input_ids"] == ids
+            assert json.loads((tmp_path / name / "config.json").read_text())["model_type"] == self.name
+            assert self.family.stock in (tmp_path / name / "README.md").read_text()
+        if not self.name.startswith("xlm"):
+            with pytest.raises(ValueError, match="only Unigram vocabularies"):
+                export_monolingual(str(self.folder), tmp_path / "small", "deu_Latn", trim_to=iter(SENTENCES))
 
     @pytest.mark.parametrize("layers", ["all", "2"])
     def test_evaluations_encode_as_the_stock_encoder_does(self, layers):
@@ -300,6 +342,13 @@ found["same_ids"], found["same_hidden"] = torch.equal(*ids), torch.equal(*hidden
 fill = pipeline("fill-mask", model={folder!r}, trust_remote_code=True)
 text = "Das Haus steht am " + fill.tokenizer.mask_token + "."
 found["fills"] = [len(fill(text)), len(fill(text, tokenizer_kwargs={{"lang": "deu_Latn"}}))]
+choose = pipeline("zero-shot-classification", model={folder!r}, trust_remote_code=True)
+found["zero_shot"] = len(choose("Das Haus", candidate_labels=["a", "b"])["scores"])
+if hasattr(transformers, "QuestionAnsweringPipeline") and hasattr(transformers, {stock!r} + "ForQuestionAnswering"):
+    answer = pipeline("question-answering", model={folder!r}, trust_remote_code=True)
+    for answer.tokenizer.lang in (None, "deu_Latn"):
+        answer(question="Was steht?", context="Das Haus steht am Fluss.")
+    found["answers"] = True
 found["features"] = len(pipeline("feature-extraction", model={folder!r}, trust_remote_code=True)(text)[0])
 print(json.dumps(found))
 """

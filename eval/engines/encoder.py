@@ -18,10 +18,12 @@ import numpy as np
 import torch
 import transformers
 from tokenizers import Tokenizer
+
 from langsamp.configuration_langsamp import LangSAMPConfig
 from langsamp.core import tokenizer as core
 from langsamp.core.runtime import ModelSource, pick_device, products, resolve_model, threads
 from langsamp.eval.engines.packed import Texts, hidden_states, plan_batches
+from langsamp.eval.task import paper_layer
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM, LangSAMPModel
 from langsamp.unicode_scripts import valid_unicode
 
@@ -135,7 +137,8 @@ class Encoder:
     Args:
         spec: a folder, a Hub id, `repo@revision`, or a resolved ModelSource. LangSAMP and stock encoders alike; none
             needs a language.
-        layers: layers to return, see `parse_layers`; blocks above the highest are neither loaded nor run.
+        layers: layers to return, see `parse_layers`; default the paper's. Blocks above the highest are neither loaded
+            nor run.
         pooling: "mean" over the tokens, or "first" (`<s>`).
         special_tokens: count `<s>` and `</s>` in the mean, as the paper's protocol does.
         prefix: put before every sentence ("query: " for the e5 family).
@@ -150,7 +153,7 @@ class Encoder:
     def __init__(
         self,
         spec: str | os.PathLike[str] | ModelSource,
-        layers: str | int | Iterable[int] = (8,),
+        layers: str | int | Iterable[int] | None = None,
         pooling: str = "mean",
         *,
         special_tokens: bool = True,
@@ -172,7 +175,8 @@ class Encoder:
                 f"dtype tf32 is for CUDA cards; this device is {self.device.type}: take float32 or bfloat16"
             )
         config = read_config(self.source.path)
-        self.layers = parse_layers(layers, config.num_hidden_layers)
+        depth = config.num_hidden_layers
+        self.layers = (paper_layer(depth),) if layers is None else parse_layers(layers, depth)
         self.max_length = min(max_length, config.max_tokens)
         self.tokenizer = load_tokenizer(self.source.path, self.max_length)
         self.model = load_backbone(self.source.path, max(self.layers), DTYPES[dtype])

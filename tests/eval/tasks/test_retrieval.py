@@ -16,7 +16,7 @@ from langsamp.eval.data import EvalData
 from langsamp.eval.engines.encoder import Encoder
 from langsamp.eval.metrics.acc_at_k.acc_at_k import ranks
 from langsamp.eval.rows import DataError
-from langsamp.eval.task import Context
+from langsamp.eval.task import Context, paper_layer
 from langsamp.eval.tasks.retrieval import SR_BIBLE, SR_TATOEBA, csls, same_text, score
 from langsamp.eval.tasks.similarity import cosine
 
@@ -144,8 +144,9 @@ def test_the_whole_path_equals_stock_model_and_loops(bible, tiny_xlmr_dir):
     assert {record.layer for record in records} == {1, 3}
 
 
-def test_default_layer_is_the_eighth_or_the_last(tiny_xlmr_dir, bible):
-    assert context(tiny_xlmr_dir, bible).layer_list() == (3,)
+def test_default_layer_is_the_papers_at_two_thirds_of_the_depth(tiny_xlmr_dir, bible):
+    assert context(tiny_xlmr_dir, bible).layer_list() == (2,)
+    assert [paper_layer(depth) for depth in (1, 4, 6, 12, 22, 24, 36)] == [1, 3, 4, 8, 15, 16, 24]
 
 
 def test_files_that_are_not_parallel(bible):
