@@ -18,7 +18,7 @@ from transformers.models.auto.tokenization_auto import (
 )
 from transformers.tokenization_utils_base import BatchEncoding
 
-from .configuration_langsamp import LangSAMPConfig, table_rows
+from .configuration_langsamp import FAMILIES, LangSAMPConfig, table_rows
 from .language_codes import SCRIPT_PATTERN, UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT, match_script, parse_tag, suggest
 from .safe_files import named_elsewhere
 from .unicode_scripts import script_of, valid_unicode
@@ -307,7 +307,8 @@ def _stock_class(name, **kwargs):
 def _max_tokens(name, **kwargs):
     """How many tokens the model beside a tokenizer takes, or what most take where there is none."""
     try:
-        return LangSAMPConfig.from_pretrained(name, **kwargs).max_tokens
+        known = PretrainedConfig.get_config_dict(name, **kwargs)[0].get("model_type") in FAMILIES
+        return LangSAMPConfig.from_pretrained(name, **kwargs).max_tokens if known else MODEL_MAX_LENGTH
     except (OSError, ValueError):
         return MODEL_MAX_LENGTH
 

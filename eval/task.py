@@ -42,11 +42,6 @@ if TYPE_CHECKING:
 Shared = TypeVar("Shared")
 
 
-def paper_layer(n_layers: int) -> int:
-    """The paper's layer of a model with that many blocks: the 8th of 12, two thirds of the depth."""
-    return max(1, round(n_layers * PROTOCOL_LAYER / 12))
-
-
 @dataclass(frozen=True)
 class Unit:
     """The smallest piece that is computed, appended and skipped as a whole; plain data, so it can travel.
@@ -172,7 +167,7 @@ class Context:
 
     def layer_list(self, default: str | None = None) -> tuple[int, ...]:
         """The layers asked for, or the task's default; without one the paper's layer."""
-        from langsamp.eval.engines.encoder import parse_layers
+        from langsamp.eval.engines.encoder import paper_layer, parse_layers
 
         spec = default if self.layers is None else self.layers
         return (paper_layer(self.n_layers),) if spec is None else parse_layers(spec, self.n_layers)

@@ -23,7 +23,6 @@ from langsamp.configuration_langsamp import LangSAMPConfig
 from langsamp.core import tokenizer as core
 from langsamp.core.runtime import ModelSource, pick_device, products, resolve_model, threads
 from langsamp.eval.engines.packed import Texts, hidden_states, plan_batches
-from langsamp.eval.task import paper_layer
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM, LangSAMPModel
 from langsamp.unicode_scripts import valid_unicode
 
@@ -42,6 +41,11 @@ def read_config(folder: Path) -> Any:
         return LangSAMPConfig.from_pretrained(folder)
     except ValueError as error:
         raise ValueError(f"{folder} cannot be evaluated: {error}") from None
+
+
+def paper_layer(n_layers: int) -> int:
+    """The paper's layer (section 3.1) of a model with that many blocks: the 8th of 12, two thirds of the depth."""
+    return max(1, round(n_layers * 2 / 3))
 
 
 def parse_layers(spec: str | int | Iterable[int], n_layers: int) -> tuple[int, ...]:

@@ -151,8 +151,8 @@ def test_a_folder_without_tokenizer_or_of_another_kind(tiny_model_dir, tmp_path)
     LangSAMPForMaskedLM.from_pretrained(tiny_model_dir).save_pretrained(bare)
     with pytest.raises(FileNotFoundError, match="holds no tokenizer"):
         export_encoder(str(bare), tmp_path / "out")
-    (bare / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ValueError, match="'bert' model"):
+    (bare / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(ValueError, match="no encoder of type 'gpt2'"):
         export_encoder(str(bare), tmp_path / "out")
     (bare / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):

@@ -21,9 +21,9 @@ import transformers
 
 from langsamp.core.runtime import ModelSource
 from langsamp.eval.data import EvalData
+from langsamp.eval.results.catalog import PROTOCOL_LAYER
 from langsamp.eval.results.records import RESULTS, Record, append, key, read
 from langsamp.eval.run import run
-from langsamp.eval.task import PROTOCOL_LAYER
 
 from ..archive import FINISHED
 from ..measures import FINETUNE_STEPS, TAGGING_STEPS, Pass, some_layers

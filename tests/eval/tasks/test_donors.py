@@ -107,7 +107,7 @@ def test_the_study_is_a_plain_double_loop(trained_dir, data, tmp_path):
     sources = ["deu_Latn", "eng_Latn", "rus_Cyrl"]  # Greek has no training data
     assert set(transfer) == {(s, t) for s in sources for t in TEXTS if s != t}
 
-    encoder = Encoder(trained_dir, (3,))  # three blocks: the 8th does not exist
+    encoder = Encoder(trained_dir, (2,))  # of three
 
     def vectors(tag, split):
         rows = here.data.rows("sib200", tag, ["text", "label"], split)
