@@ -31,7 +31,6 @@ from langsamp.core.languages import parse_same_as
 from langsamp.core.record import Record, split_code
 from langsamp.core.runtime import ModelSource
 from langsamp.eval.data import EvalData
-from langsamp.eval.results.catalog import PROTOCOL_LAYER
 from langsamp.eval.results.rundir import Coverage
 from langsamp.eval.rows import DataError
 from langsamp.language_codes import match_language, parse_tag

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from langsamp.core.record import Record
 from langsamp.core.masking import Masking
+from langsamp.core.record import Record
 from langsamp.core.runtime import fast_matmul, pick_device, threads
 from langsamp.eval.engines.encoder import batch_tokens, load_masked_lm, load_tokenizer, read_config
 from langsamp.eval.engines.packed import Texts, last_hidden_state, plan_batches
