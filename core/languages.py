@@ -14,6 +14,8 @@ from langsamp.language_codes import (
     TAG,
     TO_ISO_639_3,
     UNKNOWN_LANGUAGE,
+    UNKNOWN_SCRIPT,
+    match_script,
     nearest,
     parse_tag,
 )
@@ -67,6 +69,12 @@ def likely_script(language: str, region: str | None = None) -> str | None:
     if known.language not in LIKELY_SUBTAGS:
         return None
     return langcodes.Language.make(language=known.language, territory=region).maximize().script
+
+
+def scripts_agree(script: str, found: str) -> bool:
+    """Whether the script of a text is what its tag says; a text without letters says nothing."""
+    same = match_script(found, [script]) or match_script(script, [found])
+    return bool(same) or UNKNOWN_SCRIPT in (script, found) or (found == "Hani" and script in ("Jpan", "Hang", "Kore"))
 
 
 def check_tag(tag: str) -> tuple[str, str | None]:

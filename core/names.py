@@ -11,8 +11,17 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from langsamp.core.languages import OTHER_NAMES, check_tag, is_language, is_script, region_of
-from langsamp.language_codes import TAG, TO_ISO_639_3
+from langsamp.core.languages import (
+    OTHER_NAMES,
+    check_tag,
+    is_language,
+    is_script,
+    likely_script,
+    region_of,
+    scripts_agree,
+)
+from langsamp.language_codes import TAG, TO_ISO_639_3, UNKNOWN_SCRIPT
+from langsamp.unicode_scripts import script_of
 
 SPLITS = {
     "train": "train",
@@ -170,6 +179,16 @@ def _inside(text: str) -> Told | None:
 
 def _may_stand_beside(token: str) -> bool:
     return token.lower() in SPLITS or token.lower() in SUBSETS or bool(_BESIDE.fullmatch(token))
+
+
+def script_told(told: Told, text: str) -> str:
+    """The script of a language: that of its name, else of the text, else the likely one where there are no letters.
+
+    Han characters do not tell Hans from Hant, but a region in the name does.
+    """
+    likely, found = likely_script(told.language, told.region), script_of(text)
+    finer = told.region is not None and likely is not None and scripts_agree(likely, found)
+    return told.script or (likely if likely and (found == UNKNOWN_SCRIPT or finer) else found)
 
 
 def pair_side(name: str) -> Told | None:

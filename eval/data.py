@@ -1,43 +1,26 @@
 """Evaluation data: a folder a task, a file a language, or the Hub data sets; every task reads its rows through here.
 
-* `DIR/bible_retrieval/deu_Latn.parquet` (also `.jsonl`, and for tags `.conllu`),
+* `DIR/bible_retrieval/deu_Latn.parquet` (also `.jsonl`, `.tsv`, `.csv`, lines of text; for tags `.conllu`, ...),
 * `DIR/ner/wikiann/deu_Latn.parquet` (sub-folders: several data sets for one task),
-* `DIR/pos/UD_German-GSD/de_gsd-ud-test.conllu` (any release of Universal Dependencies).
+* sets as they are handed out, in those folders: `DIR/pos/UD_German-GSD/...`, `DIR/sib200/ace_Arab/test.tsv`, ...
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from langsamp.core.languages import normalize_tag
-from langsamp.eval.rows import SPLITS, DataError, Rows
+from langsamp.core.languages import scripts_agree
+from langsamp.eval import formats, layouts
+from langsamp.eval.rows import COLUMNS, SPLITS, DataError, Rows, shape
+from langsamp.unicode_scripts import script_of
 
 logger = logging.getLogger(__name__)
 
-# Names that data sets use for the same thing; the first is ours.
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "id": ("id", "index_id", "sentence_id", "verse_id", "idx"),
-    "text": ("text", "sentence", "sentence1"),
-    "english": ("english", "translation", "sentence2"),
-    "label": ("label", "labels", "category"),
-    "tokens": ("tokens", "words"),
-    "ner_tags": ("ner_tags", "tags"),
-    "upos": ("upos", "pos_tags"),
-    "split": ("split",),
-}
 _EMPTY: dict[str, Any] = {"text": "", "english": "", "tokens": [], "ner_tags": [], "upos": []}  # what a null stands for
-
-_TAG_FILE = re.compile(r"([a-z]{3}_[A-Z][a-z]{3})(?:-(train|dev|test))?\.(parquet|jsonl|conllu)")
-_SUFFIXES = (".parquet", ".jsonl", ".conllu")
-_UD_FILE = re.compile(r"([a-z]{2,3})_\w+-ud-(train|dev|test)[\w-]*\.conllu")
 
 
 class EvalData:
@@ -58,12 +41,9 @@ class EvalData:
         """The data sets of a task: `["ner/hiner", "ner/wikiann"]`, or `["sib200"]` without sub-folders."""
         if self.root is None:
             return [task] if self._hub(task) else []
-        folder = self.root / task
-        if not folder.is_dir():
-            return []
-        sub = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith((".", "UD_"))]
         own = [task] if self._files(task) else []
-        return own + [f"{task}/{path.name}" for path in sub if self._files(f"{task}/{path.name}")]
+        sets = [f"{task}/{name}" for name in layouts.data_sets(self.root, task)]
+        return own + [folder for folder in sets if self._files(folder)]
 
     def languages(self, folder: str) -> list[str]:
         """Sorted tags (`deu_Latn`) of a data set; raises DataError if it has none."""
@@ -77,7 +57,7 @@ class EvalData:
         if not found:
             raise DataError(
                 f"no evaluation data in {str(self.root / folder) if self.root else folder!r}: "
-                "files are named like deu_Latn.parquet"
+                f"files are named like deu_Latn.parquet; {_shape_of(folder)}"
             )
         return found
 
@@ -98,8 +78,9 @@ class EvalData:
             files = self._files(folder).get(tag)
             if not files:
                 raise DataError(f"no data for {tag} in {str(self.root / folder)!r}")
-            table = _concatenate([_read(path, part) for path, part in files], where)
+            table = _concatenate([_read(file, columns) for file in files], where)
         rows = _rename(table, [*columns, "split"], where)
+        self._check_script(where, tag, rows)
         if split is not None:
             if None in rows["split"]:
                 raise DataError(f"{where} has rows without a split beside rows with one: name the split of every row")
@@ -107,32 +88,27 @@ class EvalData:
             rows = {name: [values[index] for index in keep] for name, values in rows.items()}
         return {name: rows[name] for name in columns}
 
+    def _check_script(self, where: str, tag: str, rows: Rows) -> None:
+        """Say so, once, if the text is in another script than its tag."""
+        texts = rows.get("text") or [" ".join(map(str, words)) for words in rows.get("tokens", [])[:50]]
+        found, script = script_of("\n".join(texts[:50])[:2000]), tag.partition("_")[2]
+        if not scripts_agree(script, found) and where not in self._told:
+            self._told.add(where)
+            logger.warning("%s: the text is in %s, not in %s; is the tag right?", where, found, script)
+
     @cached_property
-    def _listing(self) -> dict[str, dict[str, list[tuple[Path, str | None]]]]:
+    def _told(self) -> set[str]:
+        return set()
+
+    @cached_property
+    def _listing(self) -> dict[str, dict[str, list[layouts.File]]]:
         return {}
 
-    def _files(self, folder: str) -> dict[str, list[tuple[Path, str | None]]]:
-        """Tag -> its files, each with the split its name tells."""
+    def _files(self, folder: str) -> dict[str, list[layouts.File]]:
+        """Tag -> its files."""
         assert self.root is not None
         if folder not in self._listing:
-            found: dict[str, list[tuple[Path, str | None]]] = {}
-            strange: list[str] = []
-            for path in sorted((self.root / folder).glob("*")):
-                if match := _TAG_FILE.fullmatch(path.name):
-                    if match[2] in (split for _, split in found.get(match[1], [])):
-                        raise DataError(f"{folder} has two files for {match[1]}, one is {path.name}; move one away")
-                    found.setdefault(match[1], []).append((path, match[2]))
-                elif path.suffix in _SUFFIXES and not path.name.startswith("."):
-                    strange.append(path.name)
-            for path in sorted((self.root / folder).glob("UD_*/*.conllu")):
-                match = _UD_FILE.fullmatch(path.name)
-                if match and (tag := _tag_of(match[1])):
-                    found.setdefault(tag, []).append((path, match[2]))
-                else:
-                    strange.append(path.name)
-            if strange:
-                logger.warning("%s: left out, the name tells no language: %s", folder, ", ".join(strange))
-            self._listing[folder] = found
+            self._listing[folder] = layouts.find(self.root, folder)
         return self._listing[folder]
 
     def _hub(self, folder: str) -> Any:
@@ -141,75 +117,14 @@ class EvalData:
         return HUB_SETS.get(folder)
 
 
-def read_conllu(path: str | Path) -> Rows:
-    """Tokens and universal part-of-speech tags of a CoNLL-U file; works with any release.
-
-    Multi-word ranges (`3-4`) and empty nodes (`5.1`) are left out, as their words follow or do not exist in the text;
-    so are words without a tag (`_`). Returns columns `id` (`# sent_id`, else the number), `tokens`, `upos`.
-    Raises DataError with the line number for a line that has fewer than four columns.
-    """
-    rows: Rows = {"id": [], "tokens": [], "upos": []}
-    for number, (name, lines) in enumerate(_sentences(path)):
-        words = []
-        for line_number, line in lines:
-            cells = line.split("\t")
-            if len(cells) < 4:
-                raise DataError(f"{path}, line {line_number}: not CoNLL-U (columns are separated by tabs)")
-            if cells[0].isdigit() and cells[3] != "_":
-                words.append((cells[1], cells[3]))
-        if words:
-            rows["id"].append(name or str(number))
-            rows["tokens"].append([word for word, _ in words])
-            rows["upos"].append([tag for _, tag in words])
-    return rows
-
-
-def _sentences(path: str | Path) -> Iterator[tuple[str | None, list[tuple[int, str]]]]:
-    """Blocks between blank lines: the sentence's id, and its numbered lines without comments."""
-    name: str | None = None
-    lines: list[tuple[int, str]] = []
-    text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
-    for number, line in enumerate([*text.split("\n"), ""], 1):
-        line = line.rstrip("\r")
-        if not line.strip():
-            if lines:
-                yield name, lines
-            name, lines = None, []
-        elif line.startswith("#"):
-            if line[1:].partition("=")[0].strip() == "sent_id":
-                name = line.partition("=")[2].strip()
-        else:
-            lines.append((number, line))
-
-
-def _read(path: Path, split: str | None) -> Rows:
-    """One file as columns; the split in the file's name, if any, becomes a column."""
-    try:
-        if path.suffix == ".parquet":
-            table = pq.ParquetFile(path).read().to_pydict()
-        elif path.suffix == ".jsonl":
-            table = _read_jsonl(path)
-        else:
-            table = read_conllu(path)
-    except DataError:
-        raise
-    except (OSError, ValueError) as error:  # pyarrow's errors are both
-        raise DataError(f"{path} cannot be read ({error}); write it again") from error
-    if split is not None:
-        table["split"] = [split] * len(next(iter(table.values()), []))
+def _read(file: layouts.File, columns: Sequence[str]) -> Rows:
+    """One file as columns; the split in its name, if any, becomes a column, and part of ids that are line numbers."""
+    table = formats.read(file.path, columns, file.english)
+    if file.split is not None:
+        table["split"] = [file.split] * len(next(iter(table.values()), []))
+        if file.path.suffix in (".txt", *formats.LINES):
+            table["id"] = [f"{file.split} {number}" for number in table["id"]]
     return table
-
-
-def _read_jsonl(path: Path) -> Rows:
-    """Columns of a file of JSON objects; a field that an object lacks is None. Raises DataError for anything else."""
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
-        row = json.loads(line) if line.strip() else {}
-        if not isinstance(row, dict):
-            raise DataError(f'{path}, line {number}: a {type(row).__name__}, not an object like {{"text": ...}}')
-        found += [row] if row else []
-    names = dict.fromkeys(name for row in found for name in row)
-    return {name: [row.get(name) for row in found] for name in names}
 
 
 def _concatenate(tables: list[Rows], where: str) -> Rows:
@@ -241,15 +156,13 @@ def _rename(table: Rows, columns: Sequence[str], where: str) -> Rows:
         elif name == "split":
             found[name] = ["test"] * size
         else:
-            raise DataError(
-                f"{where} has no column {' or '.join(COLUMNS.get(name, (name,)))}; its columns are {', '.join(table)}"
-            )
+            names, there = " or ".join(COLUMNS.get(name, (name,))), ", ".join(table)
+            raise DataError(f"{where} has no column {names}; its columns are {there}; {shape(*columns)}")
     return found
 
 
-def _tag_of(code: str) -> str | None:
-    """`de` -> `deu_Latn`; None for a code whose script is not known (its files must be renamed to be used)."""
-    try:
-        return normalize_tag(code)
-    except ValueError:
-        return None
+def _shape_of(folder: str) -> str:
+    """What the data of a task looks like."""
+    task = folder.split("/")[0]
+    known = {"ner": ("tokens", "ner_tags"), "pos": ("tokens", "upos"), "tatoeba": ("text", "english")}
+    return shape(*known.get(task, ("text", "label") if task in ("sib200", "taxi1500") else ("text",)))

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from langsamp.eval import hub_data
-from langsamp.eval.data import EvalData, read_conllu
+from langsamp.eval.data import EvalData
+from langsamp.eval.formats import read_conllu
 from langsamp.eval.hub_data import HubSet
 from langsamp.eval.rows import DataError
 
@@ -92,12 +93,13 @@ def test_files_that_name_no_language_are_told_and_a_language_twice_is_an_error(t
     jsonl(tmp_path / "pos/UD_Nowhere-X/zzz_x-ud-test.conllu", "1\ta\t_\tNOUN", "")
     data = EvalData(tmp_path)
     assert data.languages("lm") == ["deu_Latn"]
-    assert "lm: left out, the name tells no language: deu_latn.jsonl, german.parquet" in caplog.text
+    assert "lm: left out, the name tells no language: german.parquet" in caplog.text
+    assert "lm: left out, deu_Latn.jsonl is read for deu_Latn: deu_latn.jsonl" in caplog.text
     with pytest.raises(DataError, match="no evaluation data"):
         data.languages("pos")
     assert "zzz_x-ud-test.conllu" in caplog.text
     save(tmp_path / "lm/deu_Latn.parquet", text=["a"])
-    with pytest.raises(DataError, match=r"lm has two files for deu_Latn, one is deu_Latn.parquet"):
+    with pytest.raises(DataError, match=r"lm has several files for deu_Latn, deu_Latn.jsonl, deu_Latn.parquet"):
         EvalData(tmp_path).languages("lm")
 
 
@@ -106,7 +108,7 @@ def test_what_is_missing_is_named(tmp_path):
     (tmp_path / "sib200/fra_Latn.parquet").write_bytes(b"PAR1 broken")
     data = EvalData(tmp_path)
     with pytest.raises(
-        DataError, match=r"sib200/deu_Latn has no column label or labels or category; its columns are text"
+        DataError, match=r"sib200/deu_Latn has no column label or .*; its columns are text; wanted: columns label"
     ):
         data.rows("sib200", "deu_Latn", ["label"])
     with pytest.raises(DataError, match=r"fra_Latn\.parquet cannot be read"):

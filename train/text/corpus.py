@@ -14,9 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
 
-from langsamp.core.languages import check_tag, likely_script
-from langsamp.core.names import SPLITS, Told
-from langsamp.language_codes import UNKNOWN_SCRIPT, match_script
+from langsamp.core.languages import check_tag, scripts_agree
+from langsamp.core.names import SPLITS, Told, script_told
 from langsamp.unicode_scripts import script_of, valid_unicode
 
 LONGEST = 1 << 22  # characters of a document; the tokenizer takes 150 bytes for each
@@ -176,7 +175,7 @@ class Corpus(ABC):
         head = list(islice(texts, 50))
         script = part.language.partition("_")[2]
         found = script_of("\n".join(head)[:_SCRIPT_SAMPLE])
-        if not _agree(script, found):
+        if not scripts_agree(script, found):
             called = part.name if part.name.startswith(part.language) else f"{part.name} ({part.language})"
             self.report.notes.append(f"{called}: the text is in {found}, not in {script}; is the tag right?")
         return chain(head, texts)
@@ -208,20 +207,13 @@ class Corpus(ABC):
             self.report.left_out[name.partition(" (")[0]] = "no language in its name"
 
     def _with_script(self, told: Told, part: Part) -> Part:
-        """The part in its language: with the script of its name, else of its text, else with the likely one."""
-        script = told.script
-        if script is None:
-            likely = likely_script(told.language, told.region)
-            size, sample = 0, []
-            for text in self._texts(replace(part, language=told.language), Report()):
-                sample.append(text)
-                if (size := size + len(text)) > 10 * _SCRIPT_SAMPLE:
-                    break
-            found = script_of("\n".join(sample)[: 10 * _SCRIPT_SAMPLE])
-            # Han characters do not tell Hans from Hant, but a region does
-            script = (
-                likely if likely and (found == UNKNOWN_SCRIPT or (told.region and _agree(likely, found))) else found
-            )
+        """The part in its language; some of its text is read where the name has no script."""
+        size, sample = 0, []
+        for text in self._texts(replace(part, language=told.language), Report()) if told.script is None else ():
+            sample.append(text)
+            if (size := size + len(text)) > 10 * _SCRIPT_SAMPLE:
+                break
+        script = script_told(told, "\n".join(sample)[: 10 * _SCRIPT_SAMPLE])
         return replace(part, language=f"{told.language}_{script}")
 
     def _wants(self, told: Told) -> bool:
@@ -266,12 +258,6 @@ class Corpus(ABC):
 
 def _tag(asked: tuple[str, str | None]) -> str:
     return "_".join(filter(None, asked))
-
-
-def _agree(script: str, found: str) -> bool:
-    """Whether the script of a text is what its tag says; a text without letters says nothing."""
-    same = match_script(found, [script]) or match_script(script, [found])
-    return bool(same) or UNKNOWN_SCRIPT in (script, found) or (found == "Hani" and script in ("Jpan", "Hang", "Kore"))
 
 
 def clean(texts: Iterable[object], language: str, on_invalid: str, report: Report, where: str) -> Iterator[str]:

@@ -192,6 +192,7 @@ def test_rows_are_found_under_another_code_of_the_language(trained_dir, data, tm
     model = LangSAMPForMaskedLM.from_pretrained(trained_dir)
     model.config.languages = ["und", "swa", *model.config.languages[2:]]
     model.save_pretrained(trained_dir)
+    LangSAMPTokenizer.from_pretrained(trained_dir, languages=model.config.languages).save_pretrained(trained_dir)
     context = Context(resolve_model(trained_dir), EvalData(data), tmp_path / "out")
     vectors = row_vectors(context, ["swh_Latn", "arz_Arab", "rus_Cyrl"])["language-row"]
     assert set(vectors) == {"swh_Latn", "rus_Cyrl"}
