@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 
 import langcodes
@@ -130,6 +130,12 @@ def parse_same_as(pairs: Iterable[str]) -> dict[str, str]:
         except ValueError as error:
             raise ValueError(f"--same-as {pair!r}: write two languages like swh=swa ({error})") from error
     return found
+
+
+def renamed(tag: str, same_as: Mapping[str, str]) -> str:
+    """A tag with its language as `parse_same_as` says: ``swh_Latn`` -> ``swa_Latn``."""
+    language, _, script = tag.partition("_")
+    return f"{same_as[language]}_{script}" if language in same_as else tag
 
 
 def _all_codes() -> list[str]:

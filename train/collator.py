@@ -14,7 +14,7 @@ import torch
 
 from langsamp.core.hashing import uniform
 from langsamp.core.masking import IGNORED, Masking
-from langsamp.language_codes import match_script, nearest
+from langsamp.language_codes import match_script, suggest
 
 
 class Collator:
@@ -28,6 +28,7 @@ class Collator:
         mlm_probability: share of positions chosen.
         lang_dropout: probability that a sample's language and script become unknown (0, 0), which trains these rows.
         dropout_from: number of the first sample that this can happen to.
+        same_as: language -> the language whose row it trains.
         positions: also give ``masked_positions``, filled up to a multiple of this, and no ``attention_mask`` where
             nothing is padded: so that a GPU need not be asked how many tokens are masked or whether the mask says
             anything. 0: neither.
@@ -45,6 +46,7 @@ class Collator:
         mlm_probability: float = 0.15,
         lang_dropout: float = 0.0,
         dropout_from: int = 0,
+        same_as: Mapping[str, str] | None = None,
         positions: int = 0,
     ) -> None:
         if not 0 <= lang_dropout <= 1:
@@ -54,6 +56,7 @@ class Collator:
         self.mask = Masking(tokenizer, seed, mlm_probability)
         self._languages = {code: row for row, code in enumerate(languages)}
         self._scripts = {code: row for row, code in enumerate(scripts)}
+        self._same_as = dict(same_as or {})
         self._rows: dict[str, tuple[int, int]] = {}
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
@@ -104,6 +107,7 @@ class Collator:
         found = self._rows.get(tag)
         if found is None:
             language, _, script = tag.partition("_")
+            language = self._same_as.get(language, language)
             found = (_find(language, self._languages, "language"), _find_script(script, self._scripts))
             self._rows[tag] = found
         return found
@@ -120,7 +124,7 @@ def _find(code: str, table: Mapping[str, int], what: str) -> int:
     if code not in table:
         raise ValueError(
             f"the store has text in the {what} {code!r}, but the model has no row for it; nearest: "
-            f"{', '.join(nearest(code, list(table)))}. Start the model from this store, or leave the {what} out."
+            f"{', '.join(suggest(code, list(table)))}. Start the model from this store, or leave the {what} out."
         )
     return table[code]
 

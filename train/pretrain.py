@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments, set_seed
 
 from langsamp.core.facts import TrainingFacts
+from langsamp.core.languages import parse_same_as, renamed
 from langsamp.core.manifest import write_manifest
 from langsamp.core.outputs import add_gitignore, add_pooling
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
@@ -150,7 +152,7 @@ def _start(settings: PretrainSettings, store: BlockStore, seed: int) -> tuple[La
         )
     return starting_model(
         settings.base,
-        store.languages,
+        [renamed(language, parse_same_as(settings.same_as)) for language in store.languages],
         settings.tokenizer,
         lang=settings.lang,
         script=settings.script,
@@ -204,7 +206,7 @@ class _Pretraining:
         return {
             "corpus": store.fingerprint,
             "tokenizer": pieces,
-            "languages": resume.digest([config.languages, config.scripts]),
+            "languages": resume.digest([config.languages, config.scripts, *sorted(settings.same_as)]),
             "sampling": resume.digest(vars(self.plan.sampling)),
             "masking": [settings.mlm_probability, settings.lang_dropout, *dropout_from],
             "seed": self.args.seed,
@@ -309,6 +311,7 @@ class _Pretraining:
 
     def _collator(self, seed: int, **options: Any) -> Collator:
         config, share = self.model.config, self.settings.mlm_probability
+        options["same_as"] = parse_same_as(self.settings.same_as)
         return Collator(self.tokenizer, config.languages, config.scripts, seed, share, **options)
 
     def _heldout(self) -> HeldOut:
@@ -348,7 +351,9 @@ class _Pretraining:
             sampling=self.sampling,
         )
         if self.args.should_save:
-            shares = {row["language"]: row["probability"] for row in self.sampling}
+            shares = Counter[str]()
+            for row in self.sampling:
+                shares[renamed(row["language"], parse_same_as(self.settings.same_as))] += row["probability"]
             stream: Any = trainer.train_dataset
             settle_unknown(model, self.settings.unknown_policy, shares, stream, self._collator(self.args.seed))
             with told("the finished model", self.folder):

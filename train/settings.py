@@ -19,6 +19,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from langsamp.core.languages import parse_same_as
 from langsamp.language_codes import nearest
 from langsamp.train import processes
 from langsamp.train.resume import IDENTITY
@@ -53,6 +54,10 @@ class PretrainSettings:
     )
     lang: bool = field(default=True, metadata={"help": "a table of language embeddings"})
     script: bool = field(default=True, metadata={"help": "a table of script embeddings"})
+    same_as: list[str] = field(
+        default_factory=list,
+        metadata={"help": "train the row of another code for a language of the store, like swh=swa"},
+    )
     mlm_probability: float = field(default=0.15, metadata={"help": "share of tokens to predict"})
     lang_dropout: float = field(
         default=0.0,
@@ -104,6 +109,7 @@ class PretrainSettings:
         for name in ("mlm_probability", "lang_dropout", "lang_dropout_from"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}.")
+        parse_same_as(self.same_as)
         if self.new_rows not in ("mean", "random"):
             raise ValueError(f"new_rows must be 'mean' or 'random', not {self.new_rows!r}.")
         if self.unknown not in (None, *UNKNOWN):

@@ -17,7 +17,7 @@ from transformers import set_seed
 from langsamp.core.runtime import resolve_model
 from langsamp.core.tokenizer import load_tokenizer
 from langsamp.core.vocabulary import NewRows, carry_rows
-from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT, parse_tag
+from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT, family, parse_tag
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
 
@@ -103,6 +103,11 @@ def _model(folder: Path, codes: list[str], scripts: list[str], table_init: float
             )  # fmt: skip
     for code in codes:
         if code not in model.config.languages:
+            if near := family(code, known.languages[1:]):
+                log.warning(
+                    "%s gets a row of its own beside the base's %s; to train that row instead: --same-as %s=%s",
+                    code, ", ".join(near), code, near[0],
+                )  # fmt: skip
             model.add_language(code)
     return _with_scripts(model, scripts)
 

@@ -122,3 +122,11 @@ def test_errors_name_the_thing(tokenizer):
 
     with pytest.raises(ValueError, match="no mask"):
         Collator(NoMask())
+
+
+def test_a_language_can_train_the_row_of_another_code(tokenizer):
+    collate = Collator(tokenizer, LANGUAGES, SCRIPTS, seed=1, same_as={"cmn": "zho"})
+    batch = collate(_samples(tokenizer, 1, language="cmn_Hans") + _samples(tokenizer, 1, language="deu_Latn"))
+    assert batch["lang_ids"].tolist() == [3, 1]
+    with pytest.raises(ValueError, match="no row for it; nearest: zho,"):
+        Collator(tokenizer, LANGUAGES, SCRIPTS)(_samples(tokenizer, 1, language="cmn_Hans"))

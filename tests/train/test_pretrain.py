@@ -86,6 +86,21 @@ def test_finished_folder_is_whole_and_loads(go, small_store):
     assert not list(result.folder.rglob("training_args.bin"))
 
 
+def test_the_row_of_another_code_is_trained_where_that_is_asked_for(go, tmp_path, tiny_model_dir):
+    base = tmp_path / "base"
+    model = LangSAMPForMaskedLM.from_pretrained(tiny_model_dir)
+    model.config.languages = [{"hin": "urd"}.get(code, code) for code in model.config.languages]
+    model.save_pretrained(base)
+    LangSAMPTokenizer.from_pretrained(tiny_model_dir, languages=model.config.languages).save_pretrained(base)
+    given = {"eval_strategy": "steps", "eval_steps": 4}
+    trained = LangSAMPForMaskedLM.from_pretrained(go("same", given, base=str(base), same_as=["hi=urd"]).folder)
+    assert trained.config.languages == model.config.languages
+    beside = LangSAMPForMaskedLM.from_pretrained(go("own", given, base=str(base)).folder)
+    assert beside.config.languages == [*model.config.languages, "hin"]
+    with pytest.raises(ValueError, match=r"--same-as 'hin': write two languages like swh=swa"):
+        go("wrong", base=str(base), same_as=["hin"])
+
+
 def test_heldout_records_have_the_format_of_evaluation(go):
     from langsamp.eval.results.records import read
 

@@ -78,6 +78,17 @@ def test_languages_of_the_base_that_will_not_be_trained_are_told(tiny_model_dir,
     assert "of the base's" not in caplog.text
 
 
+def test_a_language_that_the_base_knows_under_another_code_is_told(tiny_model_dir, tmp_path, caplog):
+    model = LangSAMPForMaskedLM.from_pretrained(tiny_model_dir)
+    model.config.languages = [{"hin": "swa"}.get(code, code) for code in model.config.languages]
+    model.save_pretrained(tmp_path)
+    LangSAMPTokenizer.from_pretrained(tiny_model_dir, languages=model.config.languages).save_pretrained(tmp_path)
+    starting_model(tmp_path, ["swh_Latn", "deu_Latn"])
+    assert (
+        "swh gets a row of its own beside the base's swa; to train that row instead: --same-as swh=swa" in caplog.text
+    )
+
+
 def test_langsamp_base_as_an_ablation(tiny_model_dir):
     assert starting_model(tiny_model_dir, LANGUAGES, lang=False, script=False)[0].lang_embeddings is None
     with pytest.raises(ValueError, match="same --no-lang/--no-script"):
