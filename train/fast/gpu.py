@@ -15,15 +15,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 from torch._functorch import config as functorch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from langsamp.train.fast.ends import Owner, fast_lookup, one_process, patch
 
 log = logging.getLogger(__name__)
-WORTH_COMPILING = (
-    1e15  # floating-point operations of a run's layers: seconds of a large GPU, as many as compiling takes
-)
+# floating-point operations in the layers of a run for which a large GPU takes as long as the compiler
+WORTH_COMPILING = 1e15
 PARTS = ("loss", "lookup", "attention", "layers")
 
 
@@ -113,14 +113,14 @@ def _install_layers(model: Any, stack: ExitStack, _: Any, __: Any, compiling: di
     if not layers:
         return "no layers were found"
     given = {"dynamic": False, **compiling}
-    switch = Switch()
+    kinds = {type(module): Switch(type(module).__name__) for module in layers}
     if hasattr(functorch, "force_non_lazy_backward_lowering"):  # what fails shall fail in the first forward pass
         stack.enter_context(functorch.patch(force_non_lazy_backward_lowering=True))
     for layer in layers:
-        patch(stack, layer, "forward", _compiled(layer, switch, given))
+        patch(stack, layer, "forward", _compiled(layer, kinds[type(layer)], given))
     embeddings: Any = getattr(model.base_model, "embeddings", None)
     if hasattr(embeddings, "word_embeddings") and "inputs_embeds" in signature(embeddings.forward).parameters:
-        patch(stack, embeddings, "forward", _compiled_embeddings(embeddings, switch, given))
+        patch(stack, embeddings, "forward", _compiled_embeddings(embeddings, Switch(type(embeddings).__name__), given))
     return None
 
 
@@ -134,14 +134,15 @@ def _parameters(model: Any) -> int:
 
 
 class Switch:
-    """Whether compiled code is used: not if the first call fails."""
+    """Whether compiled code is used for one kind of module: until a graph fails to compile, or the first to run."""
 
     on, worked = True, False
 
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
     def call(self, compiled: Callable[..., Any], stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call the first; until it has worked once, the second where that fails."""
-        if self.worked:
-            return compiled(*args, **kwargs)
+        """Call the first, or where that fails the second, then and from then on."""
         try:
             result = compiled(*args, **kwargs)
             self.worked = True
@@ -149,8 +150,10 @@ class Switch:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a compiler raises: the stock code works
+            if self.worked and not isinstance(error, TorchDynamoException):
+                raise  # not the compiler's: gradient checkpointing stops a second forward pass by an exception
             self.on = False
-            log.warning("fast training without the part 'layers': %s", summary(error))
+            log.warning("%s stays as it is, without torch.compile: %s", self.kind, summary(error))
         return stock(*args, **kwargs)
 
 
