@@ -1,7 +1,7 @@
 """Attention over padded batches at the speed of full ones: flash attention that knows where each sequence ends.
 
-A mask makes torch choose a slower kernel, for the whole batch and though one block in hundreds is padded. Here a row of
-the batch is two sequences instead, what is real and what is padding; neither sees the other. Shapes stay what they are.
+With a mask torch cannot take flash attention, for the whole batch and though one block in hundreds is padded. Here a row
+of the batch is two sequences instead, what is real and what is padding; neither sees the other. Shapes stay as they are.
 """
 
 from __future__ import annotations
