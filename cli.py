@@ -8,8 +8,13 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from safetensors import SafetensorError
+
+from langsamp import __version__
+from langsamp.core.files import DiskFullError, is_disk_full
 from langsamp.core.plain import console, printable
 
+_WITHOUT_MODELS = ("compare", "report", "push", "pull")  # these need not wait for transformers
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 
 _MODULES = ("langsamp.train.cli", "langsamp.eval.cli", "langsamp.checkpoints.cli", "langsamp.hub.cli")
@@ -71,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="langsamp",
         description="LangSAMP: continual pretraining, evaluation and publishing of one encoder for 500+ languages.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (summary, add_arguments, run) in commands().items():
         sub = subparsers.add_parser(name, help=summary, description=summary)
@@ -85,19 +91,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 failed (one sentence on standard error; ``LANGSAMP_DEBUG=1`` shows the traceback), 2 wrong usage.
     """
+    arguments = argparse.Namespace()
     try:
-        arguments = build_parser().parse_args(argv)
+        build_parser().parse_args(argv, arguments)
+        if arguments.command not in _WITHOUT_MODELS:
+            _no_bars_for_loading()
         with console():
             return int(arguments.run(arguments))
     except KeyboardInterrupt:
         return _interrupted()
-    except (ValueError, OSError, RuntimeError, ImportError, LookupError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError, LookupError, SafetensorError) as error:
         if _was_interrupted(error):
             return _interrupted()
         if os.environ.get("LANGSAMP_DEBUG"):
             raise
-        print(f"langsamp: error: {printable(str(error))}", file=sys.stderr)
+        print(f"langsamp: error: {printable(_sentence(error, arguments))}", file=sys.stderr)
         return 1
+
+
+def _sentence(error: Exception, arguments: argparse.Namespace) -> str:
+    """What an error says; of a full disk also where."""
+    if is_disk_full(error) and not isinstance(error, DiskFullError):
+        place = getattr(error, "filename", None) or getattr(arguments, "output", None) or os.getcwd()
+        return str(DiskFullError(place))
+    return str(error)
+
+
+def _no_bars_for_loading() -> None:
+    """Transformers 5 shows a bar for every model it loads or saves, which is over at once."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def _interrupted() -> int:

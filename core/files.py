@@ -5,36 +5,98 @@ comparing, reporting, pushing and pulling do without it.
 
 from __future__ import annotations
 
+import errno
+import glob
 import os
 import re
-import tempfile
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 COMMIT = re.compile(r"^[0-9a-f]{40}$")
 UNSAFE_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.h5", "*.msgpack", "*.onnx")
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class DiskFullError(OSError):
+    """There was no room for what was to be written; the message says where."""
+
+    def __init__(self, place: str | os.PathLike[str]) -> None:
+        super().__init__(errno.ENOSPC, f"no space left on the disk of {os.fspath(place)}")
+
+    def __str__(self) -> str:
+        return f"{self.strerror}; make room there and run the same command again."
 
 
 def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
-    """Write a file whole or not at all: a temporary sibling, then a rename; a reader never sees a part."""
+    """Write a file whole or not at all: a temporary sibling, then a rename; a reader never sees a part.
+
+    Raises:
+        DiskFullError: there is no room for it; what was there before is as it was.
+    """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     payload = data.encode("utf-8") if isinstance(data, str) else data
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with temporary_beside(target) as temporary:
+        with temporary.open("xb") as file:
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
     return target
 
 
-def _umask() -> int:
-    """The process's file mode mask (mkstemp makes files private; what we write is as shareable as any other file)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+@contextmanager
+def temporary_beside(target: Path) -> Iterator[Path]:
+    """A hidden name beside a file or folder to write it under; gone in the end, unless it was renamed.
+
+    What killed processes of this machine have left under such names for the same target is removed first.
+
+    Raises:
+        DiskFullError: writing under it found the disk full.
+    """
+    host = re.sub(r"\W", "", socket.gethostname())
+    for old in target.parent.glob(f".{glob.escape(target.name)}.*-*-*.partial"):
+        where, number, _ = old.name.removeprefix(f".{target.name}.").split("-")[-3:]
+        if where == host and number.isdigit() and not _alive(int(number)):
+            _remove(old)
+    temporary = target.with_name(f".{target.name}.{host}-{os.getpid()}-{secrets.token_hex(4)}.partial")
+    try:
+        yield temporary
+    except Exception as error:
+        if is_disk_full(error):
+            raise DiskFullError(target.parent.resolve()) from error
+        raise
+    finally:
+        _remove(temporary)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that there is no room: the system's own, or that of the safetensors library."""
+    if isinstance(error, OSError):
+        return error.errno in DISK_FULL
+    return any(f"os error {number}" in str(error) for number in DISK_FULL)
+
+
+def _alive(process: int) -> bool:
+    if os.name == "nt":  # where the signal 0 is Ctrl-C
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(FileNotFoundError):
+            path.unlink()

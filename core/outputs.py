@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from langsamp.core.files import atomic_write
+from langsamp.core.files import atomic_write, temporary_beside
 from langsamp.core.manifest import write_manifest
 from langsamp.safe_files import read_json
 
@@ -22,33 +22,39 @@ checkpoint-*/
 """
 
 
+def must_be_new(path: str | Path) -> Path:
+    """The path, if there is nothing at it but perhaps an empty folder; to be asked before long work too.
+
+    Raises:
+        FileExistsError: there is.
+    """
+    target = Path(path)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(f"{target} exists already; give a new folder, or remove that one first.")
+    return target
+
+
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
     """A temporary sibling to fill, which gets its name when everything has gone well and vanishes when not.
 
     Raises:
         FileExistsError: there is something at the path already; nothing of it is ever overwritten.
+        DiskFullError: there is no room for it.
     """
-    target = Path(path)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise FileExistsError(f"{target} exists already; give a new folder, or remove that one first.")
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    target = must_be_new(path)
+    with temporary_beside(target) as temporary:
+        temporary.mkdir(parents=True)
         yield temporary
         if any(temporary.glob("*.safetensors")):
             add_pooling(temporary)
-        for path in temporary.rglob("*.*"):  # safetensors and onnx write for the owner only
-            if path.is_file():
-                path.chmod((temporary / "config.json").stat().st_mode)
+        for file in temporary.rglob("*.*"):  # safetensors and onnx write for the owner only
+            if file.is_file():
+                file.chmod((temporary / "config.json").stat().st_mode)
         write_manifest(temporary)
         if target.is_dir():
             target.rmdir()
         os.replace(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def add_pooling(folder: str | Path) -> list[str]:

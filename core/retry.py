@@ -6,7 +6,6 @@ others, and which ones differs between huggingface_hub 0.36 and 2.x.
 
 from __future__ import annotations
 
-import errno
 import logging
 import re
 import time
@@ -15,13 +14,14 @@ from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 from huggingface_hub import get_token
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+from langsamp.core.files import DISK_FULL
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TRIES = 5
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 LONGEST_WAIT = 310.0  # seconds; the Hub counts requests in windows of five minutes
 _TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 _TRANSPORTS = {"requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2"}  # whichever the client is built on
@@ -79,6 +79,23 @@ def attempt(call: Callable[[], T], what: str, token: str | None = None, tries: i
     raise AssertionError("unreachable")
 
 
+def from_hub(call: Callable[[], T], name: str) -> T:
+    """`attempt` for what was named and is no folder, with few tries: a mistyped name should not take a minute.
+
+    Raises:
+        FileNotFoundError: it cannot be had; the message says why.
+    """
+    try:
+        return attempt(call, f"reading {name}", tries=3)
+    except HubError as error:
+        raise not_here(name, error) from None
+
+
+def not_here(name: str, error: HubError) -> FileNotFoundError:
+    """The error for a name that is no folder, and that the Hub does not give either."""
+    return FileNotFoundError(f"there is no folder {name!r} here, and it cannot be had from the Hub: {error}")
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed later: rate limits, server faults, timeouts, broken connections."""
     for cause in _chain(error):
@@ -116,8 +133,11 @@ def translate(error: BaseException, what: str, token: str | None = None) -> HubE
     """The error of a client as one sentence with a remedy."""
     statuses = [status for cause in _chain(error) if (status := status_of(cause)) is not None]
     status = statuses[0] if statuses else None
-    gated = next((cause for cause in _chain(error) if isinstance(cause, GatedRepoError)), None)
-    remedy = _gated(gated) if gated else _REMEDY.get(status or 0)
+    missing = next((cause for cause in _chain(error) if isinstance(cause, RepositoryNotFoundError)), None)
+    if isinstance(missing, GatedRepoError):
+        remedy: str | None = _gated(missing)
+    else:
+        remedy = _REMEDY.get(404 if missing else status or 0)
     if any(getattr(cause, "errno", None) in DISK_FULL for cause in _chain(error)):
         return HubError(f"{what} failed: the disk is full; make room and run the same command again.")
     if remedy is None:
@@ -151,7 +171,7 @@ def _url(error: HfHubHTTPError) -> object:
 
 
 def _gave_up(error: BaseException, what: str, token: str | None, tries: int, wait: float) -> UnreachableError:
-    broken = re.search(r"\[Errno -?\d+\] ([^\"')\]]+)", " ".join(str(cause) for cause in _chain(error)))
+    broken = re.search(r"\[Errno -?\d+\] ([^\"')\]\n]+)", "\n".join(str(cause) for cause in _chain(error)))
     reason = broken[1] if broken else redact(_first_line(error), token).rstrip(".")
     asked = f", and the Hub asks to wait {wait:.0f} s" if wait > LONGEST_WAIT else ""
     times = "once" if tries == 1 else f"{tries} times"

@@ -109,7 +109,7 @@ def _download(repo: str, revision: str | None, files: Sequence[str] | None) -> P
     """The client's cached folder of a repository at a commit; trainer state below ``checkpoint-N`` stays on the Hub."""
     from huggingface_hub import snapshot_download
 
-    from langsamp.core.retry import HubError, UnreachableError, attempt
+    from langsamp.core.retry import HubError, UnreachableError, attempt, not_here
 
     def get(local: bool) -> Path:
         left = [*UNSAFE_WEIGHTS, "checkpoint-*/*"]
@@ -129,9 +129,7 @@ def _download(repo: str, revision: str | None, files: Sequence[str] | None) -> P
                 folder = get(local=True)
                 log.warning("%s Taking %s from the cache, which may be old.", error, name)
                 return folder
-        raise FileNotFoundError(
-            f"there is no folder {name!r} here, and it cannot be had from the Hub: {error}"
-        ) from None
+        raise not_here(name, error) from None
 
 
 def pick_device(name: str | None = None) -> torch.device:

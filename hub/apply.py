@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from langsamp.core.files import DISK_FULL
 from langsamp.core.manifest import MANIFEST_NAME, is_loaded, unsafe_name
-from langsamp.core.retry import DISK_FULL, HubError
+from langsamp.core.retry import HubError
 from langsamp.hub.remote import Digest, Record, RemoteTree, digest_file, write_record
 
 logger = logging.getLogger(__name__)

@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """The command line as a whole: what it prints is text, and what it composes of the rooms."""
 
 from __future__ import annotations
@@ -41,3 +42,55 @@ def test_a_card_is_there_after_training_and_what_a_person_writes_in_it_stays(tmp
     assert main(line.split()) == 0  # it is finished: nothing is trained again
     assert "mine\n<!-- end about -->" in card.read_text(encoding="utf-8")
     assert verify_manifest(tmp_path / "run") == []
+=======
+"""The command line: its version, its bars, and what it says when something goes wrong below."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+
+import pytest
+from safetensors import SafetensorError
+
+import langsamp
+from langsamp import cli
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as done:
+        cli.main(["--version"])
+    assert done.value.code == 0
+    assert capsys.readouterr().out.strip() == f"langsamp {langsamp.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (SafetensorError("header too large"), "header too large"),
+        (OSError(28, "No space left on device", "/data/x"), "no space left on the disk of /data/x; make room there"),
+        (OSError(28, "No space left on device"), "no space left on the disk of out; make room there"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "no space left on the disk of out"),
+    ],
+)
+def test_errors_of_libraries_are_one_sentence(monkeypatch, capsys, error, sentence):
+    def fail(arguments: argparse.Namespace) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "commands", lambda: {"x": ("x", lambda p: p.add_argument("--output"), fail)})
+    assert cli.main(["x", "--output", "out"]) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"langsamp: error: {sentence}")
+    assert printed.count("\n") == 1
+
+
+def test_no_bar_for_loading_a_model(tiny_model_dir, tmp_path):
+    """In a process of its own: the switch is the whole process's."""
+    code = "import sys; from langsamp.cli import main; sys.exit(main(sys.argv[1:]))"
+    line = ["export", str(tiny_model_dir), str(tmp_path / "out"), "--to", "encoder"]
+    done = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True, env={**os.environ})
+    assert done.returncode == 0, done.stderr
+    assert "Loading weights" not in done.stderr
+    assert "%|" not in done.stderr

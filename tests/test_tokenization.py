@@ -2,7 +2,9 @@
 
 import json
 import pickle
+import time
 from itertools import chain
+from string import ascii_lowercase
 
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ from transformers import (
     DataCollatorWithPadding,
 )
 
-from langsamp import LangSAMPTokenizer
+from langsamp import LangSAMPConfig, LangSAMPTokenizer
+from langsamp.language_codes import parse_tag
 
 # rows of the tiny world: und deu ell eng hin jpn rus / Zyyy Cyrl Deva Grek Jpan Latn
 DEU, ENG, JPN, RUS, CYRL, JPAN, LATN = 1, 3, 5, 6, 1, 4, 5
@@ -253,3 +256,13 @@ def test_an_unlimited_tokenizer_gets_the_limit_of_the_model(tiny_tokenizer_dir, 
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     (tmp_path / "tokenizer.json").write_bytes((tiny_tokenizer_dir / "tokenizer.json").read_bytes())
     assert LangSAMPTokenizer.from_pretrained(tmp_path).model_max_length == 512
+
+
+def test_ten_thousand_languages_are_no_trouble(tiny_tokenizer_dir):
+    codes = [a + b + c for a in ascii_lowercase for b in ascii_lowercase for c in ascii_lowercase]
+    codes = [code for code in codes if code != "und" and parse_tag(code)[0] == code][:10_000]
+    start = time.perf_counter()
+    tok = LangSAMPTokenizer.from_pretrained(tiny_tokenizer_dir, languages=codes, scripts=["Latn"])
+    assert tok(["Haus"] * 10_000, lang=codes)["lang_ids"] == list(range(1, 10_001))
+    LangSAMPConfig(languages=codes)
+    assert time.perf_counter() - start < 5  # quadratic took 20

@@ -9,7 +9,10 @@ import pytest
 from support.loopback import Fault
 
 from langsamp.core.manifest import MANIFEST_NAME, write_manifest
+from langsamp.core.retry import HubError
 from langsamp.core.runtime import resolve_model
+from langsamp.core.tokenizer import load_tokenizer
+from langsamp.hub.pull import pull
 from langsamp.hub.push import push
 
 
@@ -88,3 +91,37 @@ def test_documents_and_trainer_state_may_change(checkpoint):
     (checkpoint / "results.jsonl").unlink()
     shutil.rmtree(checkpoint / "checkpoint-3")
     assert resolve_model(checkpoint).path == checkpoint
+
+
+def test_a_gated_repository_is_told_with_the_page_to_accept(hub, repo, waits):
+    repo.gated = True
+    for load in (resolve_model, load_tokenizer, lambda name: pull(name, "nowhere")):
+        with pytest.raises((FileNotFoundError, HubError), match=f"gated: .* on {hub.url}/user/x in a browser"):
+            load("user/x")
+    assert waits == []
+
+
+@pytest.mark.parametrize("token", [True, False])
+def test_a_name_that_does_not_exist_is_told_at_once(hub, waits, monkeypatch, token):
+    if not token:
+        monkeypatch.delenv("HF_TOKEN")
+    for load in (resolve_model, load_tokenizer):
+        for name in ("nowhere", "user/nothing"):
+            with pytest.raises(FileNotFoundError, match=f"no folder '{name}' here, and .* there is no such repository"):
+                load(name)
+    assert waits == []
+
+
+def test_a_hub_out_of_reach_is_told_within_seconds(hub, waits):
+    hub.faults = [Fault(".", "drop", times=99)]
+    with pytest.raises(FileNotFoundError, match="no folder 'nowhere' here, and it cannot be had from the Hub") as told:
+        load_tokenizer("nowhere")
+    assert sum(waits) <= 5
+    assert len(str(told.value)) < 400
+    assert "\n" not in str(told.value)
+
+
+def test_of_a_tokenizer_no_weights_are_downloaded(hub, tiny_model_dir):
+    push(tiny_model_dir, "user/t")
+    assert load_tokenizer("user/t").languages[0] == "und"
+    assert not [line for line in hub.log if "safetensors" in line and line.startswith("GET")]

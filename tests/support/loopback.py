@@ -53,6 +53,7 @@ class Repo:
 
     id: str
     private: bool = False
+    gated: bool = False  # everybody sees it, nobody may read its files
     commits: dict[str, tuple[str | None, str, dict[str, bytes]]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
 
@@ -207,7 +208,7 @@ class Handler(BaseHTTPRequestHandler):
         if path.startswith("/_lfs/"):
             return self.lfs_put(path[len("/_lfs/") :])
         if match := RESOLVE.match(self.raw):
-            return self.download(self.repo(match[1]), unquote(match[2]), unquote(match[3]))
+            return self.download(self.open(match[1]), unquote(match[2]), unquote(match[3]))
         raise Refused(404, {"error": "no route " + path})
 
     def token(self) -> str | None:
@@ -221,6 +222,12 @@ class Handler(BaseHTTPRequestHandler):
         repo = self.hub.repos.get(unquote(name))
         if repo is None or (repo.private and not self.token()):
             raise Refused(401 if not self.token() else 404, {"error": "Repository not found"}, "RepoNotFound")
+        return repo
+
+    def open(self, name: str) -> Repo:
+        repo = self.repo(name)
+        if repo.gated:
+            raise Refused(403, {"error": f"Access to model {repo.id} is restricted"}, "GatedRepo")
         return repo
 
     def commit_of(self, repo: Repo, revision: str | None) -> str:

@@ -191,19 +191,17 @@ def open_store(spec: str | os.PathLike[str]) -> BlockStore:
         ValueError: the store is damaged.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    from langsamp.core.retry import from_hub
 
     text = os.fspath(spec)
     name = HubName.parse(text)
     if Path(text).expanduser().exists() or not name.is_data_set:
         return BlockStore(text)
-    try:
-        folder = snapshot_download(
-            name.repo, repo_type="dataset", revision=name.revision, allow_patterns=["*.u32", "*.json"]
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(f"there is neither a folder nor a Hub data set {text!r} ({reason}).") from error
+    patterns = ["*.u32", "*.json"]
+    folder = from_hub(
+        lambda: snapshot_download(name.repo, repo_type="dataset", revision=name.revision, allow_patterns=patterns), text
+    )
     store = BlockStore(folder)
     checked = store.path / ".verified"  # reading all of a large store takes minutes: once a download is enough
     if not checked.exists() or checked.read_text(encoding="utf-8") != store.fingerprint:

@@ -42,16 +42,10 @@ class HubCorpus(Corpus):
             FileNotFoundError: no such data set or revision, or the Hub cannot be reached.
         """
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError
 
-        try:
-            return str(HfApi().dataset_info(self._repo, revision=self._revision).sha)
-        except (HfHubHTTPError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise FileNotFoundError(
-                f"data set {self.name!r} is neither a local folder nor on the Hub as seen from here ({reason}); "
-                "check the name, the revision, HF_TOKEN and HF_ENDPOINT."
-            ) from error
+        from langsamp.core.retry import from_hub
+
+        return str(from_hub(lambda: HfApi().dataset_info(self._repo, revision=self._revision).sha, self.name))
 
     def _find(self) -> dict[str, list[Part]]:
         from datasets import get_dataset_config_names

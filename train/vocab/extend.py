@@ -13,12 +13,12 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, models, trainers
 from tqdm.auto import tqdm
 
+from langsamp.core.outputs import must_be_new, new_folder
 from langsamp.core.runtime import atomic_write, resolve_model
 from langsamp.core.tokenizer import load_tokenizer
 from langsamp.core.vocabulary import NewRows, carry_rows, check_unigram, extend, trim
@@ -68,7 +68,7 @@ def extend_vocab(
         base: XLM-R, Glot500-m or a LangSAMP: folder or Hub id.
         corpus: as for ``langsamp prepare``.
         size: new pieces wanted; fewer are added when the corpus has no more to offer.
-        output: a folder that must not hold a model yet; what it gets can be the ``--base`` of a run.
+        output: a folder that does not exist yet; what it gets can be the ``--base`` of a run.
         languages: only these; default all of the corpus.
         alpha: a language gets a share of the learning text proportional to its size to this power.
         max_characters: learning text in all.
@@ -80,13 +80,11 @@ def extend_vocab(
 
     Raises:
         ValueError: ``size`` is not positive, or the tokenizer is not a Unigram one.
-        FileExistsError: the output folder has a model.
+        FileExistsError: the output exists.
     """
     if size < 1:
         raise ValueError(f"the vocabulary can be extended by 1 or more pieces, not {size}.")
-    target = Path(output)
-    if (target / "config.json").exists():
-        raise FileExistsError(f"{target} holds a model already; name another --output or move it away.")
+    must_be_new(output)
     old = load_tokenizer(resolve_model(base).path)
     check_unigram(old)
     texts = corpus_texts(open_corpus(corpus, only=languages))
@@ -99,9 +97,10 @@ def extend_vocab(
         name: {language: asdict(cut) for language, cut in fertility(tok, texts).items()}
         for name, tok in (("before", old), ("after", new))
     }
-    model.save_pretrained(target)
-    new.save_pretrained(target)
-    atomic_write(target / "fertility.json", json.dumps(report, indent=1) + "\n")
+    with new_folder(output) as folder:
+        model.save_pretrained(folder)
+        new.save_pretrained(folder)
+        atomic_write(folder / "fertility.json", json.dumps(report, indent=1) + "\n")
     return report
 
 

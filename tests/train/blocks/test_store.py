@@ -633,5 +633,5 @@ def test_stores_and_corpora_on_the_hub(tmp_path, texts, tokenizer, shared, run_f
     code = _HUB.format(tools=str(shared / "tools"), store=str(tmp_path / "s"))
     out = run_fresh(code, network=True)
     assert "deu_Latn.u32 does not have the sha256" in out
-    assert "neither a folder nor a Hub data set 'user/nothing'" in out
+    assert "there is no folder 'user/nothing' here" in out
     assert "{'deu_Latn': ['one', 'two deu_Latn'], 'uzb_Cyrl': ['one', 'two uzb_Cyrl']}" in out

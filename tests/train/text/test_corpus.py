@@ -245,5 +245,5 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
         raise OSError("connection refused\nmore")
 
     monkeypatch.setattr(HfApi, "dataset_info", refuse)
-    with pytest.raises(FileNotFoundError, match=r"'some/data-set' is neither .*connection refused"):
+    with pytest.raises(FileNotFoundError, match=r"no folder 'some/data-set' here, and .*connection refused"):
         open_corpus("some/data-set").languages  # noqa: B018

@@ -53,7 +53,7 @@ def test_extended_vocabulary_cuts_less_and_knows_the_script(tiny_xlmr_dir, corpu
     table = show_fertility(report)
     assert "kat_Geor" in table
     assert "deu_Latn" in table
-    with pytest.raises(FileExistsError, match="holds a model already"):
+    with pytest.raises(FileExistsError, match="exists already"):
         extend_vocab(tiny_xlmr_dir, corpus, 60, out)
 
 

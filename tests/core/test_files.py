@@ -1,0 +1,104 @@
+"""Files and folders appear whole or not at all, also after kills and on a full disk; what killed writers left goes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from langsamp.core.files import DiskFullError, atomic_write, is_disk_full, temporary_beside
+from langsamp.core.outputs import new_folder
+
+KILLED = """
+import os, sys
+from langsamp.core import files
+from langsamp.core.outputs import new_folder
+files.os.replace = lambda *names: os._exit(9)  # killed just before the last step
+if sys.argv[1] == "file":
+    files.atomic_write(sys.argv[2], "half")
+else:
+    with new_folder(sys.argv[2]) as folder:
+        (folder / "config.json").write_text("{}")
+"""
+
+FULL = """
+import resource, sys
+from langsamp.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def hidden(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_writer_left_goes_with_the_next_one(tmp_path, kind):
+    target = tmp_path / "out.x"
+    done = subprocess.run([sys.executable, "-c", KILLED, kind, str(target)])
+    assert done.returncode == 9
+    assert not target.exists()
+    assert len(hidden(tmp_path)) == 1
+    (tmp_path / ".out.x.y.otherhost-1-aa.partial").write_text("of another machine")
+    (tmp_path / ".other.host-1-aa.partial").write_text("of another target")
+    if kind == "file":
+        atomic_write(target, "whole")
+    else:
+        with new_folder(target) as folder:
+            (folder / "config.json").write_text("{}")
+    assert target.exists()
+    assert sorted(hidden(tmp_path)) == [".other.host-1-aa.partial", ".out.x.y.otherhost-1-aa.partial"]
+
+
+def test_a_writer_at_work_is_left_alone(tmp_path):
+    with temporary_beside(tmp_path / "x") as first:
+        first.write_text("first")
+        with temporary_beside(tmp_path / "x") as second:
+            assert first != second
+            assert first.read_text() == "first"
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "convert BASE OUT",
+        "export MODEL OUT --to encoder",
+        "extend-vocab --base BASE --corpus CORPUS --size 5 --output OUT",
+    ],
+)
+def test_a_full_disk_is_told_with_the_place_and_nothing_is_left(tiny_model_dir, tiny_xlmr_dir, tmp_path, line):
+    """Everything above 60 kB fails, as on a full disk: the weights have 100."""
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "kat_Geor.txt").write_text("სახლი დგას მდინარესთან\n" * 50)
+    places = {
+        "MODEL": tiny_model_dir,
+        "BASE": tiny_xlmr_dir,
+        "OUT": tmp_path / "new" / "out",
+        "CORPUS": tmp_path / "corpus",
+    }
+    (tmp_path / "new").mkdir()
+    words = [str(places.get(word, word)) for word in line.split()]
+    done = subprocess.run([sys.executable, "-c", FULL, *words], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert f"no space left on the disk of {tmp_path / 'new'}; make room there" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    atomic_write(tmp_path / "x", "old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFullError, match=f"no space left on the disk of {tmp_path}"):
+        atomic_write(tmp_path / "x", "new")
+    assert (tmp_path / "x").read_text() == "old"
+    assert hidden(tmp_path) == []
+    assert not is_disk_full(ValueError("os error 2"))
