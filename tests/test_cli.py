@@ -1,10 +1,18 @@
-<<<<<<< HEAD
-"""The command line as a whole: what it prints is text, and what it composes of the rooms."""
+"""The command line as a whole: version, bars, what it prints of others' names, and what it composes of the rooms."""
 
 from __future__ import annotations
 
+import argparse
 import logging
+import os
+import subprocess
+import sys
 
+import pytest
+from safetensors import SafetensorError
+
+import langsamp
+from langsamp import cli
 from langsamp.cli import main
 from langsamp.core.manifest import read_manifest, verify_manifest
 from langsamp.core.record import Record
@@ -42,21 +50,6 @@ def test_a_card_is_there_after_training_and_what_a_person_writes_in_it_stays(tmp
     assert main(line.split()) == 0  # it is finished: nothing is trained again
     assert "mine\n<!-- end about -->" in card.read_text(encoding="utf-8")
     assert verify_manifest(tmp_path / "run") == []
-=======
-"""The command line: its version, its bars, and what it says when something goes wrong below."""
-
-from __future__ import annotations
-
-import argparse
-import os
-import subprocess
-import sys
-
-import pytest
-from safetensors import SafetensorError
-
-import langsamp
-from langsamp import cli
 
 
 def test_version(capsys):

@@ -43,7 +43,7 @@ WORDS = [
 
 
 class Count:
-    """A small task: the number of rows of a language; `xxx_Latn` is unusable. Counts how often it computes."""
+    """A small task: the number of rows of a language; `qtx_Latn` is unusable. Counts how often it computes."""
 
     name = "count"
 
@@ -63,7 +63,7 @@ class Count:
     def compute(self, context, unit):
         tag, expected = unit.language, unit.expected
         self.computed.append(tag)
-        if tag == "xxx_Latn":
+        if tag == "qtx_Latn":
             raise DataError("broken on purpose")
         rows = len(context.data.rows("sib200", tag, ["text"])["text"])
         return [replace(record, value=rows * factor, n=rows) for factor, record in enumerate(expected, 1)]
@@ -124,15 +124,15 @@ def test_missing_languages_are_named(task, context):
     (coverage,) = runner.run(context, ["count"], ["de", "sr", "xyz"])
     assert coverage.line() == "count: 3 of 4 languages; missing: xyz (no data)"
     assert task.computed == ["deu_Latn", "srp_Cyrl", "srp_Latn"]
-    pq.write_table(pa.table({"text": ["a"]}), context.data.root / "sib200/xxx_Latn.parquet")
+    pq.write_table(pa.table({"text": ["a"]}), context.data.root / "sib200/qtx_Latn.parquet")
     context = replace(context, data=EvalData(context.data.root))
     (coverage,) = runner.run(context, ["count"])
-    assert coverage.line() == "count: 4 of 5 languages; missing: xxx_Latn (broken on purpose)"
+    assert coverage.line() == "count: 4 of 5 languages; missing: qtx_Latn (broken on purpose)"
     assert json.loads((context.output / "run.json").read_text())["coverage"]["count"]["missing"] == {
-        "xxx_Latn": "broken on purpose"
+        "qtx_Latn": "broken on purpose"
     }
-    with pytest.raises(DataError, match=r"0 of 1 languages; missing: xxx_Latn \(broken on purpose\)"):
-        runner.run(context, ["count"], ["xxx_Latn"])
+    with pytest.raises(DataError, match=r"0 of 1 languages; missing: qtx_Latn \(broken on purpose\)"):
+        runner.run(context, ["count"], ["qtx_Latn"])
     with pytest.raises(DataError, match=r"no data for any of the languages asked for \(swe\)"):
         runner.run(context, ["count"], ["swe"])
     with pytest.raises(ValueError, match="not a language tag"):

@@ -158,7 +158,7 @@ def test_an_untied_decoder_and_another_padding_id_go_along_where_positions_do_no
     """ModernBERT with a decoder of its own: both tables keep each piece's row, whatever the ids."""
     tokenizer = train_tokenizer("modernbert", [text for lines in texts.values() for text in lines])
     folder = stock_model("modernbert", tokenizer, tmp_path / "base", tie_word_embeddings=False)
-    model, own = start(folder, LANGUAGES)
+    model, own = starting_model(folder, LANGUAGES)
     state = json.loads(own.backend_tokenizer.to_str())
     vocabulary = {piece: (i + 1) % len(own) for piece, i in state["model"]["vocab"].items()}
     state["model"]["vocab"] = vocabulary

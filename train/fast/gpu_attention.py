@@ -1,7 +1,8 @@
 """Attention over padded batches at the speed of full ones: flash attention that knows where each sequence ends.
 
-With a mask torch cannot take flash attention, for the whole batch and though one block in hundreds is padded. Here a row
-of the batch is two sequences instead, what is real and what is padding; neither sees the other. Shapes stay as they are.
+With a mask torch cannot take flash attention, for the whole batch and though one block in hundreds is padded. Here a
+row of the batch is two sequences instead, what is real and what is padding; neither sees the other. Shapes stay as they
+are.
 """
 
 from __future__ import annotations
