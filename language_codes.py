@@ -1,7 +1,7 @@
 """How a language is written: ``deu_Latn``, ISO 639-3 and ISO 15924. The one place that reads what people type.
 
 Flat and pure Python: it travels with every checkpoint. Whether a code exists and which script is likely takes larger
-tables than a checkpoint should carry, and is told by `langsamp.core.languages`.
+tables than a checkpoint should carry, and is told by `langsamp.core.language.languages`.
 """
 
 import difflib

@@ -24,10 +24,11 @@ from tqdm.auto import tqdm
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from langsamp.core.facts import FACTS
+from langsamp.core.files import atomic_write
 from langsamp.core.manifest import write_manifest
 from langsamp.core.outputs import add_handler
-from langsamp.core.runtime import atomic_write, resolve_model
-from langsamp.eval.data import EvalData
+from langsamp.core.runtime import resolve_model
+from langsamp.eval.data.sets import EvalData
 from langsamp.eval.results import catalog, rundir
 from langsamp.eval.results.aggregate import Cell
 from langsamp.eval.results.card.card import write_card

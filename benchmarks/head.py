@@ -23,7 +23,7 @@ def worker(way: str, tokens: int, bf16: bool) -> None:
     """Loss and gradients three times, the first to warm up; memory is the rise of the peak less the weight gradient."""
     import torch
 
-    from langsamp.core.kernels import fast_matmul, keep_heap
+    from langsamp.core.compute.kernels import fast_matmul, keep_heap
     from langsamp.modeling_langsamp import linear_cross_entropy
     from langsamp.train.fast.cpu_head import LOGITS_KEPT, HeadLoss, Owner
 

@@ -97,9 +97,9 @@ def batches(tokenizer: Any, store_path: Path, rounds: int = 200) -> list[tuple[s
     """Milliseconds to make a batch of 32 x 512, rows read and collated: ours, and transformers' collator on a list."""
     from transformers import DataCollatorForLanguageModeling
 
+    from langsamp.train.batches.collator import Collator
+    from langsamp.train.batches.sampling import Plan
     from langsamp.train.blocks.store import BlockStore
-    from langsamp.train.collator import Collator
-    from langsamp.train.sampling import Plan
 
     store = BlockStore(store_path)
     plan = Plan(store.counts, 0.3)

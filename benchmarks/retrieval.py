@@ -23,7 +23,7 @@ import torch
 from transformers import XLMRobertaConfig, XLMRobertaModel, logging
 
 from langsamp.core.runtime import resolve_model
-from langsamp.eval.data import EvalData
+from langsamp.eval.data.sets import EvalData
 from langsamp.eval.engines.encoder import Encoder, Pool, load_tokenizer
 from langsamp.eval.tasks.retrieval import SR_BIBLE
 from langsamp.eval.tasks.similarity import cosine

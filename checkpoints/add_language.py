@@ -16,9 +16,9 @@ from torch import Tensor
 
 from langsamp.configuration_langsamp import LangSAMPConfig
 from langsamp.core.facts import FACTS, TrainingFacts
-from langsamp.core.fitting import Fit, fit_rows, mean_loss
-from langsamp.core.languages import normalize_tag
-from langsamp.core.masking import Masking
+from langsamp.core.language.languages import normalize_tag
+from langsamp.core.model.fitting import Fit, fit_rows, mean_loss
+from langsamp.core.model.masking import Masking
 from langsamp.core.outputs import HANDLER, add_handler, new_folder
 from langsamp.core.runtime import pick_device, resolve_model
 from langsamp.eval.results.card.card import write_card
@@ -133,7 +133,7 @@ def read_blocks(store: str | Path, language: str) -> np.ndarray:
 def fit_row(
     model: LangSAMPForMaskedLM, tokenizer: LangSAMPTokenizer, row: int, script: int, blocks: np.ndarray, fit: Fit
 ) -> tuple[float, float, float]:
-    """Fit one row of the language table to blocks of its language (:func:`langsamp.core.fitting.fit_rows`).
+    """Fit one row of the language table to blocks of its language (:func:`langsamp.core.model.fitting.fit_rows`).
 
     Args:
         model: with the row to fit, which is also the start.

@@ -69,7 +69,7 @@ def run_export(args: Namespace) -> int:
     else:
         if not args.language:
             raise ValueError("--to monolingual needs --language, like deu_Latn.")
-        from langsamp.core.languages import normalize_tag
+        from langsamp.core.language.languages import normalize_tag
         from langsamp.train.text.open import read_texts
 
         texts = read_texts(args.trim_vocab, normalize_tag(args.language)) if args.trim_vocab else None
@@ -110,7 +110,7 @@ def add_add_language(parser: ArgumentParser) -> None:
 def run_add_language(args: Namespace) -> int:
     """Add a language."""
     from langsamp.checkpoints.add_language import Fit, add_language, read_blocks, same_script
-    from langsamp.core.languages import normalize_tag
+    from langsamp.core.language.languages import normalize_tag
 
     blocks = read_blocks(args.store, normalize_tag(args.language)) if args.store else None
     mean = [] if args.like else same_script(args.model, args.language)

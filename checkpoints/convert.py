@@ -25,9 +25,9 @@ from langsamp.checkpoints.mend import is_ours, reloaded
 from langsamp.checkpoints.official import LANG_TABLE, SCRIPT_TABLE, Official, read_official
 from langsamp.checkpoints.official_ids import official_languages, official_scripts, read_id_lists
 from langsamp.configuration_langsamp import LangSAMPConfig
+from langsamp.core.model.tokenizer import load_tokenizer
 from langsamp.core.outputs import add_handler, new_folder
 from langsamp.core.runtime import ModelSource, resolve_model
-from langsamp.core.tokenizer import load_tokenizer
 from langsamp.eval.results.card.card import write_card
 from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM, LangSAMPModel

@@ -15,10 +15,11 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from langsamp.checkpoints.plain import read_config, save_tokenizer, stock_encoder, stock_tokenizer
-from langsamp.core.languages import normalize_tag
+from langsamp.core.files import atomic_write
+from langsamp.core.language.languages import normalize_tag
+from langsamp.core.model.vocabulary import carry_rows, check_unigram, trim
 from langsamp.core.outputs import new_folder
-from langsamp.core.runtime import ModelSource, atomic_write, resolve_model
-from langsamp.core.vocabulary import carry_rows, check_unigram, trim
+from langsamp.core.runtime import ModelSource, resolve_model
 from langsamp.eval.results import escape
 from langsamp.eval.results.card.metadata import hub_id, hub_language
 from langsamp.eval.results.catalog import language_name

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from langsamp.checkpoints.plain import read_config, save_tokenizer, stock_tokenizer
+from langsamp.core.files import atomic_write
 from langsamp.core.outputs import new_folder
-from langsamp.core.runtime import atomic_write, resolve_model
+from langsamp.core.runtime import resolve_model
 from langsamp.eval.results.card.metadata import EXAMPLES
 from langsamp.modeling_langsamp import (
     LangSAMPForMaskedLM,

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from langsamp.configuration_langsamp import LangSAMPConfig
 from langsamp.core.files import atomic_write
-from langsamp.core.tokenizer import load_tokenizer
+from langsamp.core.model.tokenizer import load_tokenizer
 from langsamp.safe_files import read_json
 from langsamp.tokenization_langsamp import as_class
 

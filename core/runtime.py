@@ -13,11 +13,7 @@ from pathlib import Path
 import torch
 
 from langsamp.core.files import COMMIT, UNSAFE_WEIGHTS
-from langsamp.core.files import atomic_write as atomic_write
 from langsamp.core.hub_names import HubName
-from langsamp.core.kernels import fast_matmul as fast_matmul  # where eval and train look for them
-from langsamp.core.kernels import products as products
-from langsamp.core.kernels import threads as threads
 from langsamp.core.manifest import MANIFEST_NAME, cut_off, damaged, refused
 
 log = logging.getLogger(__name__)

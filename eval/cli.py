@@ -106,9 +106,9 @@ def run_eval(arguments: Namespace) -> int:
     """Run `langsamp eval`: prints one coverage line a task and where the records are."""
     from pathlib import Path
 
-    from langsamp.core.languages import normalize_tag
+    from langsamp.core.language.languages import normalize_tag
     from langsamp.core.runtime import resolve_model
-    from langsamp.eval.data import EvalData
+    from langsamp.eval.data.sets import EvalData
     from langsamp.eval.results.records import RESULTS
     from langsamp.eval.run import run
     from langsamp.eval.task import Context, TaskOptions

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from langsamp.eval.rows import DataError
+from langsamp.eval.data.columns import DataError
 from langsamp.eval.task import Context
 
 logger = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from langsamp.core.files import atomic_write
+from langsamp.eval.data.columns import DataError
 from langsamp.eval.results import records
 from langsamp.eval.results.catalog import TASKS
-from langsamp.eval.rows import DataError
 from langsamp.eval.run_settings import LOCK, check_settings, save_coverage
 from langsamp.eval.task import Context, Coverage, Task, Unit, choose_languages
 

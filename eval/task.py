@@ -27,12 +27,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from langsamp.core.languages import parse_same_as
+from langsamp.core.language.languages import parse_same_as
 from langsamp.core.record import Record, split_code
 from langsamp.core.runtime import ModelSource
-from langsamp.eval.data import EvalData
+from langsamp.eval.data.columns import DataError
+from langsamp.eval.data.sets import EvalData
 from langsamp.eval.results.rundir import Coverage
-from langsamp.eval.rows import DataError
 from langsamp.language_codes import match_language, parse_tag
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 
-from langsamp.core.cluster import Cluster, session
-from langsamp.core.crew import Crew, Employer, Job, Machine
+from langsamp.core.compute.cluster import Cluster, session
+from langsamp.core.compute.crew import Crew, Employer, Job, Machine
 from langsamp.core.runtime import resolve_model
-from langsamp.eval.data import EvalData
+from langsamp.eval.data.sets import EvalData
 from langsamp.eval.results.rundir import RUN
 from langsamp.eval.run import Outcome, Worker
 from langsamp.eval.run_settings import fingerprint

@@ -28,6 +28,12 @@ ALLOWED = {
 }
 # rooms within rooms that must not see their neighbours
 WITHIN = {
+    "core.language": set(),
+    "core.model": {"core"},
+    "core.compute": set(),
+    "train.batches": {"core", "train.blocks"},
+    "train.saves": {"core"},
+    "eval.data": {"core"},
     "train.text": {"core"},
     "train.fast": {"core"},
     "train.blocks": {"core", "train.text"},
@@ -36,7 +42,6 @@ WITHIN = {
     "eval.engines": {
         "core",
         "eval.data",
-        "eval.rows",
         "eval.task",
         "eval.labelled",
         "eval.metrics",

@@ -1,4 +1,4 @@
-"""Regenerate the table of core/language_families.py from CLDR: ``python tools/make_language_families.py FILE``.
+"""Regenerate the table of core/language/families.py from CLDR: ``python tools/make_language_families.py FILE``.
 
 FILE is ``supplemental/languageGroups.json`` of the npm package cldr-core (48.2 was used).
 """

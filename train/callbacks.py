@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from langsamp.core.runtime import atomic_write
+from langsamp.core.files import atomic_write
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from langsamp.core.files import atomic_write
-from langsamp.core.masking import IGNORED
+from langsamp.core.model.masking import IGNORED
 from langsamp.core.record import Record
 from langsamp.language_codes import parse_tag
 from langsamp.train.blocks.store import BlockStore

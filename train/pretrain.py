@@ -21,25 +21,25 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments, set_seed
 
 from langsamp.core.facts import TrainingFacts
-from langsamp.core.languages import parse_same_as, renamed
+from langsamp.core.language.languages import parse_same_as, renamed
 from langsamp.core.manifest import write_manifest
 from langsamp.core.outputs import add_gitignore, add_pooling
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
-from langsamp.train import checkpoints, resume
+from langsamp.train.batches.collator import Collator
+from langsamp.train.batches.sampling import Plan, format_table
+from langsamp.train.batches.stream import BlockStream
 from langsamp.train.blocks.prepare import tokenizer_hash
 from langsamp.train.blocks.store import BlockStore, open_store
 from langsamp.train.callbacks import LOG, JsonLog, Progress, no_other_bars, read_log
-from langsamp.train.collator import Collator
 from langsamp.train.facts import evaluation, is_finished, training_facts
 from langsamp.train.heldout import HeldOut
-from langsamp.train.publisher import Publish, Publisher
-from langsamp.train.sampling import Plan, format_table
-from langsamp.train.saving import told
+from langsamp.train.saves import checkpoints, resume
+from langsamp.train.saves.publisher import Publish, Publisher
+from langsamp.train.saves.saving import told
 from langsamp.train.settings import PretrainSettings, training_arguments
 from langsamp.train.sharding import one_name_each, whole
 from langsamp.train.start import starting_model
-from langsamp.train.stream import BlockStream
 from langsamp.train.trainer import LangSAMPTrainer
 from langsamp.train.unknown import settle_unknown
 

@@ -19,11 +19,11 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from langsamp.core.languages import parse_same_as
+from langsamp.core.language.languages import parse_same_as
 from langsamp.language_codes import nearest
 from langsamp.train import processes
-from langsamp.train.resume import IDENTITY
-from langsamp.train.sampling import Sampling, glot500
+from langsamp.train.batches.sampling import Sampling, glot500
+from langsamp.train.saves.resume import IDENTITY
 
 # The unknown rows after training: with language dropout they were trained and stay; without it they are still what they
 # started as, so they get the mean of the rows, weighted by the tokens of each language.

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from transformers import set_seed
 
+from langsamp.core.model.tokenizer import load_tokenizer
+from langsamp.core.model.vocabulary import NewRows, carry_rows
 from langsamp.core.runtime import resolve_model
-from langsamp.core.tokenizer import load_tokenizer
-from langsamp.core.vocabulary import NewRows, carry_rows
 from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT, family, parse_tag
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
 from langsamp.tokenization_langsamp import LangSAMPTokenizer

@@ -21,12 +21,12 @@ from torch.utils.data import Sampler
 from transformers import DefaultFlowCallback, Trainer, TrainerCallback
 
 from langsamp.core.hashing import bits
-from langsamp.train import checkpoints
+from langsamp.train.batches.stream import BlockStream, InOrder
 from langsamp.train.fast.late import Late
 from langsamp.train.fast.optimizer import fold_clip
-from langsamp.train.saving import Saver, told
+from langsamp.train.saves import checkpoints
+from langsamp.train.saves.saving import Saver, told
 from langsamp.train.sharding import whole
-from langsamp.train.stream import BlockStream, InOrder
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class NonFiniteError(RuntimeError):
 
 
 class LangSAMPTrainer(Trainer):
-    """Trainer over a :class:`~langsamp.train.stream.BlockStream`.
+    """Trainer over a :class:`~langsamp.train.batches.stream.BlockStream`.
 
     Args:
         identity: what a checkpoint must share with the run that resumes from it; saved in each.

@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from langsamp.core.fitting import Batch, Fit, fit_rows
+from langsamp.core.model.fitting import Batch, Fit, fit_rows
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
-from langsamp.train.collator import Collator
-from langsamp.train.stream import BlockStream
+from langsamp.train.batches.collator import Collator
+from langsamp.train.batches.stream import BlockStream
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,9 @@ import transformers
 from tokenizers import Tokenizer
 
 from langsamp.configuration_langsamp import LangSAMPConfig
-from langsamp.core import tokenizer as core
-from langsamp.core.runtime import ModelSource, pick_device, products, resolve_model, threads
+from langsamp.core.compute.kernels import products, threads
+from langsamp.core.model import tokenizer as core
+from langsamp.core.runtime import ModelSource, pick_device, resolve_model
 from langsamp.eval.engines.packed import Texts, hidden_states, plan_batches
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM, LangSAMPModel
 from langsamp.unicode_scripts import valid_unicode

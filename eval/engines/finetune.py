@@ -26,7 +26,9 @@ from transformers import (
     set_seed,
 )
 
-from langsamp.core.runtime import atomic_write, pick_device, products
+from langsamp.core.compute.kernels import products
+from langsamp.core.files import atomic_write
+from langsamp.core.runtime import pick_device
 from langsamp.eval.engines.encoder import DTYPES, load_quietly
 from langsamp.eval.engines.predict import Feature, pad_batch, predict
 from langsamp.eval.engines.recipe import Job

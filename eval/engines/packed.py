@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from langsamp.core.runtime import fast_matmul
+from langsamp.core.compute.kernels import fast_matmul
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from langsamp.core.runtime import fast_matmul, threads
+from langsamp.core.compute.kernels import fast_matmul, threads
 from langsamp.eval.engines.encoder import batch_tokens
 from langsamp.eval.engines.packed import Texts, last_hidden_state, plan_batches
 from langsamp.modeling_langsamp import LangSAMPForTokenClassification

@@ -26,7 +26,8 @@ from transformers import (
     set_seed,
 )
 
-from langsamp.core.runtime import fast_matmul, pick_device, products
+from langsamp.core.compute.kernels import fast_matmul, products
+from langsamp.core.runtime import pick_device
 from langsamp.eval.engines.predict import IGNORED, Feature, predict
 from langsamp.eval.engines.recipe import Job, Recipe
 

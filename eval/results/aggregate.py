@@ -11,9 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from langsamp.core.language.xlmr import is_head
 from langsamp.core.record import Record, base_metric
-from langsamp.core.xlmr_languages import HEAD as HEAD
-from langsamp.core.xlmr_languages import is_head as is_head
 from langsamp.eval.results.stats import Interval, bootstrap_mean
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from langsamp.core.language_families import family_name, family_of
+from langsamp.core.language.families import family_name, family_of
 from langsamp.core.record import Record
 from langsamp.eval.results import catalog
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from langsamp.core.languages import normalize_tag
+from langsamp.core.language.languages import normalize_tag
 from langsamp.core.record import Record
+from langsamp.eval.data.columns import DataError
 from langsamp.eval.engines.probe import fit_probe
 from langsamp.eval.labelled import Source, read_examples, read_test
 from langsamp.eval.metrics import compute
 from langsamp.eval.results import catalog
-from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
 from langsamp.eval.tasks.rankers import Rankers, read_table, row_tags
 

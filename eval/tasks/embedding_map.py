@@ -14,11 +14,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from langsamp.core.language_families import family_of
+from langsamp.core.language.families import family_of
 from langsamp.core.record import Record
-from langsamp.eval.rows import DataError
+from langsamp.eval.data.columns import DataError
 from langsamp.eval.task import Context, Unit
-from langsamp.eval.tasks.rows import Rows, likely_tag, read_rows
+from langsamp.eval.tasks.table_rows import Rows, likely_tag, read_rows
 
 logger = logging.getLogger(__name__)
 

@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from langsamp.core.masking import Masking
+from langsamp.core.compute.kernels import fast_matmul, threads
+from langsamp.core.model.masking import Masking
 from langsamp.core.record import Record
-from langsamp.core.runtime import fast_matmul, pick_device, threads
+from langsamp.core.runtime import pick_device
+from langsamp.eval.data.columns import DataError
 from langsamp.eval.engines.encoder import batch_tokens, load_masked_lm, load_tokenizer, read_config
 from langsamp.eval.engines.packed import Texts, last_hidden_state, plan_batches
-from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
 from langsamp.language_codes import family, match_script, parse_tag
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM

@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 
 from langsamp.core.record import Record, with_interval
+from langsamp.eval.data.columns import DataError
 from langsamp.eval.results import stats
 from langsamp.eval.results.rundir import Matrices
-from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
 from langsamp.eval.tasks.similarity import Mask, Matrix, pair_matrices, probe_languages
 

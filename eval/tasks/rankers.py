@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from langsamp.core.languages import normalize_tag
+from langsamp.core.language.languages import normalize_tag
+from langsamp.eval.data.columns import DataError
 from langsamp.eval.labelled import read_texts
-from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context
-from langsamp.eval.tasks.rows import likely_tag, read_rows
+from langsamp.eval.tasks.table_rows import likely_tag, read_rows
 from langsamp.language_codes import match_script, parse_tag
 
 Table = dict[tuple[str, str], float]

@@ -19,10 +19,10 @@ from itertools import product
 import numpy as np
 
 from langsamp.core.record import Record
-from langsamp.eval.data import EvalData
+from langsamp.eval.data.columns import DataError
+from langsamp.eval.data.sets import EvalData
 from langsamp.eval.engines.encoder import Pool
 from langsamp.eval.metrics import compute
-from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
 from langsamp.eval.tasks.similarity import cosine
 

@@ -20,12 +20,12 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from langsamp.core.record import Record
+from langsamp.eval.data.columns import DataError
 from langsamp.eval.engines.encoder import load_tokenizer
 from langsamp.eval.engines.finetune import Tuned
 from langsamp.eval.engines.predict import IGNORED, Feature
 from langsamp.eval.engines.recipe import Job, Recipe, recipe_settings, task_name
 from langsamp.eval.metrics import compute
-from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Unit
 from langsamp.unicode_scripts import valid_unicode
 

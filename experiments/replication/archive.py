@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from langsamp.core.runtime import atomic_write
+from langsamp.core.files import atomic_write
 from langsamp.eval.results.records import RESULTS, Record, append, read
 
 FINISHED = "finished"  # an empty file in the record folder of a model that was measured whole

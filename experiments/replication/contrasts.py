@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from langsamp.core.language.xlmr import is_head
 from langsamp.eval.results import compare, stats
-from langsamp.eval.results.aggregate import Cell, is_head
+from langsamp.eval.results.aggregate import Cell
 from langsamp.eval.results.catalog import task_order
 from langsamp.eval.results.compare import ALPHA, Comparison, comparison
 from langsamp.eval.results.records import Record, read

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from langsamp.core.runtime import atomic_write
+from langsamp.core.files import atomic_write
 from langsamp.eval.results import catalog
 from langsamp.eval.results.compare import show_p
 from langsamp.eval.results.records import Record

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from langsamp.core.languages import normalize_tag
+from langsamp.core.language.languages import normalize_tag
 from langsamp.language_codes import nearest
 
 from .variants import VARIANTS

@@ -17,8 +17,8 @@ import torch
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from langsamp import LangSAMPTokenizer
+from langsamp.core.model.vocabulary import trim
 from langsamp.core.runtime import resolve_model
-from langsamp.core.vocabulary import trim
 from langsamp.train.blocks.prepare import load_tokenizer, prepare
 from langsamp.train.blocks.store import BlockStore, open_store
 from langsamp.train.start import starting_model

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
-from langsamp.core.xlmr_languages import is_head
+from langsamp.core.language.xlmr import is_head
 from langsamp.train.blocks.store import BlockStore, data_file
 from langsamp.train.pretrain import PretrainResult, pretrain
 from langsamp.train.settings import PretrainSettings

@@ -12,7 +12,7 @@ from langsamp.checkpoints.average import average
 from langsamp.checkpoints.export import export_encoder
 from langsamp.cli import main
 from langsamp.core.manifest import verify_manifest
-from langsamp.core.vocabulary import carry_rows, trim
+from langsamp.core.model.vocabulary import carry_rows, trim
 
 
 def load(folder) -> tuple[LangSAMPForMaskedLM, LangSAMPTokenizer]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from langsamp.core import runtime
+from langsamp.core import files, runtime
 
 
 def test_atomic_write_replaces_whole_files_only(tmp_path):
     target = tmp_path / "deep" / "file.json"
-    runtime.atomic_write(target, "é")
+    files.atomic_write(target, "é")
     assert target.read_bytes() == b"\xc3\xa9"
-    runtime.atomic_write(target, b"new")
+    files.atomic_write(target, b"new")
     assert target.read_bytes() == b"new"
     with pytest.raises(TypeError):
-        runtime.atomic_write(target, 3)  # type: ignore[arg-type]
+        files.atomic_write(target, 3)  # type: ignore[arg-type]
     assert target.read_bytes() == b"new"
     assert [p.name for p in target.parent.iterdir()] == ["file.json"]
 

@@ -17,9 +17,9 @@ from filelock import FileLock
 
 from langsamp.core.runtime import ModelSource
 from langsamp.eval import run as runner
-from langsamp.eval.data import EvalData
+from langsamp.eval.data.columns import DataError
+from langsamp.eval.data.sets import EvalData
 from langsamp.eval.results import records
-from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context, Coverage, TaskOptions, Unit, choose_languages
 
 WORDS = [

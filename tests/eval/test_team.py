@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from langsamp.core.cluster import session
-from langsamp.core.crew import Machine
+from langsamp.core.compute.cluster import session
+from langsamp.core.compute.crew import Machine
 from langsamp.core.runtime import ModelSource, resolve_model
 from langsamp.eval import run as runner
-from langsamp.eval.data import EvalData
+from langsamp.eval.data.sets import EvalData
 from langsamp.eval.results import records
 from langsamp.eval.run_settings import fingerprint
 from langsamp.eval.task import Context, Unit

@@ -19,9 +19,9 @@ from experiments.replication.gpu.search import choose
 from experiments.replication.gpu.vectors import VECTORS, KeptContext, Sentences
 from experiments.replication.measures import Pass
 from experiments.replication.plan import read_plan
+from langsamp.core.language.xlmr import is_head
 from langsamp.core.runtime import resolve_model
-from langsamp.core.xlmr_languages import is_head
-from langsamp.eval.data import EvalData
+from langsamp.eval.data.sets import EvalData
 from langsamp.eval.engines.encoder import Encoder, load_backbone
 from langsamp.eval.results.records import read
 

@@ -9,9 +9,9 @@ import pytest
 from support.loopback import Fault
 
 from langsamp.core.manifest import MANIFEST_NAME, write_manifest
+from langsamp.core.model.tokenizer import load_tokenizer
 from langsamp.core.retry import HubError
 from langsamp.core.runtime import resolve_model
-from langsamp.core.tokenizer import load_tokenizer
 from langsamp.hub.pull import pull
 from langsamp.hub.push import push
 

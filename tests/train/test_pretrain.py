@@ -20,9 +20,9 @@ from transformers import TrainerCallback
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
 from langsamp.core.manifest import read_manifest, verify_manifest
-from langsamp.train import checkpoints
 from langsamp.train.cli import train_values
 from langsamp.train.pretrain import pretrain
+from langsamp.train.saves import checkpoints
 from langsamp.train.settings import PretrainSettings, read_recipe, split, training_arguments
 from langsamp.train.trainer import NonFiniteError
 
@@ -272,7 +272,7 @@ def test_things_that_do_not_belong_together(go, tiny_model_dir, small_store, tmp
 
 
 def test_every_nth_save_is_published_and_a_dead_hub_does_not_stop_training(go, monkeypatch, caplog):
-    from langsamp.train import publisher
+    from langsamp.train.saves import publisher
 
     monkeypatch.setattr(publisher.Publisher.__init__, "__defaults__", (1, 0.01, 0.02))
     up, arrived = threading.Event(), []
@@ -295,7 +295,7 @@ def test_every_nth_save_is_published_and_a_dead_hub_does_not_stop_training(go, m
 
 
 def test_a_hub_that_comes_back_gets_everything_once(go, monkeypatch):
-    from langsamp.train import publisher
+    from langsamp.train.saves import publisher
 
     monkeypatch.setattr(publisher.Publisher.__init__, "__defaults__", (1, 0.01, 0.02))
     calls = []
@@ -315,7 +315,7 @@ def test_a_hub_that_comes_back_gets_everything_once(go, monkeypatch):
 
 def test_the_last_save_is_sent_although_it_comes_before_its_turn(go, monkeypatch):
     """Five steps, a save every two: the third save is the end of the run, and 5 is no multiple of 2."""
-    from langsamp.train import publisher
+    from langsamp.train.saves import publisher
 
     monkeypatch.setattr(publisher.Publisher.__init__, "__defaults__", (1, 0.01, 0.02))
 
@@ -329,7 +329,7 @@ def test_the_last_save_is_sent_although_it_comes_before_its_turn(go, monkeypatch
 
 
 def test_the_end_of_a_run_waits_for_a_slow_push(tmp_path):
-    from langsamp.train.publisher import Publisher
+    from langsamp.train.saves.publisher import Publisher
 
     for step in (2, 4):
         (tmp_path / f"checkpoint-{step}").mkdir()
@@ -344,7 +344,7 @@ def test_the_end_of_a_run_waits_for_a_slow_push(tmp_path):
 
 
 def test_a_deleted_checkpoint_does_not_keep_the_others_from_the_hub(tmp_path, caplog):
-    from langsamp.train.publisher import Publisher
+    from langsamp.train.saves.publisher import Publisher
 
     (tmp_path / "checkpoint-2").mkdir()
     (tmp_path / "checkpoint-4").mkdir()

@@ -11,8 +11,8 @@ from support.families import stock_model, train_tokenizer
 from tokenizers import Tokenizer
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
-from langsamp.core.tokenizer import load_tokenizer
-from langsamp.core.vocabulary import carry_rows, extend, trim
+from langsamp.core.model.tokenizer import load_tokenizer
+from langsamp.core.model.vocabulary import carry_rows, extend, trim
 from langsamp.train.start import starting_model
 
 LANGUAGES = ["rus_Cyrl", "deu_Latn", "srp_Cyrl", "srp_Latn"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from langsamp.core.kernels import usable_cpus
+from langsamp.core.compute.kernels import usable_cpus
 from langsamp.train.blocks.index import INDEX, StoreIndex, TokenizerFacts
 from langsamp.train.blocks.ledger import Ledger
 from langsamp.train.blocks.pipeline import Pipeline
@@ -43,7 +43,7 @@ def load_tokenizer(spec: str | os.PathLike[str]) -> LoadedTokenizer:
         FileNotFoundError: there is none.
         ValueError: it is code of its own, or has no pad token.
     """
-    from langsamp.core.tokenizer import load_tokenizer as load
+    from langsamp.core.model.tokenizer import load_tokenizer as load
 
     text = os.fspath(spec)
     tokenizer = load(text)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from langsamp.core import kernels as cpu_kernels
+from langsamp.core.compute import kernels as cpu_kernels
 from langsamp.train.fast.cpu_head import LOGITS_KEPT, HeadLoss
 from langsamp.train.fast.cpu_layer import PARAMETERS, Dropout, FastLayer, LayerOptions
 from langsamp.train.fast.ends import Owner, fast_lookup, one_process, patch, writable

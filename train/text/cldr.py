@@ -19,8 +19,8 @@ import babel
 from babel import localedata
 from babel.core import get_global
 
-from langsamp.core.languages import normalize_tag
-from langsamp.core.names import Told
+from langsamp.core.language.languages import normalize_tag
+from langsamp.core.language.names import Told
 from langsamp.train.text import cldr_text
 from langsamp.train.text.corpus import Corpus, Part, Report
 

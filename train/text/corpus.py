@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
 
-from langsamp.core.languages import check_tag, scripts_agree
-from langsamp.core.names import SPLITS, Told, script_told
+from langsamp.core.language.languages import check_tag, scripts_agree
+from langsamp.core.language.names import SPLITS, Told, script_told
 from langsamp.unicode_scripts import script_of, valid_unicode
 
 LONGEST = 1 << 22  # characters of a document; the tokenizer takes 150 bytes for each
@@ -107,7 +107,7 @@ class Selection:
         return cls(splits or frozenset({"train"}), subsets, plain=bool(splits) or not subsets)
 
     def against(self, marks: set[str]) -> str | None:
-        """Why a file with these marks (:func:`langsamp.core.names.marks`) is not wanted; None if it is."""
+        """Why a file with these marks (:func:`langsamp.core.language.names.marks`) is not wanted; None if it is."""
         splits = marks & set(SPLITS.values()) or {"train"}
         return self.against_subset(marks) if splits & self.splits else f"split {', '.join(sorted(splits))}"
 

@@ -1,7 +1,7 @@
 """A corpus in a local folder of any depth: ``deu_Latn.txt``, ``data/swh_Latn/train/000_00000.parquet``, ``sw.txt.xz``.
 
 Which formats are read is in :mod:`langsamp.train.text.formats`, how names are understood in
-:mod:`langsamp.core.names`. Archives are read in place. Whatever is left out is in the corpus's report.
+:mod:`langsamp.core.language.names`. Archives are read in place. Whatever is left out is in the corpus's report.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from langsamp.core.languages import check_tag
-from langsamp.core.names import Told, find_language, marks, pair_side
+from langsamp.core.language.languages import check_tag
+from langsamp.core.language.names import Told, find_language, marks, pair_side
 from langsamp.core.reading import CHUNK, damage_named, is_archive, members, opened, unpacked_name
 from langsamp.train.text.corpus import Corpus, Part, Report, clean
 from langsamp.train.text.formats import FILES, STREAMS, Source

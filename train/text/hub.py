@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from langsamp.core.hub_names import HubName
-from langsamp.core.languages import check_tag
-from langsamp.core.names import SPLITS, find_language, marks
+from langsamp.core.language.languages import check_tag
+from langsamp.core.language.names import SPLITS, find_language, marks
 from langsamp.train.text.corpus import Corpus, Part, Report, clean
 from langsamp.train.text.formats import Source, choose
 

@@ -18,10 +18,11 @@ from typing import Any
 from tokenizers import Tokenizer, models, trainers
 from tqdm.auto import tqdm
 
+from langsamp.core.files import atomic_write
+from langsamp.core.model.tokenizer import load_tokenizer
+from langsamp.core.model.vocabulary import NewRows, carry_rows, check_unigram, extend, trim
 from langsamp.core.outputs import must_be_new, new_folder
-from langsamp.core.runtime import atomic_write, resolve_model
-from langsamp.core.tokenizer import load_tokenizer
-from langsamp.core.vocabulary import NewRows, carry_rows, check_unigram, extend, trim
+from langsamp.core.runtime import resolve_model
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
 from langsamp.train.start import starting_model
 from langsamp.train.text.corpus import Corpus
@@ -72,7 +73,7 @@ def extend_vocab(
         languages: only these; default all of the corpus.
         alpha: a language gets a share of the learning text proportional to its size to this power.
         max_characters: learning text in all.
-        new_rows: how the model's new rows start, see :func:`langsamp.core.vocabulary.carry_rows`.
+        new_rows: how the model's new rows start, see :func:`langsamp.core.model.vocabulary.carry_rows`.
 
     Returns:
         The :class:`Fertility` of every language, as numbers, under ``before`` and ``after``; also written to
@@ -159,7 +160,7 @@ def fertility(tokenizer: LangSAMPTokenizer, texts: Texts, documents: int = 2000)
 def trim_vocab(tokenizer: LangSAMPTokenizer, texts: Texts, min_count: int = 1) -> LangSAMPTokenizer:
     """The tokenizer with only the pieces that a corpus uses at least ``min_count`` times.
 
-    With ``min_count=1`` the corpus is cut exactly as before; see :func:`langsamp.core.vocabulary.trim`.
+    With ``min_count=1`` the corpus is cut exactly as before; see :func:`langsamp.core.model.vocabulary.trim`.
     """
     counts: dict[int, int] = {}
     for stream in tqdm(texts.values(), desc="pieces in use", unit="language", leave=False):

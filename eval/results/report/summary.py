@@ -11,8 +11,8 @@ from langsamp.eval.results.aggregate import System
 from langsamp.eval.results.compare import Comparison, contrary
 from langsamp.eval.results.gather import Results
 from langsamp.eval.results.report import charts
+from langsamp.eval.results.report.dots import Row, rows
 from langsamp.eval.results.report.parts import Figure, count
-from langsamp.eval.results.report.rows import Row, rows
 from langsamp.eval.results.report.tables import means_table
 
 

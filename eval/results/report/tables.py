@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from langsamp.core.language.xlmr import is_head
 from langsamp.eval.results import catalog
-from langsamp.eval.results.aggregate import GROUPS, Cell, Series, System, is_head
+from langsamp.eval.results.aggregate import GROUPS, Cell, Series, System
 from langsamp.eval.results.gather import Results
 from langsamp.eval.results.report import charts
 from langsamp.eval.results.report.charts import Scale, tag
+from langsamp.eval.results.report.dots import Row, marks_on_track
 from langsamp.eval.results.report.parts import NOTHING, Data, Head, Table, kind
-from langsamp.eval.results.report.rows import Row, marks_on_track
 from langsamp.eval.results.stats import Interval
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from langsamp.core.language.xlmr import is_head
 from langsamp.eval.results import catalog
-from langsamp.eval.results.aggregate import GROUPS, Aggregate, Cell, System, is_head
+from langsamp.eval.results.aggregate import GROUPS, Aggregate, Cell, System
 from langsamp.eval.results.gather import Results
 from langsamp.eval.results.report import charts, heatmap
 from langsamp.eval.results.report.charts import Line, Point, Scale
+from langsamp.eval.results.report.dots import Row, rows
 from langsamp.eval.results.report.parts import Figure, Section, kind, legend
-from langsamp.eval.results.report.rows import Row, rows
 from langsamp.eval.results.report.tables import language_table, measures_table, value_axis
 
 SCRIPTS = 6  # most scripts with a row of their own

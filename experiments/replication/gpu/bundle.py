@@ -26,7 +26,7 @@ import numpy as np
 import yaml
 from transformers import XLMRobertaForMaskedLM
 
-from langsamp.core.kernels import usable_cpus
+from langsamp.core.compute.kernels import usable_cpus
 from langsamp.train.blocks.index import INDEX
 from langsamp.train.blocks.prepare import load_tokenizer, prepare
 from langsamp.train.blocks.store import BlockStore

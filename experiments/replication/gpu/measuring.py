@@ -20,7 +20,7 @@ from typing import Any
 import transformers
 
 from langsamp.core.runtime import ModelSource
-from langsamp.eval.data import EvalData
+from langsamp.eval.data.sets import EvalData
 from langsamp.eval.results.catalog import PROTOCOL_LAYER
 from langsamp.eval.results.records import RESULTS, Record, append, key, read
 from langsamp.eval.run import run

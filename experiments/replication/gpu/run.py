@@ -28,7 +28,7 @@ import numpy as np
 import transformers
 
 from langsamp import LangSAMPForMaskedLM
-from langsamp.core.kernels import usable_cpus
+from langsamp.core.compute.kernels import usable_cpus
 from langsamp.core.runtime import pick_device
 from langsamp.train.fast import gpu as fast
 from langsamp.train.pretrain import PretrainResult

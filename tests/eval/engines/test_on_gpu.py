@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.engines import HOSTILE, IDS, RECIPE, features, job, score
 
-from langsamp.core.crew import Crew, Job, Machine
+from langsamp.core.compute.crew import Crew, Job, Machine
 from langsamp.eval.engines import training
 from langsamp.eval.engines.encoder import Encoder, batch_tokens
 from langsamp.eval.engines.finetune import Tuned, finetune

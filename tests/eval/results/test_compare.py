@@ -6,9 +6,10 @@ import re
 
 import pytest
 
+from langsamp.core.language.xlmr import HEAD, is_head
 from langsamp.core.record import Record, split_code
 from langsamp.eval.results import catalog
-from langsamp.eval.results.aggregate import HEAD, Cell, System, aggregate, groups, is_head, labels, series
+from langsamp.eval.results.aggregate import Cell, System, aggregate, groups, labels, series
 from langsamp.eval.results.compare import comparison, show_p
 from langsamp.eval.results.compare_runs import compare_runs, markdown, write_comparison
 from langsamp.eval.results.records import append

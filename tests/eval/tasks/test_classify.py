@@ -16,7 +16,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from langsamp.core.runtime import resolve_model
-from langsamp.eval.data import EvalData
+from langsamp.eval.data.columns import DataError
+from langsamp.eval.data.sets import EvalData
 from langsamp.eval.engines import finetune as finetune_module
 from langsamp.eval.engines.encoder import Encoder
 from langsamp.eval.engines.finetune import Tuned, finetune
@@ -25,7 +26,6 @@ from langsamp.eval.engines.probe import fit_probe
 from langsamp.eval.engines.recipe import Job, Recipe, task_name
 from langsamp.eval.labelled import Source
 from langsamp.eval.results import records
-from langsamp.eval.rows import DataError
 from langsamp.eval.run import run
 from langsamp.eval.task import Context, TaskOptions
 from langsamp.eval.tasks.classify import SIB200, TAXI1500, TunedClassifier

@@ -13,11 +13,11 @@ from sklearn.metrics import f1_score, ndcg_score
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
 from langsamp.core.runtime import resolve_model
-from langsamp.eval.data import EvalData
+from langsamp.eval.data.columns import DataError
+from langsamp.eval.data.sets import EvalData
 from langsamp.eval.engines.encoder import Encoder
 from langsamp.eval.engines.probe import fit_probe
 from langsamp.eval.results import records
-from langsamp.eval.rows import DataError
 from langsamp.eval.run import run
 from langsamp.eval.task import Context
 from langsamp.eval.tasks.donors import judge, ranking_table, references

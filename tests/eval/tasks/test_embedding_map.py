@@ -13,16 +13,16 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from langsamp import LangSAMPForMaskedLM
-from langsamp.core.language_families import family_name, family_of
+from langsamp.core.language.families import family_name, family_of
 from langsamp.core.runtime import resolve_model
-from langsamp.eval.data import EvalData
+from langsamp.eval.data.columns import DataError
+from langsamp.eval.data.sets import EvalData
 from langsamp.eval.results import records
-from langsamp.eval.rows import DataError
 from langsamp.eval.run import run
 from langsamp.eval.task import Context
 from langsamp.eval.tasks import embedding_map
 from langsamp.eval.tasks.embedding_map import EMBEDDING_MAP, knn_purity, pca
-from langsamp.eval.tasks.rows import read_rows, untrained_rows
+from langsamp.eval.tasks.table_rows import read_rows, untrained_rows
 
 
 def context(model: Path, output: Path, **fields) -> Context:

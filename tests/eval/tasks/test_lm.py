@@ -12,8 +12,8 @@ import torch
 
 from langsamp import LangSAMPForMaskedLM
 from langsamp.core.runtime import resolve_model
-from langsamp.eval.data import EvalData
-from langsamp.eval.rows import DataError
+from langsamp.eval.data.columns import DataError
+from langsamp.eval.data.sets import EvalData
 from langsamp.eval.task import Context
 from langsamp.eval.tasks.lm import LM, Scorer, rows_of
 

@@ -12,10 +12,10 @@ import pytest
 
 from langsamp.core.runtime import resolve_model
 from langsamp.eval import run as runner
-from langsamp.eval.data import EvalData
+from langsamp.eval.data.columns import DataError
+from langsamp.eval.data.sets import EvalData
 from langsamp.eval.results import records, stats
 from langsamp.eval.results.rundir import Matrices
-from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context
 from langsamp.eval.tasks.neutrality import NEUTRALITY, Sample
 from langsamp.eval.tasks.similarity import pair_matrices, probe_languages, unit_rows

@@ -12,10 +12,10 @@ import torch
 from transformers import XLMRobertaModel
 
 from langsamp.core.runtime import resolve_model
-from langsamp.eval.data import EvalData
+from langsamp.eval.data.columns import DataError
+from langsamp.eval.data.sets import EvalData
 from langsamp.eval.engines.encoder import Encoder, paper_layer
 from langsamp.eval.metrics.acc_at_k.acc_at_k import ranks
-from langsamp.eval.rows import DataError
 from langsamp.eval.task import Context
 from langsamp.eval.tasks.retrieval import SR_BIBLE, SR_TATOEBA, csls, same_text, score
 from langsamp.eval.tasks.similarity import cosine

@@ -12,12 +12,12 @@ import torch
 from seqeval.metrics import f1_score
 
 from langsamp.core.runtime import resolve_model
-from langsamp.eval.data import EvalData
+from langsamp.eval.data.columns import DataError
+from langsamp.eval.data.sets import EvalData
 from langsamp.eval.engines.encoder import load_tokenizer
 from langsamp.eval.engines.recipe import Recipe
 from langsamp.eval.metrics import compute
 from langsamp.eval.results import records
-from langsamp.eval.rows import DataError
 from langsamp.eval.run import run
 from langsamp.eval.task import Context
 from langsamp.eval.tasks.tagging import NER, NER_LABELS, POS, POS_LABELS, Tagger, WordTokenizer

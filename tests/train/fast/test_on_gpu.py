@@ -9,11 +9,11 @@ import torch
 from support.models import gradients, make, make_batch
 from transformers import TrainerCallback
 
-from langsamp.train import checkpoints
 from langsamp.train.fast.gpu import PARTS, accelerate
 from langsamp.train.fast.late import Late
 from langsamp.train.fast.optimizer import fold_clip
 from langsamp.train.pretrain import pretrain
+from langsamp.train.saves import checkpoints
 from langsamp.train.settings import PretrainSettings
 from langsamp.train.trainer import NonFiniteError
 

@@ -8,7 +8,7 @@ import pytest
 from support.families import stock_model, train_tokenizer
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
-from langsamp.core.tokenizer import load_tokenizer
+from langsamp.core.model.tokenizer import load_tokenizer
 from langsamp.train.vocab.extend import Fertility, extend_vocab, fertility, learn_pieces, show_fertility, trim_vocab
 
 GEORGIAN = ["სახლი მდინარესთან დგას", "იანვარში დღეები მოკლეა", "ის კითხულობს წიგნს ფრინველების შესახებ"]

@@ -1,0 +1,261 @@
+"""Work shared out among workers elsewhere: processes of this machine here, nodes of a Ray cluster in cluster.py.
+
+A job is plain data, its result comes back to this process, which alone writes. A worker that is lost (killed, out of
+memory, its node gone) gives its job back, and another one does it: only what came back counts, so nothing is done twice
+and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+LOSSES = 3  # workers that a job may cost, and that may be lost in a row while starting
+LOOK = 5.0  # seconds between two looks for new nodes
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A call of a worker's method. Jobs of one group share what a worker has loaded; `name` is for messages."""
+
+    name: str
+    group: Hashable
+    method: str
+    arguments: tuple[Any, ...]
+
+
+class Member(Protocol):
+    """A worker elsewhere, which holds one object."""
+
+    name: str
+
+    def begin(self, make: Callable[[], Any]) -> Future[Any]:
+        """Start, and make the object there."""
+        ...
+
+    def call(self, method: str, *arguments: Any) -> Future[Any]:
+        """Call a method of it."""
+        ...
+
+    def stop(self) -> None:
+        """End at once."""
+        ...
+
+
+class Employer(Protocol):
+    """Where members come from."""
+
+    def hire(self, present: Sequence[str]) -> list[Member]:
+        """New members for which there is room; `present` names those there are."""
+        ...
+
+    def lost(self, error: BaseException) -> bool:
+        """Whether an error says that the worker is gone, and nothing about the job."""
+        ...
+
+
+class Crew:
+    """Members of an employer that work off jobs. `make` makes the object each of them holds; it travels by pickle."""
+
+    def __init__(self, employer: Employer, make: Callable[[], Any]) -> None:
+        self.employer, self.make = employer, make
+        self.tell: Callable[[str], None] = lambda text: None
+        self._members: list[Member] = []
+        self._starting: dict[Future[Any], Member] = {}
+        self._idle: list[Member] = []
+        self._loaded: dict[str, Hashable] = {}  # the group a member has worked on last
+        self._failed_starts = 0
+
+    def results(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Any]]:
+        """Every job with its result, as they come.
+
+        Raises RuntimeError naming the worker for a job that costs `LOSSES` workers, or if none can start; whatever a
+        job raises is raised with the worker's and the job's name.
+        """
+        queues: dict[Hashable, deque[Job]] = {}
+        for job in jobs:
+            queues.setdefault(job.group, deque()).append(job)
+        busy: dict[Future[Any], tuple[Member, Job]] = {}
+        losses: Counter[Job] = Counter()
+        while queues or busy:
+            self._hire()
+            while self._idle and queues:
+                member = self._idle.pop(0)
+                job = self._next(queues, member)
+                busy[member.call(job.method, *job.arguments)] = member, job
+            for future in wait([*busy, *self._starting], LOOK, FIRST_COMPLETED).done:
+                if future in self._starting:
+                    self._started(future)
+                    continue
+                member, job = busy.pop(future)
+                error = future.exception()
+                if error is None:
+                    self._idle.append(member)
+                    yield job, future.result()
+                elif not self.employer.lost(error):
+                    raise _named(error, f"{job.name}, on {member.name}") from error
+                else:
+                    self._dismiss(member)
+                    losses[job] += 1
+                    if losses[job] >= LOSSES:
+                        raise RuntimeError(f"{job.name}: {LOSSES} workers were lost with it, the last on {member.name}")
+                    queues.setdefault(job.group, deque()).appendleft(job)
+
+    def close(self) -> None:
+        """Stop all members."""
+        for member in list(self._members):
+            self._dismiss(member)
+
+    def _next(self, queues: dict[Hashable, deque[Job]], member: Member) -> Job:
+        """A job of the group that the member has loaded, else of the one with the most left for each at work on it."""
+        group = self._loaded.get(member.name)
+        if group not in queues:
+            at_work = Counter(self._loaded.values())
+            group = max(queues, key=lambda group: len(queues[group]) / (1 + at_work[group]))
+        job = queues[group].popleft()
+        if not queues[group]:
+            del queues[group]
+        self._loaded[member.name] = group
+        return job
+
+    def _hire(self) -> None:
+        for member in self.employer.hire([member.name for member in self._members]):
+            self._members.append(member)
+            self._starting[member.begin(self.make)] = member
+
+    def _started(self, future: Future[Any]) -> None:
+        member = self._starting.pop(future)
+        error = future.exception()
+        if error is None:
+            self._failed_starts = 0
+            self._idle.append(member)
+            self.tell(f"{len(self._members) - len(self._starting)} workers")
+            return
+        self._dismiss(member)
+        self._failed_starts += 1
+        if not self.employer.lost(error) or self._failed_starts >= LOSSES:
+            raise _named(error, f"a worker could not start on {member.name}") from error
+
+    def _dismiss(self, member: Member) -> None:
+        self._members.remove(member)
+        self._idle = [other for other in self._idle if other is not member]
+        self._loaded.pop(member.name, None)
+        member.stop()
+
+
+def _named(error: BaseException, where: str) -> BaseException:
+    """The error, saying where it happened; an error of a kind that is told in one sentence keeps its kind."""
+    kind = next((kind for kind in (ValueError, OSError, LookupError) if isinstance(error, kind)), RuntimeError)
+    return kind(f"{where}: {error}")
+
+
+class Machine:
+    """Processes of this machine, one a CUDA card; without a card they share the cores.
+
+    Args:
+        count: how many. Raises ValueError if there are fewer cards (CUDA_VISIBLE_DEVICES says which are to be used).
+    """
+
+    def __init__(self, count: int) -> None:
+        from langsamp.core.compute.kernels import usable_cpus  # imports torch, which a worker may not need
+
+        self._places: dict[str, dict[str, str]] = {}
+        cards = visible_cards()
+        if cards and count > len(cards):
+            raise ValueError(f"{count} devices were asked for, but {len(cards)} CUDA cards are in sight")
+        share = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, usable_cpus() // count))}
+        for number in range(count):
+            name = f"card {cards[number]}" if cards else f"process {number}"
+            self._places[name] = {**share, "CUDA_VISIBLE_DEVICES": cards[number]} if cards else share
+
+    def hire(self, present: Sequence[str]) -> list[Member]:
+        """One for each card that has none."""
+        return [Process(name, place) for name, place in self._places.items() if name not in present]
+
+    def lost(self, error: BaseException) -> bool:
+        """Whether the process died."""
+        return isinstance(error, BrokenProcessPool)
+
+
+class Process:
+    """A process of this machine with an environment of its own; it ends with this one, however that ends."""
+
+    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _watch)
+        with _environment(environment):  # what CUDA and OpenMP read when they are loaded
+            self._pid = self._pool.submit(os.getpid)
+
+    def begin(self, make: Callable[[], Any]) -> Future[Any]:
+        """Make the object."""
+        return self._pool.submit(_make, make)
+
+    def call(self, method: str, *arguments: Any) -> Future[Any]:
+        """Call a method of it."""
+        return self._pool.submit(_call, method, *arguments)
+
+    def stop(self) -> None:
+        """Kill it."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._pid.done() and not self._pid.cancelled() and self._pid.exception() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid.result(), signal.SIGTERM)
+
+
+def visible_cards() -> list[str]:
+    """The CUDA cards that this process may use, as CUDA_VISIBLE_DEVICES names them; asked without touching them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    cards = [name.strip() for name in named.split(",") if name.strip()] if named is not None else None
+    count = torch.cuda.device_count()
+    return [str(number) for number in range(count)] if cards is None else cards[:count]
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Run a block with other variables."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+_held: Any = None  # in a worker process: its object
+
+
+def _watch() -> None:
+    """In a new process: leave interruptions to the parent, and end when it does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _make(make: Callable[[], Any]) -> None:
+    global _held
+    _held = make()
+
+
+def _call(method: str, *arguments: Any) -> Any:
+    return getattr(_held, method)(*arguments)

@@ -1,0 +1,213 @@
+"""The formats of evaluation data: tables, tagged words, lines of text; a path and columns wanted in, columns out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from langsamp.core.reading import DAMAGE, read_text, unpacked_name
+from langsamp.eval.data.columns import COLUMNS, DataError, Rows, shape
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".tsv", ".csv", ".txt", ".conllu", ".conll", ".iob2", ".bio")
+LINES = (".dev", ".devtest")  # FLORES-200: a sentence a line
+_WORD = re.compile(r"[a-z][a-z-]*:(.+)")  # WikiANN writes the language before each word
+_NAMES = {name for names in COLUMNS.values() for name in names}
+
+
+def read(path: Path, columns: Sequence[str], english: Path | None = None) -> Rows:
+    """One file as columns; which there are depends on its format, and for text on what is wanted.
+
+    Args:
+        path: the file.
+        columns: names of ours (`COLUMNS`) that are wanted.
+        english: the file with the translations, line by line.
+
+    Raises DataError naming the file (and line) and what it should look like.
+    """
+    inner = unpacked_name(path.name)
+    suffix = Path(inner).suffix.lower()
+    try:
+        if suffix == ".parquet":
+            return pq.ParquetFile(path).read().to_pydict()
+        text = read_text(path)
+        if suffix in (".jsonl", ".ndjson", ".json"):
+            return read_json(path, text)
+        if suffix == ".conllu":
+            return read_conllu(path, text)
+        if "tokens" in columns:
+            return read_words(path, text, "upos" if "upos" in columns else "ner_tags")
+        if english is not None:
+            return read_pairs(path, text, english)
+        if suffix == ".csv" or (suffix in (".tsv", ".txt") and "\t" in text.partition("\n")[0]):
+            return read_table(path, text, columns, "," if suffix == ".csv" else "\t")
+        return read_lines(path, text, columns)
+    except DataError:
+        raise
+    except (*DAMAGE, ValueError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read ({error}); write it again") from error
+
+
+def sample(path: Path, tagged: bool) -> str:
+    """Some text of a file, to see its script by; empty if there is none that can be read."""
+    try:
+        if path.suffix == ".parquet":
+            batch = next(pq.ParquetFile(path).iter_batches(batch_size=50), None)
+            table = batch.to_pydict() if batch is not None else {}
+        else:
+            table = read(path, ["tokens"] if tagged else ["text"])
+    except (DataError, pa.ArrowException, OSError):
+        return ""
+    for name in (*COLUMNS["tokens"], *COLUMNS["text"]):
+        if name in table:
+            return "\n".join(" ".join(row) if isinstance(row, list) else str(row) for row in table[name][:50])
+    return ""
+
+
+def read_conllu(path: str | Path, text: str | None = None) -> Rows:
+    """Tokens and universal part-of-speech tags of a CoNLL-U file; works with any release.
+
+    Multi-word ranges (`3-4`) and empty nodes (`5.1`) are left out, as their words follow or do not exist in the text;
+    so are words without a tag (`_`), and sentences whose words are all `_`: a licence keeps the text of some treebanks.
+    Returns columns `id` (`# sent_id`, else the number), `tokens`, `upos`.
+    Raises DataError with the line number for a line that has fewer than four columns.
+    """
+    rows: Rows = {"id": [], "tokens": [], "upos": []}
+    blank = 0
+    for number, (name, lines) in enumerate(_sentences(read_text(Path(path)) if text is None else text)):
+        words = []
+        for line_number, line in lines:
+            cells = line.split("\t")
+            if len(cells) < 4:
+                raise DataError(f"{path}, line {line_number}: not CoNLL-U (columns are separated by tabs)")
+            if cells[0].isdigit() and cells[3] != "_":
+                words.append((cells[1], cells[3]))
+        if words and all(word == "_" for word, _ in words):
+            blank += 1
+        elif words:
+            _add(rows, name or str(number), words, "upos")
+    if blank:
+        logger.warning("%s: %d sentences are left out, their words are not in this release (all are _)", path, blank)
+    return rows
+
+
+def read_words(path: Path, text: str, column: str) -> Rows:
+    """Tagged words, one a line, sentences between blank lines: the word first, its tag last; or UNER's numbered words.
+
+    Cells are separated by tabs, or by spaces where a line has no tab. Raises DataError for a line of one cell.
+    """
+    rows: Rows = {"id": [], "tokens": [], column: []}
+    for number, (name, lines) in enumerate(_sentences(text)):
+        words: list[tuple[str, str]] = []
+        for line_number, line in lines:
+            if line.startswith("-DOCSTART-"):
+                continue
+            cells = line.split("\t") if "\t" in line else line.split()
+            if len(cells) < 2:
+                raise DataError(f"{path}, line {line_number}: {line[:40]!r} is no word with its tag; {shape(column)}")
+            if path.suffix == ".iob2" or (len(cells) > 2 and cells[0] == str(len(words) + 1)):
+                cells = cells[1:3]
+            words.append((cells[0], cells[-1].strip()))
+        if words:
+            _add(rows, name or str(number), words, column)
+    prefixed = rows["tokens"] and all(_WORD.fullmatch(word) for words in rows["tokens"] for word in words)
+    if prefixed:
+        rows["tokens"] = [[_WORD.sub(r"\1", word) for word in words] for words in rows["tokens"]]
+    return rows
+
+
+def _add(rows: Rows, name: str, words: list[tuple[str, str]], column: str) -> None:
+    rows["id"].append(name)
+    rows["tokens"].append([word for word, _ in words])
+    rows[column].append([tag for _, tag in words])
+
+
+def _sentences(text: str) -> Iterator[tuple[str | None, list[tuple[int, str]]]]:
+    """Blocks between blank lines: the sentence's id, and its numbered lines without comments."""
+    name: str | None = None
+    lines: list[tuple[int, str]] = []
+    for number, line in enumerate([*text.split("\n"), ""], 1):
+        line = line.rstrip("\r")
+        if not line.strip():
+            if lines:
+                yield name, lines
+            name, lines = None, []
+        elif line.startswith("# ") and "\t" not in line and len(line.split()) > 2:
+            if line[1:].partition("=")[0].strip() == "sent_id":
+                name = line.partition("=")[2].strip()
+        else:
+            lines.append((number, line))
+
+
+def read_json(path: Path, text: str) -> Rows:
+    """Columns of a file of JSON objects, a line each or in an array; a field that an object lacks is None."""
+    found = []
+    values = [(0, json.loads(text))] if text.lstrip().startswith("[") else _json_lines(text)
+    for number, value in values:
+        for row in value if isinstance(value, list) and not number else [value]:
+            if not isinstance(row, dict):
+                place = f", line {number}" if number else ""
+                raise DataError(f'{path}{place}: a {type(row).__name__}, not an object like {{"text": ...}}')
+            found.append(row)
+    names = dict.fromkeys(name for row in found for name in row)
+    return {name: [row.get(name) for row in found] for name in names}
+
+
+def _json_lines(text: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, json.loads(line)
+
+
+def read_table(path: Path, text: str, columns: Sequence[str], delimiter: str) -> Rows:
+    """A table: with a header that names columns we know, or without one Taxi1500's (id, label, verse).
+
+    Raises DataError for a row of another length than the first, or where nothing tells what the columns are.
+    """
+    lines = text.split("\n")
+    if delimiter == ",":
+        table = [row for row in csv.reader(lines, strict=True) if row]
+    else:
+        table = [line.rstrip("\r").split(delimiter) for line in lines if line.strip()]
+    if not table:
+        return {name: [] for name in columns}
+    head = [cell.strip() for cell in table[0]]
+    if _NAMES & set(head):
+        table = table[1:]
+    elif len(head) == 3 and all(row[0].strip().isdigit() for row in table):
+        head = ["id", "label", "text"]
+    else:
+        there = ", ".join(head[:5])
+        raise DataError(f"{path}: its first line names no column that is known ({there}); {shape(*columns)}")
+    for number, row in enumerate(table, 2):
+        if len(row) != len(head):
+            raise DataError(f"{path}, row {number} has {len(row)} cells, the first {len(head)}; {shape(*columns)}")
+    return {name: [row[i] for row in table] for i, name in enumerate(head)}
+
+
+def read_lines(path: Path, text: str, columns: Sequence[str]) -> Rows:
+    """A sentence a line; its id is the number of the line, so that files of one split are parallel."""
+    if unknown := set(columns) - {"id", "text", "split"}:
+        raise DataError(f"{path} holds lines of text without {' or '.join(sorted(unknown))}; {shape(*columns)}")
+    lines = [line.rstrip("\r") for line in text.split("\n")]
+    lines = lines[:-1] if lines and not lines[-1] else lines
+    return {"id": [str(number) for number in range(len(lines))], "text": lines}
+
+
+def read_pairs(path: Path, text: str, english: Path) -> Rows:
+    """Two files of parallel lines, as in Tatoeba's test set of LASER."""
+    rows, other = read_lines(path, text, ["text"]), read_lines(english, read_text(english), ["text"])
+    if len(rows["text"]) != len(other["text"]):
+        raise DataError(
+            f"{path} has {len(rows['text'])} lines, {english.name} {len(other['text'])}: they are not parallel"
+        )
+    return {**rows, "english": other["text"]}
