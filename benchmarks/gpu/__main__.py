@@ -22,6 +22,7 @@ TITLES = {
     "roofline": "What the card can do",
     "step": "One training step, V = 250,002",
     "step at V = 401,145": "One training step, V = 401,145",
+    "modernbert": "One training step, ModernBERT-base, V = 256,000",
     "head": "The head's loss, 4,992 masked tokens, V = 250,002, bf16",
     "commands": "The commands",
     "vectors": "Sentence vectors, layer 8 of the base model",
@@ -29,7 +30,10 @@ TITLES = {
     "curves": "Loss over 100 steps of 16 blocks, learnable text",
     "profile": "Kernels of a fast step",
 }
-PARTS = ("roofline", "step", "commands", "vectors", "head", "profile", "vocabulary", "curves", "finetuning", "variants")
+PARTS = (
+    "roofline", "step", "commands", "vectors", "modernbert", "head", "profile", "vocabulary", "curves", "finetuning",
+    "variants",
+)  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,7 +75,7 @@ def _measure(given: argparse.Namespace, work: Path) -> int:
     if not (given.tiny or torch.cuda.is_available()):
         print("there is no NVIDIA GPU here", file=sys.stderr)
         return 1
-    from . import commands, evaluation, head, roofline, smoke, step
+    from . import commands, evaluation, head, modernbert, roofline, smoke, step
     from .measure import Bench, markdown
 
     bench = Bench(given.seconds, given.output, "cpu" if given.tiny else "cuda", given.tiny)
@@ -83,6 +87,7 @@ def _measure(given: argparse.Namespace, work: Path) -> int:
         "step": lambda: step.steps(bench),
         "commands": lambda: commands.commands(bench, work, given.data),
         "vectors": lambda: evaluation.vectors(bench, work),
+        "modernbert": lambda: modernbert.modernbert(bench),
         "head": lambda: head.head(bench),
         "profile": lambda: step.profile(bench),
         "vocabulary": lambda: step.vocabulary(bench),

@@ -12,19 +12,19 @@ from .measure import Bench
 
 LENGTH = 512
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+LANGUAGES = [a + b + c for a in LETTERS[:8] for b in LETTERS[:10] for c in LETTERS[:8]][:600]
+TABLES: dict[str, Any] = {"languages": LANGUAGES, "scripts": ["Latn", "Cyrl", "Arab"], "table_initializer_range": 0.02}
 
 
 def make_config(bench: Bench, vocab: int, dropout: float = 0.1) -> Any:
     """XLM-R base with 600 languages and three scripts (tiny: two layers of 128)."""
     from langsamp import LangSAMPConfig
 
-    codes = [a + b + c for a in LETTERS[:8] for b in LETTERS[:10] for c in LETTERS[:8]][:600]
     size = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
     base = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
     return LangSAMPConfig(
         vocab_size=vocab, max_position_embeddings=LENGTH + 2, type_vocab_size=1, pad_token_id=1, layer_norm_eps=1e-5,
-        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, languages=codes,
-        scripts=["Latn", "Cyrl", "Arab"], table_initializer_range=0.02, **(size if bench.tiny else base),
+        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, **TABLES, **(size if bench.tiny else base),
     )  # fmt: skip
 
 
@@ -49,14 +49,42 @@ def make_model(bench: Bench, vocab: int, kind: str = "ours", attention: str = "s
     return model
 
 
+def make_modernbert(bench: Bench, vocab: int, stock: bool = False) -> Any:
+    """A ModernBERT of mmBERT-base's size in training mode on the device (tiny: three layers of 128).
+
+    The stock one is ModernBertForMaskedLM, its head on masked positions only (``sparse_prediction``).
+    """
+    from transformers import ModernBertConfig, ModernBertForMaskedLM
+
+    from langsamp import LangSAMPConfig, LangSAMPForMaskedLM
+
+    torch.manual_seed(0)
+    size = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 192}
+    base = {"hidden_size": 768, "num_hidden_layers": 22, "num_attention_heads": 12, "intermediate_size": 1152}
+    config = ModernBertConfig(
+        vocab_size=vocab, max_position_embeddings=8192, pad_token_id=0, bos_token_id=2, eos_token_id=1, cls_token_id=2,
+        sep_token_id=1, sparse_prediction=True, local_attention=16 if bench.tiny else 128,
+        **(size if bench.tiny else base),
+    )  # fmt: skip
+    with bench.device:
+        if stock:
+            model = ModernBertForMaskedLM._from_config(config, attn_implementation="sdpa")
+        else:
+            ours = LangSAMPConfig.from_backbone(config, **TABLES)
+            model = LangSAMPForMaskedLM._from_config(ours, attn_implementation="sdpa")
+            model.check_ids = False
+    return model.to(bench.device).train()
+
+
 def plain_loss(features: Any, weight: Any, bias: Any, targets: Any) -> Any:
     """The head and its loss as one writes them first."""
     return functional.cross_entropy(functional.linear(features, weight, bias), targets, reduction="sum")
 
 
 def make_batches(
-    bench: Bench, blocks: int, vocab: int, count: int = 3, padded: int = 0, learnable: bool = False
-) -> Any:
+    bench: Bench, blocks: int, vocab: int, count: int = 3, padded: int = 0, learnable: bool = False,
+    length: int = LENGTH,
+) -> Any:  # fmt: skip
     """Batches in pinned memory, as the collator makes them for a GPU.
 
     Args:
@@ -66,13 +94,15 @@ def make_batches(
         count: batches.
         padded: rows of which the last third is padding.
         learnable: every second token says what the next one is, and few tokens are frequent.
+        length: tokens a row.
     """
     random = np.random.default_rng(blocks)
     batches = []
     for _ in range(count):
-        ids = 4 + (random.integers(vocab - 5, size=(blocks, LENGTH)) if not learnable else _zipf(random, blocks, vocab))
+        shape = blocks, length
+        ids = 4 + (_zipf(random, shape, vocab) if learnable else random.integers(vocab - 5, size=shape))
         real = np.ones_like(ids, bool)
-        real[:padded, -LENGTH // 3 :] = False
+        real[:padded, -length // 3 :] = False
         chosen = (random.random(ids.shape) < 0.15) & real
         labels = np.where(chosen, ids, -100)
         masked = np.where(real, np.where(chosen, vocab - 1, ids), 1)
@@ -87,9 +117,9 @@ def make_batches(
     return batches
 
 
-def _zipf(random: np.random.Generator, blocks: int, vocab: int) -> np.ndarray:
+def _zipf(random: np.random.Generator, shape: tuple[int, int], vocab: int) -> np.ndarray:
     """Token ids less 4: p ~ 1 / rank, and after each even position the one that belongs to it."""
     most = min(vocab - 5, 20_000)
-    ids = np.floor(np.exp(random.random((blocks, LENGTH)) * np.log(most))).astype(np.int64) - 1
+    ids = np.floor(np.exp(random.random(shape) * np.log(most))).astype(np.int64) - 1
     ids[:, 1::2] = (ids[:, ::2] * 7 + 3) % most
     return ids

@@ -17,7 +17,7 @@ from langsamp.train.fast.ends import Owner
 from langsamp.train.fast.gpu import accelerate
 
 from .measure import Bench, Row
-from .models import make_batches, make_model
+from .models import make_batches, make_model, make_modernbert
 from .step import Way
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -29,12 +29,19 @@ def smoke(bench: Bench) -> bool:
     for dtype in (torch.float32, *HALVES):
         checks[f"head, small, {dtype}"] = _head, (bench, dtype)
     for dtype in HALVES if bench.cuda else ():
-        checks[f"attention of padded rows, {dtype}"] = _attention, (bench, dtype)
+        for window in (None, 6):
+            checks[f"attention of padded rows{', windows' if window else ''}, {dtype}"] = (
+                _attention,
+                (bench, dtype, window),
+            )
     checks["dropout in it"] = _dropout, (bench,)
     checks["head, V = 250,002, bf16"] = _large_head, (bench,)
     for dtype in (torch.float32, torch.bfloat16):
         for padded in (0, 1):
             checks[f"whole model, {dtype}, {'padded' if padded else 'full'}"] = _model, (bench, dtype, padded)
+    for padded in (0, 1):
+        name = f"whole ModernBERT, bf16, {'padded' if padded else 'full'}"
+        checks[name] = _model, (bench, torch.bfloat16, padded, make_modernbert)
     checks["waiting for the GPU in a step"] = _waits, (bench,)
     checks["cuDNN attention"] = _cudnn, (bench,)
     for name, (function, given) in checks.items():
@@ -65,8 +72,8 @@ def _head(bench: Bench, dtype: torch.dtype) -> Row:
     return _judged(gpu_head.check(bench.device, dtype))
 
 
-def _attention(bench: Bench, dtype: torch.dtype) -> Row:
-    error = gpu_attention.check(bench.device, dtype)
+def _attention(bench: Bench, dtype: torch.dtype, window: int | None) -> Row:
+    error = gpu_attention.check(bench.device, dtype, window)
     return {"verdict": "right" if error < 2e-2 else "WRONG", "largest error": f"{error:.1e}"}
 
 
@@ -114,11 +121,11 @@ def _large_head(bench: Bench) -> Row:
     return _judged(pairs, factor=1.5 if bench.cuda else 2.5, least=1e-5)  # the interpreter cuts numbers off
 
 
-def _model(bench: Bench, dtype: torch.dtype, padded: int) -> Row:
-    """All parts together on two layers without dropout: gradients against fp64, norm over norm."""
+def _model(bench: Bench, dtype: torch.dtype, padded: int, make: Callable[..., Any] = make_model) -> Row:
+    """All parts together on few layers without dropout: gradients against fp64, norm over norm."""
     vocab = 5_003
     config_bench = Bench(1e9, bench.output, bench.device.type, tiny=True)
-    model = make_model(config_bench, vocab, dropout=0.0)
+    model = make(config_bench, vocab, **({"dropout": 0.0} if make is make_model else {}))
     batch = {n: t.to(bench.device) for n, t in make_batches(config_bench, 4, vocab, 1, padded)[0].items()}
     if not padded:
         del batch["attention_mask"]

@@ -88,21 +88,26 @@ def useful_flop(config: Any, blocks: int) -> float:
 
 def measure(bench: Bench, way: Way, blocks: int, vocab: int, padded: int = 0) -> Row:
     """Warm up and time some steps."""
-    batches = make_batches(bench, blocks, vocab, padded=padded)
+    row = timed(bench, way, make_batches(bench, blocks, vocab, padded=padded), 10)
+    peak = bench.facts.get("peak_tflops") or 1.0
+    return {**row, "MFU": round(useful_flop(way.model.config, blocks) / row["ms"] / 1e9 / peak, 3)}
+
+
+def timed(bench: Bench, way: Way, batches: list[dict[str, torch.Tensor]], count: int) -> Row:
+    """Warm up and time ``count`` steps."""
+    blocks, length = batches[0]["input_ids"].shape
     bench.reset_peak()
     start = time.perf_counter()
     loss = way.step(0, batches[0])
     value = float(loss)  # waits
     first = time.perf_counter() - start
-    count = 2 if bench.tiny else 10
+    count = 2 if bench.tiny else count
     for number in range(1, count // 3 + 1):
         way.step(number, batches[number % 3])
     spans = bench.times(lambda number: way.step(number + 9, batches[number % 3]), count)
     ms = statistics.median(spans)
-    peak = bench.facts.get("peak_tflops") or 1.0
     return {
-        "blocks": blocks, "ms": round(ms, 1), "ktok/s": round(blocks * LENGTH / ms, 1),
-        "MFU": round(useful_flop(way.model.config, blocks) / ms / 1e9 / peak, 3), "peak GB": bench.peak_gb(),
+        "blocks": blocks, "ms": round(ms, 1), "ktok/s": round(blocks * length / ms, 1), "peak GB": bench.peak_gb(),
         "first step s": round(first, 1), "least-most": f"{min(spans):.1f}-{max(spans):.1f}", "loss": round(value, 3),
     }  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from transformers import ModernBertConfig
 
 from langsamp import LangSAMPConfig, LangSAMPForMaskedLM
 
@@ -24,6 +25,18 @@ def make(dropout=0.0, attention="sdpa", **kwargs):
         if "norm" not in name.lower():  # biases that would show if they were lost, attention that is not uniform
             nn.init.normal_(parameter, std=0.1 if parameter.dim() == 1 else 0.2)
     return model
+
+
+def make_modernbert(**kwargs):
+    """As :func:`make`, with a window that cuts the batches' rows in its two local layers."""
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": VOCAB, "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2,
+        "intermediate_size": 64, "max_position_embeddings": 64, "pad_token_id": 1, "local_attention": 8,
+    }  # fmt: skip
+    tables = {"languages": ["deu", "rus"], "scripts": ["Latn", "Cyrl"], "table_initializer_range": 0.5}
+    config = LangSAMPConfig.from_backbone(ModernBertConfig(**shape | kwargs), **tables)
+    return LangSAMPForMaskedLM._from_config(config, attn_implementation="sdpa").train()
 
 
 def make_batch(seed=0, padding=True):

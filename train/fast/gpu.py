@@ -49,7 +49,8 @@ def accelerate(
 
     Yields:
         What is on: ``"loss"`` (Triton kernels; straight into ``weight.grad`` if there is one process),
-        ``"lookup"`` (likewise; with one process only), ``"attention"`` (padded batches), ``"layers"`` (torch.compile).
+        ``"lookup"`` (likewise; with one process only), ``"attention"`` (padded batches, and layers that look no further
+        than a window), ``"layers"`` (torch.compile).
     """
     on = []
     installs: dict[str, Callable[..., str | None]] = {
@@ -101,7 +102,7 @@ def _install_lookup(model: Any, stack: ExitStack, owner: Owner, *_: Any) -> str 
 
 
 def _install_attention(model: Any, stack: ExitStack, owner: Owner, dtype: torch.dtype, _: Any) -> str | None:
-    """Let padded batches take flash attention; else says why not."""
+    """Let padded batches and local layers take flash attention; else says why not."""
     from langsamp.train.fast.gpu_attention import install
 
     return install(model, stack, owner.weight.device, dtype)
@@ -118,9 +119,10 @@ def _install_layers(model: Any, stack: ExitStack, _: Any, __: Any, compiling: di
         stack.enter_context(functorch.patch(force_non_lazy_backward_lowering=True))
     for layer in layers:
         patch(stack, layer, "forward", _compiled(layer, kinds[type(layer)], given))
-    embeddings: Any = getattr(model.base_model, "embeddings", None)
-    if hasattr(embeddings, "word_embeddings") and "inputs_embeds" in signature(embeddings.forward).parameters:
-        patch(stack, embeddings, "forward", _compiled_embeddings(embeddings, Switch(type(embeddings).__name__), given))
+    embeddings, words = getattr(model.base_model, "embeddings", nn.Module()), model.get_input_embeddings()
+    if words in embeddings.children() and "inputs_embeds" in signature(embeddings.forward).parameters:
+        switch = Switch(type(embeddings).__name__)
+        patch(stack, embeddings, "forward", _compiled_embeddings(embeddings, words, switch, given))
     return None
 
 
@@ -175,13 +177,13 @@ def _compiled(module: nn.Module, switch: Switch, given: dict[str, Any]) -> Calla
     return forward
 
 
-def _compiled_embeddings(module: Any, switch: Switch, given: dict[str, Any]) -> Callable[..., Any]:
+def _compiled_embeddings(module: Any, words: Any, switch: Switch, given: dict[str, Any]) -> Callable[..., Any]:
     """As :func:`_compiled`, with the word lookup outside, because a graph cannot write into ``weight.grad``."""
     inner = _compiled(module, switch, given)
 
     def forward(input_ids: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         if not args and input_ids is not None and kwargs.get("inputs_embeds") is None:
-            kwargs["inputs_embeds"] = module.word_embeddings(input_ids)
+            kwargs["inputs_embeds"] = words(input_ids)
         return inner(input_ids, *args, **kwargs)
 
     return forward

@@ -1,8 +1,9 @@
-"""Attention over padded batches at the speed of full ones: flash attention that knows where each sequence ends.
+"""Attention without masks: flash attention that knows where each sequence ends and how far each layer looks.
 
 With a mask torch cannot take flash attention, for the whole batch and though one block in hundreds is padded. Here a
 row of the batch is two sequences instead, what is real and what is padding; neither sees the other. Shapes stay as they
-are.
+are. Where layers look no further than a window (ModernBERT's local ones), its mask is as large as the square of the
+length, and most of what is computed under it is thrown away; the kernel skips what is outside of the window.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ def sequence_ends(mask: Tensor) -> Tensor:
     return nn.functional.pad(ends, (1, 0)).int()
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, ends: Tensor, dropout: float, scaling: float | None) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, ends: Tensor, dropout: float, scaling: float | None,
+    window: int | None = None,
+) -> Tensor:  # fmt: skip
     """Attention within sequences.
 
     Args:
@@ -46,55 +50,76 @@ def attend(query: Tensor, key: Tensor, value: Tensor, ends: Tensor, dropout: flo
         ends: see :func:`sequence_ends`.
         dropout: of the probabilities.
         scaling: of the scores; None: one over the root of size.
+        window: tokens are seen that are nearer than this; None: all of the sequence.
 
     Returns:
         (batch, length, heads, size).
     """
     batch, heads, length, size = query.shape
     flat = [t.transpose(1, 2).reshape(batch * length, heads, size) for t in (query, key, value)]
-    out = _flash(*flat, ends, ends, length, length, dropout, False, False, scale=scaling)
+    sides = {f"window_size_{side}": window - 1 for side in ("left", "right")} if window else {}
+    out = _flash(*flat, ends, ends, length, length, dropout, False, False, scale=scaling, **sides)
     return out[0].view(batch, length, heads, size)
 
 
 def install(model: Any, stack: ExitStack, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Let training with a padding mask go through :func:`attend`; else says why not."""
+    """Let training go through :func:`attend` where it would need a mask; else says why not."""
     if model.config._attn_implementation != "sdpa":
         return f"the attention is {model.config._attn_implementation}, not sdpa"
-    error = check(device, dtype)
+    stock_attention, encoder = ALL_ATTENTION_FUNCTIONS["sdpa"], model.base_model
+    windows = any(found := _windows(encoder, stock_attention, device))
+    none = dict.fromkeys(model.config.layer_types) if windows else None  # else the encoder would make them
+    if not found or (windows and _windows(encoder, stock_attention, device, none) != found):
+        return "the encoder does not hand it what it needs, or limits attention in a way of its own"
+    error = max(check(device, dtype, window) for window in ((None, 6) if windows else (None,)))
     if not error < 2e-2:
         return f"its error is {error:.1e} of the largest value"
-    stock_attention, encoder = ALL_ATTENTION_FUNCTIONS["sdpa"], model.base_model
     stack.callback(ALL_ATTENTION_FUNCTIONS.__setitem__, "sdpa", stock_attention)
-    if not _arrive(encoder, stock_attention, device):
-        return "the encoder does not hand it what it needs, or limits attention in a way of its own"
     ALL_ATTENTION_FUNCTIONS["sdpa"] = _attention(stock_attention)
     stock = encoder.forward
 
-    def forward(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
-        trains = encoder.training and torch.is_grad_enabled() and torch.is_autocast_enabled(device.type)
-        if trains and attention_mask is not None and attention_mask.dim() == 2:
-            kwargs[_NAME], attention_mask = sequence_ends(attention_mask), None
+    def forward(*args: Any, attention_mask: Any = None, **kwargs: Any) -> Any:
+        if encoder.training and torch.is_grad_enabled() and torch.is_autocast_enabled(device.type):
+            if windows and attention_mask is None and kwargs.get("input_ids") is not None:
+                attention_mask = torch.ones_like(kwargs["input_ids"])
+            if isinstance(attention_mask, Tensor) and attention_mask.dim() == 2:
+                kwargs[_NAME], attention_mask = sequence_ends(attention_mask), none
         return stock(*args, attention_mask=attention_mask, **kwargs)
 
     patch(stack, encoder, "forward", forward)
     return None
 
 
-def _arrive(encoder: Any, stock: Callable[..., Any], device: torch.device) -> bool:
-    """Whether keywords of the encoder's forward reach all attention, which without a mask is over all tokens."""
-    calls = []
+def _windows(encoder: Any, stock: Callable[..., Any], device: torch.device, mask: Any = None) -> list[int | None]:
+    """The window of every attention, None where it is over all tokens.
 
-    def probe(module: nn.Module, query: Any, key: Any, value: Any, mask: Any, **kwargs: Any) -> Any:
-        limits = mask is not None or kwargs.get("sliding_window") or kwargs.get("position_bias") is not None
-        calls.append(_NAME in kwargs and not limits and not getattr(module, "is_causal", False))
-        return stock(module, query, key, value, mask, **{name: v for name, v in kwargs.items() if name != _NAME})
+    Empty if keywords of the encoder's forward do not reach all attention, or if one is limited by more than its window
+    (as its mask shows; with a ``mask`` given to the encoder, the attention must get None).
+    """
+    windows: list[int | None] = []
+    right = []
+    length = 4 + (getattr(encoder.config, "sliding_window", None) or 0)
+    at = torch.arange(length, device=device)
 
-    ALL_ATTENTION_FUNCTIONS["sdpa"] = probe
-    with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        encoder(
-            input_ids=torch.full((1, 4), 5, device=device), **{_NAME: sequence_ends(torch.ones(1, 4, device=device))}
-        )
-    return bool(calls) and all(calls)
+    def probe(module: nn.Module, query: Any, key: Any, value: Any, limits: Any, **kwargs: Any) -> Any:
+        windows.append(kwargs.get("sliding_window") or None)
+        near = (at[:, None] - at).abs() < (windows[-1] or length)
+        if limits is None:
+            same = mask is not None or bool(near.all())
+        else:
+            same = mask is None and limits.dtype == torch.bool and bool((limits == near).all())
+        more = kwargs.get("position_bias") is not None or getattr(module, "is_causal", False)
+        right.append(_NAME in kwargs and same and not more)
+        return stock(module, query, key, value, limits, **{name: v for name, v in kwargs.items() if name != _NAME})
+
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+        stack.callback(ALL_ATTENTION_FUNCTIONS.__setitem__, "sdpa", stock)
+        ALL_ATTENTION_FUNCTIONS["sdpa"] = probe
+        ids = torch.full((1, length), 5, device=device)
+        encoder(input_ids=ids, attention_mask=mask, **{_NAME: sequence_ends(torch.ones_like(ids))})
+    return windows if all(right) else []
 
 
 def _attention(stock: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,25 +131,29 @@ def _attention(stock: Callable[..., Any]) -> Callable[..., Any]:
         ends = kwargs.pop(_NAME, None)
         if ends is None:
             return stock(module, query, key, value, attention_mask, **kwargs)
-        return attend(query, key, value, ends, kwargs.get("dropout", 0.0), kwargs.get("scaling")), None
+        dropout, scaling, window = kwargs.get("dropout", 0.0), kwargs.get("scaling"), kwargs.get("sliding_window")
+        return attend(query, key, value, ends, dropout, scaling, window), None
 
     return forward
 
 
-def check(device: torch.device, dtype: torch.dtype) -> float:
+def check(device: torch.device, dtype: torch.dtype, window: int | None = None) -> float:
     """The largest error of :func:`attend`, forward and backward, over the largest value, on a small padded batch."""
     generator = torch.Generator().manual_seed(0)
     mask = torch.ones(3, 40, dtype=torch.bool)
     mask[0, 30:] = mask[2, :7] = False
     tensors = [torch.randn(3, 2, 40, 64, generator=generator).to(dtype) for _ in range(4)]
+    at = torch.arange(40)
+    near = (at[:, None] - at).abs() < (window or 40)
+    seen = near & mask[:, None, None] | torch.eye(40, dtype=torch.bool)  # without itself padding might see nothing
 
     def run(place: torch.device | str, kind: torch.dtype, ours: bool) -> list[Tensor]:
         q, k, v, d = (t.to(place, kind, copy=True).requires_grad_() for t in tensors)
         real = mask.to(place)
         if ours:
-            out = attend(q, k, v, sequence_ends(real), 0.0, None)
+            out = attend(q, k, v, sequence_ends(real), 0.0, None, window)
         else:
-            out = nn.functional.scaled_dot_product_attention(q, k, v, real[:, None, None]).transpose(1, 2)
+            out = nn.functional.scaled_dot_product_attention(q, k, v, seen.to(place)).transpose(1, 2)
         out = out * real[:, :, None, None]
         grads = torch.autograd.grad(out, (q, k, v), d.transpose(1, 2))
         return [t.detach().double().cpu() for t in (out, *grads)]

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.models import assert_same, gradients, make, make_batch
+from support.models import assert_same, gradients, make, make_batch, make_modernbert
 from transformers import XLMRobertaModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from langsamp import LangSAMPForMaskedLM
 from langsamp.train.fast import gpu_attention
@@ -148,13 +149,19 @@ def test_with_the_models_own_gradient_checkpointing(graphs, kwargs):
             assert_same(expected, quick)
 
 
-def by_sequence(q, k, v, starts, _, longest, __, dropout, *rest, scale=None):
+def by_sequence(
+    q, k, v, starts, _, longest, __, dropout, *rest, scale=None, window_size_left=None, window_size_right=None,
+    scaled=torch.nn.functional.scaled_dot_product_attention,
+):  # fmt: skip
     """What the flash kernel computes, a sequence at a time."""
     out = []
+    assert window_size_left == window_size_right
     for start, end in itertools.pairwise(starts.tolist()):
         assert 0 <= end - start <= longest
         parts = [t[start:end].transpose(0, 1) for t in (q, k, v)]
-        out.append(torch.nn.functional.scaled_dot_product_attention(*parts, scale=scale).transpose(0, 1))
+        at = torch.arange(end - start)
+        near = None if window_size_left is None else (at[:, None] - at).abs() <= window_size_left
+        out.append(scaled(*parts, near, scale=scale).transpose(0, 1))
     return (torch.cat(out),)
 
 
@@ -165,8 +172,12 @@ def test_rows_of_a_padded_batch_are_two_sequences_each():
 
 
 @pytest.mark.skipif("kwargs" not in XLMRobertaModel.forward.__code__.co_varnames, reason="transformers 4 has no way in")
-def test_a_padded_batch_needs_no_mask(monkeypatch):
-    model, batch = make(hidden_size=128, num_attention_heads=2), make_batch()
+@pytest.mark.parametrize("kind", ["padded", "local layers, padded", "local layers, full"])
+def test_no_batch_needs_a_mask(monkeypatch, kind):
+    model = make_modernbert() if "local" in kind else make(hidden_size=128, num_attention_heads=2)
+    batch = make_batch(padding="padded" in kind)
+    if "full" in kind:
+        del batch["attention_mask"]
     _, exact = gradients(model, batch)
 
     def error(found):
@@ -192,8 +203,10 @@ def without_mask(*args, attn_mask=None, scaled=torch.nn.functional.scaled_dot_pr
 
 def test_attention_that_computes_something_else_is_noticed(monkeypatch, caplog):
     monkeypatch.setattr(gpu_attention, "_flash", lambda q, *rest, **kwargs: (q,))
+    stock = ALL_ATTENTION_FUNCTIONS["sdpa"]
     with accelerate(make(), dtype=torch.bfloat16, parts=("attention",)) as on:
         assert on == ()
+        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is stock
     assert "without the part 'attention'" in caplog.text
 
 

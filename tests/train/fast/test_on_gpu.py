@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from support.models import gradients, make, make_batch
+from support.models import gradients, make, make_batch, make_modernbert
 from transformers import TrainerCallback
 
 from langsamp.train.fast.gpu import PARTS, accelerate
@@ -44,11 +44,12 @@ def overall(found, exact):
     return float(norm / torch.stack([g.norm() for g in exact.values()]).norm())
 
 
-@pytest.fixture(params=[False, True], ids=["full", "padded"])
+@pytest.fixture(params=["full", "padded", "full, ModernBERT", "padded, ModernBERT"])
 def case(request):
     """A model and a batch on the GPU, and the gradients in fp64 (on the CPU)."""
     torch._dynamo.reset()
-    model, batch = make(hidden_size=128, num_attention_heads=2), make_batch(padding=request.param)
+    model = make_modernbert() if "ModernBERT" in request.param else make(hidden_size=128, num_attention_heads=2)
+    batch = make_batch(padding="padded" in request.param)
     exact_loss, exact = gradients(model.double(), batch)
     yield model.float().cuda(), on_gpu(batch), exact_loss, exact
     torch._dynamo.reset()
