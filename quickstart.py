@@ -43,6 +43,7 @@ from langsamp.train.blocks.store import BlockStore
 from langsamp.train.pretrain import pretrain
 from langsamp.train.settings import PretrainSettings
 from langsamp.train.text import cldr
+from langsamp.train.text.open import open_corpus
 from langsamp.train.vocab.new import new_tokenizer
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,8 @@ def quickstart(
         _make_start(folder, size, languages)
     with stages("store: blocks of tokens"):
         tokenizer = load_tokenizer(folder / "start")
-        store = prepare(cldr.corpus(languages), tokenizer, folder / "store", size.block, num_proc=1, progress=False)
+        corpus = open_corpus("cldr", languages)
+        store = prepare(corpus, tokenizer, folder / "store", size.block, num_proc=1, progress=False)
     for name, tables in MODELS.items():
         with stages(f"training {name}: {size.steps} steps"):
             _train(folder, name, tables, store, size, progress)

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from langsamp.configuration_langsamp import LangSAMPConfig
 from langsamp.core.facts import FACTS, TrainingFacts
 from langsamp.core.language.languages import normalize_tag
+from langsamp.core.model.config import read_config
 from langsamp.core.model.fitting import Fit, fit_rows, mean_loss
 from langsamp.core.model.masking import Masking
 from langsamp.core.outputs import HANDLER, add_handler, new_folder
@@ -107,7 +107,7 @@ def same_script(model: str, language: str) -> list[str]:
     """
     folder = resolve_model(model).path
     script = parse_tag(normalize_tag(language))[1]
-    rows = LangSAMPConfig.from_pretrained(folder).languages[1:]
+    rows = read_config(folder).languages[1:]
     sampled = TrainingFacts.read(folder).sampling
     tags = [parse_tag(row.language) for row in sampled] or [_usual(code) for code in rows]
     found = sorted({code for code, written in tags if written == script and code in rows})

@@ -14,9 +14,10 @@ import yaml
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from langsamp.checkpoints.plain import read_config, save_tokenizer, stock_encoder, stock_tokenizer
+from langsamp.checkpoints.plain import save_tokenizer, stock_encoder, stock_tokenizer
 from langsamp.core.files import atomic_write
 from langsamp.core.language.languages import normalize_tag
+from langsamp.core.model.config import read_config
 from langsamp.core.model.vocabulary import carry_rows, check_unigram, trim
 from langsamp.core.outputs import new_folder
 from langsamp.core.runtime import ModelSource, resolve_model

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from langsamp.checkpoints.plain import read_config, save_tokenizer, stock_tokenizer
+from langsamp.checkpoints.plain import save_tokenizer, stock_tokenizer
 from langsamp.core.files import atomic_write
+from langsamp.core.model.config import read_config
 from langsamp.core.outputs import new_folder
 from langsamp.core.runtime import resolve_model
 from langsamp.eval.results.card.metadata import EXAMPLES

@@ -10,8 +10,8 @@ from typing import Any
 import transformers
 from transformers import PreTrainedTokenizerFast
 
-from langsamp.configuration_langsamp import LangSAMPConfig
 from langsamp.core.files import atomic_write
+from langsamp.core.model.config import read_config
 from langsamp.core.model.tokenizer import load_tokenizer
 from langsamp.safe_files import read_json
 from langsamp.tokenization_langsamp import as_class
@@ -27,20 +27,6 @@ def stock_encoder(folder: Path, layers: int) -> Any:
     kind = getattr(transformers, config.family.stock + "Model")
     options = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind).parameters else {}
     return kind(config.stock(num_hidden_layers=layers), **options)
-
-
-def read_config(folder: Path) -> Any:
-    """The configuration of a checkpoint folder (LangSAMP or stock), as ours.
-
-    Raises:
-        ValueError: it is of no family that LangSAMP knows.
-    """
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} has no config.json, so it is not a checkpoint folder.")
-    try:
-        return LangSAMPConfig.from_pretrained(folder)
-    except ValueError as error:
-        raise ValueError(f"{folder} cannot be used here: {error}") from None
 
 
 def stock_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

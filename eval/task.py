@@ -160,7 +160,7 @@ class Context:
     @cached_property
     def n_layers(self) -> int:
         """Number of blocks of the model."""
-        from langsamp.eval.engines.encoder import read_config
+        from langsamp.core.model.config import read_config
 
         return int(read_config(self.source.path).num_hidden_layers)
 

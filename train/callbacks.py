@@ -24,6 +24,7 @@ from langsamp.core.files import atomic_write
 log = logging.getLogger(__name__)
 
 LOG = "train.jsonl"
+Logs = dict[str, Any] | None  # name of a value -> the value
 PARTS, LONGEST = 20, 3600  # in a file: a line at each twentieth of the run, and after an hour without one
 
 
@@ -51,12 +52,7 @@ class JsonLog(TrainerCallback):
             atomic_write(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Logs = None, **kwargs: Any
     ) -> None:
         """Append one line."""
         if not state.is_world_process_zero or not logs:
@@ -97,12 +93,7 @@ class Progress(TrainerCallback):
             )
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Logs = None, **kwargs: Any
     ) -> None:
         """Remember the losses."""
         names = {"loss": "loss", "eval_loss": "held out"}

@@ -20,6 +20,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from langsamp.core.language.languages import parse_same_as
+from langsamp.core.model.masking import SHARE
 from langsamp.language_codes import nearest
 from langsamp.train import processes
 from langsamp.train.batches.sampling import Sampling, glot500
@@ -58,7 +59,7 @@ class PretrainSettings:
         default_factory=list,
         metadata={"help": "train the row of another code for a language of the store, like swh=swa"},
     )
-    mlm_probability: float = field(default=0.15, metadata={"help": "share of tokens to predict"})
+    mlm_probability: float = field(default=SHARE, metadata={"help": "share of tokens to predict"})
     lang_dropout: float = field(
         default=0.0,
         metadata={"help": "share of blocks trained as language and script unknown; trains the unknown rows"},

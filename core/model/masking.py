@@ -12,6 +12,7 @@ import numpy as np
 from langsamp.core.hashing import bits
 
 IGNORED = -100  # label of positions without loss
+SHARE = 0.15  # of the tokens are to be predicted, unless told otherwise
 _CHUNK = 1 << 32
 
 
@@ -30,7 +31,7 @@ class Masking:
         ValueError: the tokenizer has no mask or pad token, or the probability is not in [0, 1].
     """
 
-    def __init__(self, tokenizer: Any, seed: int = 42, probability: float = 0.15) -> None:
+    def __init__(self, tokenizer: Any, seed: int = 42, probability: float = SHARE) -> None:
         if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
             raise ValueError("the tokenizer has no mask or no pad token; masked language modelling needs both.")
         if not 0 <= probability <= 1:

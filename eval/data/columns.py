@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-Rows = dict[str, list[Any]]
+Columns = dict[str, list[Any]]
 
 # Names that data sets use for the same thing; the first is ours.
 COLUMNS: dict[str, tuple[str, ...]] = {

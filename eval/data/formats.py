@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from langsamp.core.reading import DAMAGE, read_text, unpacked_name
-from langsamp.eval.data.columns import COLUMNS, DataError, Rows, shape
+from langsamp.eval.data.columns import COLUMNS, Columns, DataError, shape
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _WORD = re.compile(r"[a-z][a-z-]*:(.+)")  # WikiANN writes the language before e
 _NAMES = {name for names in COLUMNS.values() for name in names}
 
 
-def read(path: Path, columns: Sequence[str], english: Path | None = None) -> Rows:
+def read(path: Path, columns: Sequence[str], english: Path | None = None) -> Columns:
     """One file as columns; which there are depends on its format, and for text on what is wanted.
 
     Args:
@@ -73,7 +73,7 @@ def sample(path: Path, tagged: bool) -> str:
     return ""
 
 
-def read_conllu(path: str | Path, text: str | None = None) -> Rows:
+def read_conllu(path: str | Path, text: str | None = None) -> Columns:
     """Tokens and universal part-of-speech tags of a CoNLL-U file; works with any release.
 
     Multi-word ranges (`3-4`) and empty nodes (`5.1`) are left out, as their words follow or do not exist in the text;
@@ -81,7 +81,7 @@ def read_conllu(path: str | Path, text: str | None = None) -> Rows:
     Returns columns `id` (`# sent_id`, else the number), `tokens`, `upos`.
     Raises DataError with the line number for a line that has fewer than four columns.
     """
-    rows: Rows = {"id": [], "tokens": [], "upos": []}
+    rows: Columns = {"id": [], "tokens": [], "upos": []}
     blank = 0
     for number, (name, lines) in enumerate(_sentences(read_text(Path(path)) if text is None else text)):
         words = []
@@ -100,12 +100,12 @@ def read_conllu(path: str | Path, text: str | None = None) -> Rows:
     return rows
 
 
-def read_words(path: Path, text: str, column: str) -> Rows:
+def read_words(path: Path, text: str, column: str) -> Columns:
     """Tagged words, one a line, sentences between blank lines: the word first, its tag last; or UNER's numbered words.
 
     Cells are separated by tabs, or by spaces where a line has no tab. Raises DataError for a line of one cell.
     """
-    rows: Rows = {"id": [], "tokens": [], column: []}
+    rows: Columns = {"id": [], "tokens": [], column: []}
     for number, (name, lines) in enumerate(_sentences(text)):
         words: list[tuple[str, str]] = []
         for line_number, line in lines:
@@ -125,7 +125,7 @@ def read_words(path: Path, text: str, column: str) -> Rows:
     return rows
 
 
-def _add(rows: Rows, name: str, words: list[tuple[str, str]], column: str) -> None:
+def _add(rows: Columns, name: str, words: list[tuple[str, str]], column: str) -> None:
     rows["id"].append(name)
     rows["tokens"].append([word for word, _ in words])
     rows[column].append([tag for _, tag in words])
@@ -148,7 +148,7 @@ def _sentences(text: str) -> Iterator[tuple[str | None, list[tuple[int, str]]]]:
             lines.append((number, line))
 
 
-def read_json(path: Path, text: str) -> Rows:
+def read_json(path: Path, text: str) -> Columns:
     """Columns of a file of JSON objects, a line each or in an array; a field that an object lacks is None."""
     found = []
     values = [(0, json.loads(text))] if text.lstrip().startswith("[") else _json_lines(text)
@@ -168,7 +168,7 @@ def _json_lines(text: str) -> Iterator[tuple[int, Any]]:
             yield number, json.loads(line)
 
 
-def read_table(path: Path, text: str, columns: Sequence[str], delimiter: str) -> Rows:
+def read_table(path: Path, text: str, columns: Sequence[str], delimiter: str) -> Columns:
     """A table: with a header that names columns we know, or without one Taxi1500's (id, label, verse).
 
     Raises DataError for a row of another length than the first, or where nothing tells what the columns are.
@@ -194,7 +194,7 @@ def read_table(path: Path, text: str, columns: Sequence[str], delimiter: str) ->
     return {name: [row[i] for row in table] for i, name in enumerate(head)}
 
 
-def read_lines(path: Path, text: str, columns: Sequence[str]) -> Rows:
+def read_lines(path: Path, text: str, columns: Sequence[str]) -> Columns:
     """A sentence a line; its id is the number of the line, so that files of one split are parallel."""
     if unknown := set(columns) - {"id", "text", "split"}:
         raise DataError(f"{path} holds lines of text without {' or '.join(sorted(unknown))}; {shape(*columns)}")
@@ -203,7 +203,7 @@ def read_lines(path: Path, text: str, columns: Sequence[str]) -> Rows:
     return {"id": [str(number) for number in range(len(lines))], "text": lines}
 
 
-def read_pairs(path: Path, text: str, english: Path) -> Rows:
+def read_pairs(path: Path, text: str, english: Path) -> Columns:
     """Two files of parallel lines, as in Tatoeba's test set of LASER."""
     rows, other = read_lines(path, text, ["text"]), read_lines(english, read_text(english), ["text"])
     if len(rows["text"]) != len(other["text"]):

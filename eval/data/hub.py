@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, hf_hub_download
 
 from langsamp.core.language.languages import WIKIPEDIA, normalize_tag
 from langsamp.core.language.names import SPLITS
-from langsamp.eval.data.columns import DataError, Rows
+from langsamp.eval.data.columns import Columns, DataError
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +39,14 @@ class HubSet:
         """Sorted tags of the configs. Raises FileNotFoundError if the Hub or the data set cannot be reached."""
         return sorted(self._configs)
 
-    def table(self, tag: str) -> Rows:
+    def table(self, tag: str) -> Columns:
         """All splits of one language below each other, with a column `split`; class numbers become names.
 
         Raises DataError if the language is not there, FileNotFoundError as in `languages`.
         """
         if tag not in self._configs:
             raise DataError(f"{self.repo} has no data for {tag}")
-        table: Rows = {}
+        table: Columns = {}
         for config in self._configs[tag]:
             for split, rows in self._reached(partial(self._splits, config)):
                 columns = {name: _names(rows[name], rows.features[name]) for name in rows.column_names}

@@ -16,7 +16,7 @@ from typing import Any
 from langsamp.core.language.languages import scripts_agree
 from langsamp.core.language.names import SPLITS
 from langsamp.eval.data import formats, layouts
-from langsamp.eval.data.columns import COLUMNS, DataError, Rows, shape
+from langsamp.eval.data.columns import COLUMNS, Columns, DataError, shape
 from langsamp.unicode_scripts import script_of
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class EvalData:
             )
         return found
 
-    def rows(self, folder: str, tag: str, columns: Sequence[str], split: str | None = None) -> Rows:
+    def rows(self, folder: str, tag: str, columns: Sequence[str], split: str | None = None) -> Columns:
         """The columns of one language as lists of equal length, under our names (`COLUMNS`).
 
         A column is found by its candidate names; `id` is the row number where there is none. `split` keeps the rows of
@@ -89,7 +89,7 @@ class EvalData:
             rows = {name: [values[index] for index in keep] for name, values in rows.items()}
         return {name: rows[name] for name in columns}
 
-    def _check_script(self, where: str, tag: str, rows: Rows) -> None:
+    def _check_script(self, where: str, tag: str, rows: Columns) -> None:
         """Say so, once, if the text is in another script than its tag."""
         texts = rows.get("text") or [" ".join(map(str, words)) for words in rows.get("tokens", [])[:50]]
         found, script = script_of("\n".join(texts[:50])[:2000]), tag.partition("_")[2]
@@ -118,7 +118,7 @@ class EvalData:
         return HUB_SETS.get(folder)
 
 
-def _read(file: layouts.File, columns: Sequence[str]) -> Rows:
+def _read(file: layouts.File, columns: Sequence[str]) -> Columns:
     """One file as columns; the split in its name, if any, becomes a column, and part of ids that are line numbers."""
     table = formats.read(file.path, columns, file.english)
     if file.split is not None:
@@ -128,7 +128,7 @@ def _read(file: layouts.File, columns: Sequence[str]) -> Rows:
     return table
 
 
-def _concatenate(tables: list[Rows], where: str) -> Rows:
+def _concatenate(tables: list[Columns], where: str) -> Columns:
     """Several files of one language below each other; they must have the same columns."""
     names = set(tables[0])
     if any(set(table) != names for table in tables):
@@ -136,13 +136,13 @@ def _concatenate(tables: list[Rows], where: str) -> Rows:
     return {name: [value for table in tables for value in table[name]] for name in tables[0]}
 
 
-def _rename(table: Rows, columns: Sequence[str], where: str) -> Rows:
+def _rename(table: Columns, columns: Sequence[str], where: str) -> Columns:
     """The wanted columns under our names; id and split are made up where there are none.
 
     Raises DataError for a column that is missing or holds something else than texts or lists.
     """
     size = len(next(iter(table.values()), []))
-    found: Rows = {}
+    found: Columns = {}
     for name in columns:
         source = next((other for other in COLUMNS.get(name, (name,)) if other in table), None)
         if source is not None:

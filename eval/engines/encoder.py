@@ -19,9 +19,9 @@ import torch
 import transformers
 from tokenizers import Tokenizer
 
-from langsamp.configuration_langsamp import LangSAMPConfig
 from langsamp.core.compute.kernels import products, threads
 from langsamp.core.model import tokenizer as core
+from langsamp.core.model.config import read_config
 from langsamp.core.runtime import ModelSource, pick_device, resolve_model
 from langsamp.eval.engines.packed import Texts, hidden_states, plan_batches
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM, LangSAMPModel
@@ -32,16 +32,6 @@ logger = logging.getLogger(__name__)
 MAX_TOKENS = 4096  # a batch: fills the matrix units of a CPU; measured best there
 MOST_TOKENS = 2**17  # a batch on a GPU, if its memory allows
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}  # of the weights
-
-
-def read_config(folder: Path) -> Any:
-    """The configuration of a model folder, as ours. Raises FileNotFoundError, or ValueError for an unknown encoder."""
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} has no config.json, so it is no model folder")
-    try:
-        return LangSAMPConfig.from_pretrained(folder)
-    except ValueError as error:
-        raise ValueError(f"{folder} cannot be evaluated: {error}") from None
 
 
 def paper_layer(n_layers: int) -> int:

@@ -18,7 +18,7 @@ from langsamp.core.language.families import family_of
 from langsamp.core.record import Record
 from langsamp.eval.data.columns import DataError
 from langsamp.eval.task import Context, Unit
-from langsamp.eval.tasks.table_rows import Rows, likely_tag, read_rows
+from langsamp.eval.tasks.table_rows import TableRows, likely_tag, read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -113,11 +113,11 @@ class EmbeddingMap:
         return unit.expected
 
 
-def map_records(context: Context, kind: str, rows: Rows, wanted: Sequence[bool] | None = None) -> list[Record]:
+def map_records(context: Context, kind: str, rows: TableRows, wanted: Sequence[bool] | None = None) -> list[Record]:
     """All records of one table; `wanted` (rows,) chooses rows, None means all."""
     if wanted is not None:
         keep = np.asarray(wanted, dtype=bool) if len(wanted) else np.zeros(0, dtype=bool)
-        rows = Rows([name for name, kept in zip(rows.names, keep) if kept], rows.vectors[keep], rows.init)
+        rows = TableRows([name for name, kept in zip(rows.names, keep) if kept], rows.vectors[keep], rows.init)
     found = [_row_record(context, kind, name, "row_norm", value) for name, value in zip(rows.names, _norms(rows))]
     left_out = [name for name, out in zip(rows.names, rows.untrained) if out]
     if left_out:
@@ -147,7 +147,7 @@ def map_records(context: Context, kind: str, rows: Rows, wanted: Sequence[bool] 
     return found + (_purity_records(context, trained) if kind == "languages" else [])
 
 
-def _norms(rows: Rows) -> np.ndarray:
+def _norms(rows: TableRows) -> np.ndarray:
     return np.linalg.norm(rows.vectors.astype(np.float64), axis=1)
 
 
@@ -158,7 +158,7 @@ def _row_record(context: Context, kind: str, name: str, metric: str, value: floa
     return replace(context.record(EmbeddingMap.name, None, metric, float(value)), script=name)
 
 
-def _purity_records(context: Context, rows: Rows) -> list[Record]:
+def _purity_records(context: Context, rows: TableRows) -> list[Record]:
     labels = {
         "script": [likely_tag(name).partition("_")[2] or None for name in rows.names],
         "family": [family_of(name) for name in rows.names],

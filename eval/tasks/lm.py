@@ -20,11 +20,12 @@ import torch
 from tokenizers import Tokenizer
 
 from langsamp.core.compute.kernels import fast_matmul, threads
+from langsamp.core.model.config import read_config
 from langsamp.core.model.masking import Masking
 from langsamp.core.record import Record
 from langsamp.core.runtime import pick_device
 from langsamp.eval.data.columns import DataError
-from langsamp.eval.engines.encoder import batch_tokens, load_masked_lm, load_tokenizer, read_config
+from langsamp.eval.engines.encoder import batch_tokens, load_masked_lm, load_tokenizer
 from langsamp.eval.engines.packed import Texts, last_hidden_state, plan_batches
 from langsamp.eval.task import Context, Unit
 from langsamp.language_codes import family, match_script, parse_tag
@@ -35,13 +36,12 @@ from langsamp.unicode_scripts import valid_unicode
 logger = logging.getLogger(__name__)
 
 FOLDERS = ("lm", "mlm", "sib200")  # the last has text that no corpus should hold, and is on the Hub
-MASKED = 0.15  # share of the tokens, as in pretraining
 SENTENCES = 200
 MAX_LENGTH = 512
 WRONG_DRAWS = 5
 SEED = 42
 
-Rows = tuple[int, int]  # row of the language, row of the script; 0 is unknown
+Ids = tuple[int, int]  # row of the language, row of the script; 0 is unknown
 
 
 class MaskedLM:
@@ -76,7 +76,7 @@ class MaskedLM:
         return scorer.records(unit.language or "", unit.expected[0].seed or 0, unit.expected)
 
 
-def rows_of(context: Context, tag: str, languages: Sequence[str], scripts: Sequence[str]) -> Rows:
+def rows_of(context: Context, tag: str, languages: Sequence[str], scripts: Sequence[str]) -> Ids:
     """Rows of a tag in the model's lists, 0 where it has none: (`deu_Latn`, ["und", "deu"], []) -> (1, 0)."""
     language, script = parse_tag(tag)
     code, script = context.row_code(language, languages), match_script(script, list(scripts))
@@ -141,7 +141,7 @@ class Scorer:
 
     def masks(self, ids: Sequence[np.ndarray], tag: str, seed: int) -> list[np.ndarray]:
         """Positions to mask in each text: those that pretraining would choose, drawn by seed, language and number."""
-        choose, first = Masking(self.roles, seed, MASKED).chosen, crc32(tag.encode()) << 24
+        choose, first = Masking(self.roles, seed).chosen, crc32(tag.encode()) << 24
         return [np.flatnonzero(choose(text[None], np.array([first + n]))[0]) for n, text in enumerate(ids)]
 
     def _texts(self, tag: str) -> list[np.ndarray]:
@@ -172,7 +172,7 @@ class Scorer:
             hidden.append(last_hidden_state(self.model.base_model, packed)[packed.send(np.concatenate(where))])
         return torch.cat(hidden), torch.from_numpy(np.concatenate(targets).astype(np.int64)).to(self.model.device)
 
-    def _loss(self, hidden: torch.Tensor, targets: torch.Tensor, rows: Rows) -> float:
+    def _loss(self, hidden: torch.Tensor, targets: torch.Tensor, rows: Ids) -> float:
         """Mean cross entropy in nats with these rows added."""
         for table, row in zip((self.model.lang_embeddings, self.model.script_embeddings), rows):
             if table is not None:
@@ -180,7 +180,7 @@ class Scorer:
         with fast_matmul():
             return float(self.model.token_losses(hidden, targets).mean())
 
-    def _wrong(self, right: Rows, seed: Sequence[int]) -> list[Rows]:
+    def _wrong(self, right: Ids, seed: Sequence[int]) -> list[Ids]:
         """Rows of other languages and scripts; never the right ones, never unknown (unless there is no other)."""
         rng = np.random.default_rng([*seed, WRONG_DRAWS])
         columns = []

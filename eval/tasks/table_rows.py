@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from langsamp.configuration_langsamp import LangSAMPConfig
 from langsamp.core.language.languages import normalize_tag
+from langsamp.core.model.config import read_config
 
 KEYS = {"languages": "lang_embeddings.weight", "scripts": "script_embeddings.weight"}
 SIGMAS = 4.0  # how far a row's norm may be from that of a random row and still count as one
 
 
 @dataclass(frozen=True)
-class Rows:
+class TableRows:
     """A table without its unknown row: `names[i]` is the code of `vectors[i]`; rows started as N(0, `init`^2)."""
 
     names: list[str]
@@ -31,22 +31,22 @@ class Rows:
         return untrained_rows(self.vectors, self.init)
 
     @property
-    def trained(self) -> Rows:
+    def trained(self) -> TableRows:
         """The other rows."""
         keep = ~self.untrained
-        return Rows([name for name, kept in zip(self.names, keep) if kept], self.vectors[keep], self.init)
+        return TableRows([name for name, kept in zip(self.names, keep) if kept], self.vectors[keep], self.init)
 
     def row(self, name: str | None) -> np.ndarray | None:
         """The vector of a code, None without one."""
         return self.vectors[self.names.index(name)] if name in self.names else None
 
 
-def read_rows(folder: Path, kind: str) -> Rows | None:
+def read_rows(folder: Path, kind: str) -> TableRows | None:
     """The table "languages" or "scripts" of a model folder; None if the model has none (a stock XLM-R, an ablation).
 
     Raises ValueError if the table and the names in the configuration differ in number.
     """
-    config = LangSAMPConfig.from_pretrained(folder)
+    config = read_config(folder)
     names = list(getattr(config, kind))
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:  # "pt": numpy knows no bfloat16
@@ -54,7 +54,7 @@ def read_rows(folder: Path, kind: str) -> Rows | None:
                 vectors = file.get_tensor(KEYS[kind]).float().numpy()
                 if len(vectors) != len(names):
                     raise ValueError(f"{folder}: {len(vectors)} rows of {kind} but {len(names)} names in config.json")
-                return Rows(names[1:], vectors[1:], float(config.table_initializer_range))
+                return TableRows(names[1:], vectors[1:], float(config.table_initializer_range))
     return None
 
 

@@ -19,9 +19,9 @@ from tqdm.auto import tqdm
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
 from langsamp.core.facts import FACTS
+from langsamp.core.model.config import read_config
 from langsamp.core.runtime import resolve_model
 from langsamp.eval.data.sets import EvalData
-from langsamp.eval.engines.encoder import read_config
 from langsamp.eval.run import run
 from langsamp.eval.task import Context
 from langsamp.train.saves import checkpoints

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from langsamp.core.hashing import uniform
-from langsamp.core.model.masking import IGNORED, Masking
+from langsamp.core.model.masking import IGNORED, SHARE, Masking
 from langsamp.language_codes import match_script, suggest
 
 
@@ -43,7 +43,7 @@ class Collator:
         languages: Sequence[str] = (),
         scripts: Sequence[str] = (),
         seed: int = 42,
-        mlm_probability: float = 0.15,
+        mlm_probability: float = SHARE,
         lang_dropout: float = 0.0,
         dropout_from: int = 0,
         same_as: Mapping[str, str] | None = None,

@@ -257,8 +257,3 @@ class CldrCorpus(Corpus):
 
 
 _SIZE_GUESS = 60_000  # bytes a language, for progress bars; knowing better would mean composing the text
-
-
-def corpus(only: list[str] | None = None) -> CldrCorpus:
-    """The corpus; ``only`` restricts it to some languages (``lang_Script``)."""
-    return CldrCorpus(only)

@@ -124,13 +124,22 @@ class Selection:
         return name is None or name in self.splits
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What is read of a corpus, and how; the arguments of :func:`langsamp.train.text.open.open_corpus`."""
+
+    only: Iterable[str] | None = None
+    column: str | None = None
+    on_invalid: str = "replace"
+    split: str = "train"
+    names: Mapping[str, str] | None = None
+
+
 class Corpus(ABC):
     """Text by language. Subclasses say which parts there are, what is in them and how to recognise them again.
 
     Args:
-        only: the languages wanted, as people type them; one without a script means all scripts of the language.
-        split: see :meth:`Selection.parse`.
-        names: what names that are no language codes stand for, ``{"swahili": "swh"}``.
+        how: what is read, and how.
 
     Attributes:
         name: what the user asked for, kept in the store as its source.
@@ -141,14 +150,13 @@ class Corpus(ABC):
     name: str
     read_in_workers = False
 
-    def __init__(
-        self, only: Iterable[str] | None = None, split: str = "train", names: Mapping[str, str] | None = None
-    ) -> None:
-        self._only = None if only is None else {check_tag(tag) for tag in only}
+    def __init__(self, how: Reading = Reading()) -> None:
+        self._only = None if how.only is None else {check_tag(tag) for tag in how.only}
         self._others: set[str] = set()  # languages that are there, but not wanted
         self._asked = {language for language, _ in self._only or ()}
-        self._selection = Selection.parse(split)
-        self._names = dict(names or {})
+        self._column, self._on_invalid, self._split = how.column, how.on_invalid, how.split
+        self._selection = Selection.parse(how.split)
+        self._names = dict(how.names or {})
         for tag in self._names.values():
             check_tag(tag)
         self.report = Report()

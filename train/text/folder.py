@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from langsamp.core.language.languages import check_tag
 from langsamp.core.language.names import Told, find_language, marks, pair_side
 from langsamp.core.reading import CHUNK, damage_named, is_archive, members, opened, unpacked_name
-from langsamp.train.text.corpus import Corpus, Part, Report, clean
+from langsamp.train.text.corpus import Corpus, Part, Reading, Report, clean
 from langsamp.train.text.formats import FILES, STREAMS, Source
 
 _WIKI = re.compile(r"wiki_\d+")
@@ -39,20 +39,10 @@ class FolderCorpus(Corpus):
 
     read_in_workers = True
 
-    def __init__(
-        self,
-        folder: str | Path,
-        only: Iterable[str] | None = None,
-        column: str | None = None,
-        on_invalid: str = "replace",
-        split: str = "train",
-        names: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(only, split, names)
+    def __init__(self, folder: str | Path, how: Reading = Reading()) -> None:
+        super().__init__(how)
         self.folder = Path(folder).expanduser()
         self.name = str(folder)
-        self._column = column
-        self._on_invalid = on_invalid
         self._digest = cache(_sha256)
 
     @classmethod

@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import PurePosixPath
 
 from langsamp.core.hub_names import HubName
 from langsamp.core.language.languages import check_tag
 from langsamp.core.language.names import SPLITS, find_language, marks
-from langsamp.train.text.corpus import Corpus, Part, Report, clean
+from langsamp.train.text.corpus import Corpus, Part, Reading, Report, clean
 from langsamp.train.text.formats import Source, choose
 
 
 class HubCorpus(Corpus):
     """A Hub data set at one commit; nothing is downloaded but what is read."""
 
-    def __init__(
-        self,
-        name: HubName,
-        only: Iterable[str] | None = None,
-        column: str | None = None,
-        on_invalid: str = "replace",
-        split: str = "train",
-        names: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(only, split, names)
+    def __init__(self, name: HubName, how: Reading = Reading()) -> None:
+        super().__init__(how)
         self.name = str(name)
         self._repo, self._revision = name.repo, name.revision
-        self._column = column
-        self._on_invalid = on_invalid
-        self._split = split
 
     @cached_property
     def commit(self) -> str:

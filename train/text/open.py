@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from langsamp.core.hub_names import HubName
-from langsamp.train.text.corpus import Corpus
+from langsamp.train.text.corpus import Corpus, Reading
 from langsamp.train.text.folder import FolderCorpus
 from langsamp.train.text.hub import HubCorpus
 
@@ -39,20 +39,20 @@ def open_corpus(
     """
     if on_invalid not in ("replace", "skip"):
         raise ValueError(f"on_invalid is {on_invalid!r}; it can be 'replace' or 'skip'.")
-    text = os.fspath(spec)
+    how, text = Reading(only, column, on_invalid, split, names), os.fspath(spec)
     if text == "cldr":
         from langsamp.train.text.cldr import CldrCorpus  # babel takes its time, and is needed for this corpus only
 
-        return CldrCorpus(only)
+        return CldrCorpus(how)
     path = Path(text).expanduser()
     if path.is_dir():
-        return FolderCorpus(path, only, column, on_invalid, split, names)
+        return FolderCorpus(path, how)
     if path.exists():
         raise FileNotFoundError(f"{text!r} is a file; a corpus is a folder with one file a language, as deu_Latn.txt.")
     name = HubName.parse(text)
     if not name.is_data_set:
         raise FileNotFoundError(f"there is no folder {text!r}, and it is no Hub data set (user/name), nor 'cldr'.")
-    return HubCorpus(name, only, column, on_invalid, split, names)
+    return HubCorpus(name, how)
 
 
 def read_texts(spec: str | os.PathLike[str], language: str) -> Iterator[str]:
