@@ -97,8 +97,8 @@ def batches(tokenizer: Any, store_path: Path, rounds: int = 200) -> list[tuple[s
     """Milliseconds to make a batch of 32 x 512, rows read and collated: ours, and transformers' collator on a list."""
     from transformers import DataCollatorForLanguageModeling
 
-    from langsamp.train.batches.collator import Collator
     from langsamp.train.batches.sampling import Plan
+    from langsamp.train.batches.stream import Collator
     from langsamp.train.blocks.store import BlockStore
 
     store = BlockStore(store_path)

@@ -1,7 +1,7 @@
 """Random numbers that are functions: the same key gives the same bits in any order, process, rank and library version.
 
 Used where the data stream must not depend on how it is read (:mod:`langsamp.train.batches.sampling`,
-:mod:`langsamp.train.batches.collator`). SplitMix64 (Steele, Lea, Flood 2014), vectorised over uint64 arrays.
+:mod:`langsamp.train.batches.stream`). SplitMix64 (Steele, Lea, Flood 2014), vectorised over uint64 arrays.
 """
 
 from __future__ import annotations

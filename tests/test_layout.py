@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,9 @@ WITHIN = {
         "eval.results.records",
     },
 }
+
+
+JOURNEYS = {"A text to its loss": 14, "A checkpoint to a number in the report": 18, "A folder to the Hub": 11}
 
 
 def _imports(path: Path) -> set[str]:
@@ -127,6 +131,32 @@ def _file(name: str) -> Path | None:
         if parts and (path / "__init__.py").is_file():
             return path / "__init__.py"
     return None
+
+
+def test_the_tour_names_every_module_in_its_room_and_nothing_else():
+    """CONTRIBUTING.md: a heading a room (`### train/blocks/`), its modules below in backticks."""
+    tour = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## A tour")[2].partition("### Beside")[0]
+    named = set()
+    for part in tour.split("### ")[1:]:
+        room, _, text = part.partition("\n")
+        named |= {(ROOT / room.replace("The root", "") / name) for name in re.findall(r"`([\w/]+\.py)`", text)}
+    files = {*ROOT.glob("*.py"), *(path for folder in ALLOWED for path in _modules(folder))}
+    files = {path for path in files if path.name != "__init__.py"}
+    assert {str(path.relative_to(ROOT)) for path in files - named} == set(), "not in the tour of CONTRIBUTING.md"
+    assert {str(path.relative_to(ROOT)) for path in named - files} == set(), "in the tour, but no module"
+
+
+@pytest.mark.parametrize("name", JOURNEYS)
+def test_a_journey_is_as_short_as_it_says(name):
+    """Each file of a journey is there, and one of the others imports it or names it (tasks, metrics)."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition(f"**{name}** (")[2].partition("\n\n")[0]
+    way, _, around = text.partition("(Setting up:")
+    files, others = ([ROOT / path for path in re.findall(r"`([\w/]+\.py)`", part)] for part in (way, around))
+    assert len(set(files)) == len(files) == int(text.split()[0]) <= JOURNEYS[name]
+    reached = {_file(found) for path in (*files, *others) for found in _imports(path)}
+    sources = "".join(path.read_text(encoding="utf-8") for path in files)
+    lost = [path for path in files[1:] if path not in reached and not re.search(rf'"{path.stem}[":]', sources)]
+    assert lost == []
 
 
 def test_every_package_of_the_tree_is_declared():

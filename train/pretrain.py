@@ -26,9 +26,8 @@ from langsamp.core.manifest import write_manifest
 from langsamp.core.outputs import add_gitignore, add_pooling
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
-from langsamp.train.batches.collator import Collator
 from langsamp.train.batches.sampling import Plan, format_table
-from langsamp.train.batches.stream import BlockStream
+from langsamp.train.batches.stream import BlockStream, Collator
 from langsamp.train.blocks.prepare import tokenizer_hash
 from langsamp.train.blocks.store import BlockStore, open_store
 from langsamp.train.callbacks import LOG, JsonLog, Progress, no_other_bars, read_log

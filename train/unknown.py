@@ -10,8 +10,7 @@ from collections.abc import Mapping
 
 from langsamp.core.model.fitting import Batch, Fit, fit_rows
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
-from langsamp.train.batches.collator import Collator
-from langsamp.train.batches.stream import BlockStream
+from langsamp.train.batches.stream import BlockStream, Collator
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
-from langsamp.train.batches.collator import Collator
+from langsamp.train.batches.stream import Collator
 from langsamp.train.heldout import HeldOut
 
 

@@ -1,4 +1,4 @@
-"""Blocks to batches: which block comes at which step (sampling, stream), and which tokens are masked (collator).
+"""Blocks to batches: which block comes at which step (sampling), and what it becomes (stream).
 
 Pure functions of a seed and an index, without iterator state; hence resume is exact. Imports ``train.blocks`` and core.
 """

@@ -4,7 +4,7 @@ A store is a folder: ``store.json`` (tokenizer hash, block size, counts, sha256,
 ``deu_Latn.u32`` (little-endian uint32, ``<s> ... </s><s> ... </s>``, the last block filled up with the pad id) and,
 if asked for, ``deu_Latn.heldout.u32``; ``deu_Latn.json`` says which parts of which corpus went in. Blocks never mix
 languages. Next stop: :mod:`langsamp.train.batches.sampling` says which block comes when, and
-:mod:`langsamp.train.batches.collator` makes batches of them::
+:mod:`langsamp.train.batches.stream` makes batches of them::
 
     store = BlockStore("store")
     plan = Plan(store.counts, alpha=0.3, seed=42)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from langsamp.train.batches.collator import Collator
+from langsamp.train.batches.stream import Collator
 
 LANGUAGES = ["und", "deu", "eng", "zho"]
 SCRIPTS = ["Zyyy", "Hani", "Latn"]
