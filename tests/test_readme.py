@@ -1,6 +1,7 @@
 """The front page is true: its Python runs as printed, its commands parse, its head is a valid model card."""
 
 import ast
+import pkgutil
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ from huggingface_hub import ModelCard
 
 from langsamp.cli import build_parser, commands
 
+ROOMS = ("core", "train", "eval", "checkpoints", "hub")
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
 
@@ -50,6 +52,28 @@ def test_it_is_a_model_card():
     assert card.data.pipeline_tag == "fill-mask"
     assert card.data.license == "apache-2.0"
     assert "langsamp" in card.data.tags
+
+
+def test_what_documents_and_docstrings_name_is_there():
+    """README, docs, the right column of the changelog's table: `langsamp.room.module.name`; docstrings."""
+    root = Path(__file__).resolve().parents[1]
+    texts = [README, *(path.read_text(encoding="utf-8") for path in root.glob("docs/*.md"))]
+    changes = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    texts += re.findall(r"^\| `[^|]+ \| ([^|]+) \|$", changes, flags=re.M)
+    sources = [*root.glob("*.py"), *(path for room in ROOMS for path in (root / room).rglob("*.py"))]
+    texts += [role for path in sources for role in re.findall(r":\w+:`~?([\w.]+)`", path.read_text(encoding="utf-8"))]
+    found = {name for text in texts for name in re.findall(r"\blangsamp(?:\.[A-Za-z_]\w*)+", text)}
+    assert {name for name in found if not _resolves(name)} == set()
+    for page in (root / "README.md", *root.glob("docs/*.md")):
+        for path in re.findall(r"`(\w+/[\w/]+\.py)`", page.read_text(encoding="utf-8")):
+            assert (root / path).is_file(), f"{page.name}: {path}"
+
+
+def _resolves(name: str) -> bool:
+    try:
+        return pkgutil.resolve_name(name) is not None
+    except (AttributeError, ImportError):
+        return "gpu_kernels" in name  # needs triton
 
 
 def test_links_to_files_exist():

@@ -97,7 +97,7 @@ def prepare(
     """Tokenise a corpus into a store, or add to a store what is new in the corpus.
 
     Args:
-        corpus: where the text comes from (:func:`langsamp.train.text.corpus.open_corpus`).
+        corpus: where the text comes from (:func:`langsamp.train.text.open.open_corpus`).
         tokenizer: a folder, a Hub id, or what :func:`load_tokenizer` returned.
         output: the store's folder.
         block_size: tokens a block.
