@@ -31,8 +31,8 @@ TITLES = {
     "profile": "Kernels of a fast step",
 }
 PARTS = (
-    "roofline", "step", "commands", "vectors", "modernbert", "head", "profile", "vocabulary", "curves", "finetuning",
-    "variants",
+    "roofline", "step", "commands", "stock", "vectors", "modernbert", "head", "profile", "vocabulary", "curves",
+    "finetuning", "variants",
 )  # fmt: skip
 
 
@@ -86,6 +86,7 @@ def _measure(given: argparse.Namespace, work: Path) -> int:
         "roofline": lambda: roofline.roofline(bench),
         "step": lambda: step.steps(bench),
         "commands": lambda: commands.commands(bench, work, given.data),
+        "stock": lambda: commands.stock(bench, work),
         "vectors": lambda: evaluation.vectors(bench, work),
         "modernbert": lambda: modernbert.modernbert(bench),
         "head": lambda: head.head(bench),

@@ -22,19 +22,22 @@ from .step import VOCAB
 
 
 def commands(bench: Bench, work: Path, data: Path | None) -> None:
-    """Prepare a store, train with everything that a run has, and train the stock step for comparison."""
+    """Prepare a store, train with everything that a run has."""
     base, store = work / "base", work / "store"
-    small = bench.tiny
     bench.row("commands", "a base model and text", _make, bench, base, work / "text", data, needs=20)
     corpus = data or work / "text"
     bench.row("commands", "langsamp prepare", _prepare, corpus, base, store, needs=30)
-    steps, blocks = (8, 2) if small else (200, 64)
+    steps, blocks = (8, 2) if bench.tiny else (200, 64)
     shared = {"max_steps": steps, "save_steps": steps // 2, "eval_strategy": "steps", "eval_steps": 3 * steps // 4}
     bench.row("commands", f"langsamp train, {steps} steps of {blocks} x {LENGTH}, a save, a held-out evaluation",
-              _train, bench, work, blocks, shared, needs=75)  # fmt: skip
-    steps = 8 if small else 60
-    stock = {"max_steps": steps, "save_strategy": "no", "fast": False}
-    bench.row("commands", f"langsamp train --no-fast, {steps} steps", _train, bench, work, blocks, stock, needs=45)
+              _train, bench, work, blocks, shared, needs=55)  # fmt: skip
+
+
+def stock(bench: Bench, work: Path) -> None:
+    """Train the stock step on the same store, for comparison."""
+    steps, blocks = (8, 2) if bench.tiny else (60, 64)
+    options = {"max_steps": steps, "save_strategy": "no", "fast": False}
+    bench.row("commands", f"langsamp train --no-fast, {steps} steps", _train, bench, work, blocks, options, needs=45)
 
 
 def _make(bench: Bench, base: Path, text: Path, data: Path | None) -> Row:

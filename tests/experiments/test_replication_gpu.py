@@ -158,6 +158,16 @@ def test_the_search_lets_the_baseline_choose_first():
     assert choose(experiment, lambda variant, trials: {}) == experiment
 
 
+def test_trainings_are_shortened_to_the_time_that_there_is(monkeypatch, capsys):
+    clock = run.Clock(1000.0, 0.0)
+    monkeypatch.setattr(run.time, "monotonic", lambda: 355.0)
+    clock.speed, clock.beside = 1e6, 10.0
+    tokens = clock.tokens(6)
+    assert 80e6 < tokens < 90e6
+    monkeypatch.setattr(run.time, "monotonic", lambda: 355.0 + 5 * (tokens / 1e6 + 10))
+    assert clock.fits(tokens)  # the last one, too
+
+
 def test_a_part_that_fails_is_told_and_leaves_the_others(data, tiny_model_dir, tmp_path):
     folder, said = tmp_path / "models/both-1", []
     shutil.copytree(tiny_model_dir, folder / measuring.MODEL)
@@ -179,9 +189,10 @@ def test_a_part_that_fails_is_told_and_leaves_the_others(data, tiny_model_dir, t
 @pytest.mark.slow
 def test_a_run_goes_from_the_bundle_to_findings_and_on_from_its_records(data, recipe, tiny_xlmr_dir, tmp_path, capfd):
     bundle.make(recipe, None, data, str(tiny_xlmr_dir), tmp_path / "bundle")
-    run.main([str(tmp_path / "bundle"), str(tmp_path / "out"), "--seconds", "400"])
+    run.main([str(tmp_path / "bundle"), str(tmp_path / "out"), "--seconds", "400", "--fit"])
     said = capfd.readouterr().out
     assert "Traceback" not in said
+    assert "gpu: 2 steps of 2 fit" in said
     assert "no time for nothing: all is done" in said
     lines = [json.loads(line) for line in (tmp_path / "out/runs.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["model"] for line in lines if line["experiment"] == "gpu"] == ["baseline-1", "both-1"]

@@ -46,6 +46,7 @@ from .vectors import VECTORS, Sentences, device_name
 RUNS, LOG = "runs.jsonl", "train.log"
 SEARCH, TEST, START = "gpu-search", "test", "start"
 FACTS = ("steps", "tokens", "seconds", "tokens_per_second", "parameters")  # of a training
+CAUTION = 0.9  # of the time that there seems to be
 LAST_MEASURES = 45  # seconds for what the last model still has to be measured by
 QUICK = {"save_strategy": "no", "disable_tqdm": True}  # nothing is kept of a model but its records
 
@@ -75,6 +76,10 @@ class Clock:
         """A line for people, at once."""
         print(f"{self.spent:6.1f} s  {text}", flush=True)
 
+    def tokens(self, trainings: int) -> float:
+        """How long each of so many trainings may be, so that all of them, and their measuring, still end in time."""
+        return CAUTION * self.speed * ((self.left - LAST_MEASURES) / trainings - self.beside)
+
     def fits(self, tokens: float) -> bool:
         """Whether a training of so many tokens, and its measuring, would still end in time."""
         return self.left > LAST_MEASURES + self.beside + (tokens / self.speed if self.speed else 0)
@@ -83,8 +88,10 @@ class Clock:
 class GpuRun:
     """One call."""
 
-    def __init__(self, bundle: Path, out: Path, work: Path, clock: Clock, order: Sequence[str] = ()) -> None:
-        self.out, self.work, self.clock = out, work, clock
+    def __init__(
+        self, bundle: Path, out: Path, work: Path, clock: Clock, order: Sequence[str] = (), fit: bool = False
+    ) -> None:
+        self.out, self.work, self.clock, self.fit = out, work, clock, fit
         self.left_out: dict[str, None] = {}
         self._packing: Future[None] | None = None
         cpus = usable_cpus()
@@ -117,15 +124,25 @@ class GpuRun:
             rates = {"learning_rate": found.learning_rate, "table_learning_rate": found.table_learning_rate}
             settings = {name: replace(experiment, **rates) for name, experiment in settings.items()}
             self.clock.say(f"chosen: {rates}")
+        if self.fit and self.clock.speed:
+            settings = self.fitted(settings)
         for name, variant, seed in self.units():
             if not self.measured(name, f"{variant}-{seed}"):
                 with self.guarded(f"{name}/{variant}-{seed}"):
                     self.one(name, f"{variant}-{seed}", variant, seed, settings[name])
         self.clock.say(f"no time for {', '.join(self.left_out) or 'nothing: all is done'}")
 
-    def units(self) -> Iterator[tuple[str, str, int]]:
+    def fitted(self, settings: dict[str, Experiment]) -> dict[str, Experiment]:
+        """The experiment that comes first in the order, so short that its trainings named there end in this call."""
+        units = list(self.units(self.order[:1]))
+        name, tokens = units[0][0], int(self.clock.tokens(len(units)))
+        steps = min(settings[name].steps, tokens // (settings[name].batch * self.store.block_size))
+        self.clock.say(f"{name}: {steps} steps of {settings[name].steps} fit")
+        return settings | {name: replace(settings[name], steps=max(1, steps))}
+
+    def units(self, order: Sequence[str] | None = None) -> Iterator[tuple[str, str, int]]:
         """Experiment, variant and seed, seed by seed, so that whole comparisons come first."""
-        for entry in self.order:
+        for entry in self.order if order is None else order:
             name, _, variants = entry.partition(":")
             experiment = self.plan.experiments[name]
             for seed in experiment.seeds:
@@ -245,6 +262,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=float, default=500.0, help="after which no more is begun and all is written")
     parser.add_argument("--order", nargs="+", default=[], metavar="NAME", help="instead of the recipe's: gpu:both ...")
+    parser.add_argument(
+        "--fit", action="store_true", help="shorten what is first in the order to what this call has time for"
+    )
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     ours = logging.getLogger("langsamp")
@@ -256,7 +276,7 @@ def main(argv: list[str] | None = None) -> None:
     place = memory if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2**34 else None
     with tempfile.TemporaryDirectory(prefix="replication-", dir=place) as work:
         transformers.utils.logging.disable_progress_bar()
-        run = GpuRun(args.bundle, args.out, Path(work), Clock(args.seconds, began), args.order)
+        run = GpuRun(args.bundle, args.out, Path(work), Clock(args.seconds, began), args.order, args.fit)
         try:
             run.do()
         finally:
