@@ -38,7 +38,7 @@ from langsamp.eval.results.plots import draw
 from langsamp.eval.results.report.report import render, verdict
 from langsamp.eval.run import run
 from langsamp.eval.task import Context
-from langsamp.train.blocks.prepare import load_tokenizer, prepare
+from langsamp.train.blocks.prepare import open_tokenizer, prepare
 from langsamp.train.blocks.store import BlockStore
 from langsamp.train.pretrain import pretrain
 from langsamp.train.settings import PretrainSettings
@@ -46,7 +46,7 @@ from langsamp.train.text import cldr
 from langsamp.train.text.open import open_corpus
 from langsamp.train.vocab.new import new_tokenizer
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MODELS = {"baseline": False, "langsamp": True}  # name -> with the two tables
 TASKS = ("sr-cldr", "lm", "neutrality")
@@ -96,7 +96,7 @@ def quickstart(
     with stages("tokenizer: a Unigram vocabulary"):
         _make_start(folder, size, languages)
     with stages("store: blocks of tokens"):
-        tokenizer = load_tokenizer(folder / "start")
+        tokenizer = open_tokenizer(folder / "start")
         corpus = open_corpus("cldr", languages)
         store = prepare(corpus, tokenizer, folder / "store", size.block, num_proc=1, progress=False)
     for name, tables in MODELS.items():
@@ -168,7 +168,7 @@ def _make_start(folder: Path, size: Size, languages: list[str]) -> None:
         return
     new_tokenizer({language: cldr.documents(language) for language in languages}, size.vocabulary, start)
     config = XLMRobertaConfig(
-        vocab_size=load_tokenizer(start).facts.vocab_size,
+        vocab_size=open_tokenizer(start).facts.vocab_size,
         hidden_size=size.hidden,
         num_hidden_layers=size.layers,
         num_attention_heads=size.hidden // 32,

@@ -24,7 +24,7 @@ from transformers import XLMRobertaConfig, XLMRobertaModel, logging
 
 from langsamp.core.runtime import resolve_model
 from langsamp.eval.data.sets import EvalData
-from langsamp.eval.engines.encoder import Encoder, Pool, load_tokenizer
+from langsamp.eval.engines.encoder import Encoder, Pool, load_backend
 from langsamp.eval.tasks.retrieval import SR_BIBLE
 from langsamp.eval.tasks.similarity import cosine
 
@@ -69,7 +69,7 @@ class Naive:
     def __init__(self, folder: Path) -> None:
         logging.set_verbosity_error()
         self.model = XLMRobertaModel.from_pretrained(folder, add_pooling_layer=False, dtype="float32").eval()
-        self.tokenizer = load_tokenizer(folder, 512)
+        self.tokenizer = load_backend(folder, 512)
         self.tokenizer.enable_padding(pad_id=1, pad_token="<pad>")
 
     def encode(self, texts: list[str]) -> np.ndarray:

@@ -22,7 +22,7 @@ from langsamp.eval.results.card.card import write_card
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 TABLES = {"lang_embeddings.weight": "languages", "script_embeddings.weight": "scripts"}
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -107,7 +107,7 @@ def average(models: Sequence[str], output: str | Path, weights: Sequence[float] 
     model, tokenizer = _empty(parts), first.tokenizer
     left_out = len({piece for part in parts for piece in part.pieces} - {*first.pieces})
     if left_out:
-        log.warning("%d pieces that %s does not have are left out", left_out, first.source.name)
+        logger.warning("%d pieces that %s does not have are left out", left_out, first.source.name)
     with torch.no_grad():
         for name, target in model.named_parameters():
             target.copy_(_mean(name, target, _names(model, first, name), parts, shares))

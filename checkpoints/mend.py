@@ -17,7 +17,7 @@ from langsamp import modeling_langsamp
 from langsamp.configuration_langsamp import TASKS, LangSAMPConfig
 from langsamp.safe_files import read_json
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def is_ours(folder: Path) -> bool:
@@ -49,7 +49,7 @@ def reloaded(folder: Path) -> tuple[PreTrainedModel, list[str]]:
     task = next((task for task in TASKS if head.endswith(f"For{task}")), None)
     tables = {name for name in _tensors(folder) if name.startswith(("lang_embeddings", "script_embeddings"))}
     if task == "MaskedLM" and not tables and (config.languages or config.scripts):
-        log.warning("%s was saved without remote code and has lost its language rows; it goes on without", folder)
+        logger.warning("%s was saved without remote code and has lost its language rows; it goes on without", folder)
         config.languages, config.scripts = [], []
     kind = getattr(modeling_langsamp, config.family.ours + (f"For{task}" if task else "Model"))
     model, found = kind.from_pretrained(folder, config=config, dtype="auto", output_loading_info=True)

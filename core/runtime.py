@@ -16,7 +16,7 @@ from langsamp.core.files import COMMIT, UNSAFE_WEIGHTS
 from langsamp.core.hub_names import HubName
 from langsamp.core.manifest import MANIFEST_NAME, cut_off, damaged, refused
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _download(repo: str, revision: str | None, files: Sequence[str] | None) -> P
         with suppress(Exception):  # whatever the client says then, it is not in the cache
             if isinstance(error, UnreachableError):
                 folder = get(local=True)
-                log.warning("%s Taking %s from the cache, which may be old.", error, name)
+                logger.warning("%s Taking %s from the cache, which may be old.", error, name)
                 return folder
         raise not_here(name, error) from None
 

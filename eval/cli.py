@@ -46,6 +46,24 @@ def add_eval_arguments(parser: ArgumentParser) -> None:
         action="store_false",
         help="leave <s> and </s> out of the mean (the paper's protocol has them in)",
     )
+    _add_frozen_arguments(parser)
+    add_training_arguments(parser)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--devices", type=_positive, metavar="N", help="share the work among N CUDA cards (without a card: N processes)"
+    )
+    where.add_argument(
+        "--ray",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS",
+        help="share the work among the nodes of a Ray cluster: auto (default), local, or ray://host:port",
+    )
+    parser.add_argument("--no-progress", dest="progress", action="store_false", help="no progress bars")
+
+
+def _add_frozen_arguments(parser: ArgumentParser) -> None:
+    """Arguments of the tasks that train nothing."""
     parser.add_argument("--csls", action="store_true", help="retrieval: also report CSLS-corrected accuracies")
     parser.add_argument(
         "--parallel",
@@ -62,19 +80,6 @@ def add_eval_arguments(parser: ArgumentParser) -> None:
         metavar="A=B",
         help="lm, donors: use the model's row of B for language A (arz=ara; swh and swa find each other without it)",
     )
-    add_training_arguments(parser)
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--devices", type=_positive, metavar="N", help="share the work among N CUDA cards (without a card: N processes)"
-    )
-    where.add_argument(
-        "--ray",
-        nargs="?",
-        const="auto",
-        metavar="ADDRESS",
-        help="share the work among the nodes of a Ray cluster: auto (default), local, or ray://host:port",
-    )
-    parser.add_argument("--no-progress", dest="progress", action="store_false", help="no progress bars")
 
 
 def add_training_arguments(parser: ArgumentParser) -> None:

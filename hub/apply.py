@@ -17,14 +17,14 @@ from pathlib import Path
 from langsamp.core.files import DISK_FULL
 from langsamp.core.manifest import MANIFEST_NAME, is_loaded, unsafe_name
 from langsamp.core.retry import HubError
-from langsamp.hub.remote import Digest, Record, RemoteTree, digest_file, write_record
+from langsamp.hub.remote import Digest, RemoteTree, Synced, digest_file, write_record
 
 logger = logging.getLogger(__name__)
 STAGING = ".langsamp_pull"
 
 
 @dataclass(frozen=True)
-class Plan:
+class Changes:
     """What to do to a folder: names to fetch, local edits to keep as they are, edits to set aside, names to remove."""
 
     fetch: list[str]
@@ -33,7 +33,7 @@ class Plan:
     remove: list[str]
 
 
-def plan_changes(folder: Path, tree: RemoteTree, wanted: Iterable[str], record: Record | None) -> Plan:
+def plan_changes(folder: Path, tree: RemoteTree, wanted: Iterable[str], record: Synced | None) -> Changes:
     """Compare a folder with the wanted files of a commit, without the network.
 
     A document that was edited here is kept while it has not changed on the Hub since the last pull; when both changed,
@@ -61,10 +61,12 @@ def plan_changes(folder: Path, tree: RemoteTree, wanted: Iterable[str], record: 
         if edited and not is_loaded(name):
             aside.append(name)
     gone = [name for name, digest in before.items() if name not in wanted and _is(folder, name, digest)]
-    return Plan(fetch, keep, aside, gone)
+    return Changes(fetch, keep, aside, gone)
 
 
-def apply(folder: Path, tree: RemoteTree, plan: Plan, get: Callable[[str], Path], record: Record) -> dict[str, Digest]:
+def apply(
+    folder: Path, tree: RemoteTree, plan: Changes, get: Callable[[str], Path], record: Synced
+) -> dict[str, Digest]:
     """Bring the files of a plan into the folder; the digests of what was fetched.
 
     Args:
@@ -111,7 +113,7 @@ def _gather(source: Path, target: Path, tree: RemoteTree, name: str) -> Digest:
     return digest
 
 
-def _put(folder: Path, staging: Path, plan: Plan) -> None:
+def _put(folder: Path, staging: Path, plan: Changes) -> None:
     """Remove what is gone, then put the gathered files in place, the manifest last."""
     for name in plan.remove:
         (folder / name).unlink(missing_ok=True)

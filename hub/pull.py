@@ -18,7 +18,7 @@ from langsamp.core.retry import HubError, IncompletePushError, UnreachableError,
 from langsamp.hub import trainer_state
 from langsamp.hub.apply import apply, plan_changes
 from langsamp.hub.cache import cached_path, cached_tree, remember_revision
-from langsamp.hub.remote import Record, RemoteTree, digest_file, fetch, read_record, read_tree, token_of, write_record
+from langsamp.hub.remote import RemoteTree, Synced, digest_file, fetch, read_record, read_tree, token_of, write_record
 from langsamp.hub.selection import Selection, check_manifest, must_agree, select, unfinished
 from langsamp.safe_files import first_problem, read_json
 
@@ -111,9 +111,9 @@ def _pull(
     plan = plan_changes(root, tree, selection.wanted, before)
     files = {name: digest_file(root / name) for name in selection.wanted if name not in plan.fetch + plan.keep}
     files |= {name: before.files[name] for name in plan.keep if before}
-    record = Record(repo, revision, tree.commit, files)
+    record = Synced(repo, revision, tree.commit, files)
     fetched = apply(root, tree, plan, source.get, record)
-    record = Record(repo, revision, tree.commit, {**files, **fetched})
+    record = Synced(repo, revision, tree.commit, {**files, **fetched})
     if record != before:
         write_record(root, record)
     if not source.offline and not last_good:

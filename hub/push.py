@@ -16,7 +16,7 @@ from langsamp.core.retry import ConflictError, HubError
 from langsamp.hub import commit as commits
 from langsamp.hub import trainer_state
 from langsamp.hub.commit import Change, Target
-from langsamp.hub.remote import Digest, Record, digest_bytes, digest_file, read_record, read_tree, write_record
+from langsamp.hub.remote import Digest, Synced, digest_bytes, digest_file, read_record, read_tree, write_record
 from langsamp.hub.staging import Staged, stage
 
 logger = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ def _check_arrived(target: Target, commit: str, change: Change) -> None:
 def _remember(folder: Path, target: Target, commit: str, digests: dict[str, Digest]) -> None:
     """Note the commit beside the files; a folder that cannot be written to has been pushed all the same."""
     try:
-        write_record(folder, Record(target.repo, target.revision, commit, digests))
+        write_record(folder, Synced(target.repo, target.revision, commit, digests))
     except OSError as error:
         logger.warning("pushed, but the commit could not be noted in %s (%s).", folder, error)
 

@@ -59,7 +59,7 @@ class RemoteTree:
 
 
 @dataclass(frozen=True)
-class Record:
+class Synced:
     """Which commit a folder equals: written by push and pull to ``.langsamp_hub.json``, never pushed itself."""
 
     repo: str
@@ -140,16 +140,16 @@ def digest_bytes(content: bytes) -> Digest:
     return Digest(len(content), hashlib.sha256(content).hexdigest(), oid.hexdigest())
 
 
-def read_record(folder: str | os.PathLike[str]) -> Record | None:
+def read_record(folder: str | os.PathLike[str]) -> Synced | None:
     """The record of a folder; None when it has none, or none that can be read."""
     try:
         data = json.loads((Path(folder) / RECORD_NAME).read_text(encoding="utf-8"))
         files = {name: Digest(**digest) for name, digest in data.pop("files").items()}
-        return Record(**data, files=files)
+        return Synced(**data, files=files)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
-def write_record(folder: str | os.PathLike[str], record: Record) -> None:
+def write_record(folder: str | os.PathLike[str], record: Synced) -> None:
     """Write the record of a folder, atomically."""
     atomic_write(Path(folder) / RECORD_NAME, json.dumps(asdict(record), indent=1, sort_keys=True) + "\n")

@@ -218,6 +218,21 @@ def test_exit_codes(capsys, tmp_path, monkeypatch):
     assert not Path("x.html").exists()
 
 
+def test_loggers_have_one_name():
+    for path in (*ROOT.glob("*.py"), *(path for folder in ALLOWED for path in _modules(folder))):
+        names = re.findall(r"^(\w+) = logging\.getLogger", path.read_text(encoding="utf-8"), re.M)
+        assert set(names) <= {"logger"}, path
+
+
+def test_no_function_is_longer_than_a_screen():
+    for path in (*ROOT.glob("*.py"), *(path for folder in ALLOWED for path in _modules(folder))):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                inside = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = (node.end_lineno or 0) - inside[0].lineno + 1 if inside else 0
+                assert lines <= 60, f"{path}: {node.name} has {lines} lines"
+
+
 def test_no_file_is_long():
     files = [*ROOT.glob("*.py"), *(path for folder in ALLOWED for path in _modules(folder))]
     assert {str(path): n for path in files if (n := path.read_text(encoding="utf-8").count("\n")) > 400} == {}

@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from langsamp.core.files import atomic_write
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LOG = "train.jsonl"
 Logs = dict[str, Any] | None  # name of a value -> the value
@@ -114,7 +114,7 @@ class Progress(TrainerCallback):
             losses = "".join(f", {name} {value}" for name, value in self.shown.items())
             left = timedelta(seconds=round((state.max_steps - step) * a_step))
             speed = self.tokens_per_step / max(a_step, 1e-9)
-            log.info("step %d of %d%s, %.0f tokens a second, %s to go", step, state.max_steps, losses, speed, left)
+            logger.info("step %d of %d%s, %.0f tokens a second, %s to go", step, state.max_steps, losses, speed, left)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -42,7 +42,7 @@ from langsamp.train.start import starting_model
 from langsamp.train.trainer import LangSAMPTrainer
 from langsamp.train.unknown import settle_unknown
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PRECISION = "ACCELERATE_MIXED_PRECISION"
 SAMPLING = "sampling.json"
@@ -227,7 +227,7 @@ class _Pretraining:
         if self.args.should_save:
             add_gitignore(self.folder)
             self.plan.save(self.folder / SAMPLING, self.args.max_steps * self.batch)
-            log.info("sampling of languages:\n%s", format_table(self.sampling))
+            logger.info("sampling of languages:\n%s", format_table(self.sampling))
         if self.publisher and self.args.process_index == 0:
             self.publisher.start(self.args, int(checkpoints.read_facts(checkpoint)["step"]) if checkpoint else 0)
         with self._known_ids(), self._faster() as fast, one_name_each(self.model, self.args):
@@ -238,7 +238,7 @@ class _Pretraining:
 
     def _as_it_is(self) -> PretrainResult:
         """The finished model; only what could not be published is tried again."""
-        log.info("%s is finished; nothing to train", self.folder)
+        logger.info("%s is finished; nothing to train", self.folder)
         if self.publisher and self.args.process_index == 0:
             self.publisher.start(self.args, self.args.max_steps)
         model = LangSAMPForMaskedLM.from_pretrained(self.folder).to(self.args.device)
@@ -303,9 +303,11 @@ class _Pretraining:
         if not args.disable_tqdm:
             trainer.add_callback(Progress(tokens))
         if args.full_determinism:
-            log.warning("full determinism: kernels that add in a fixed order, launched one by one; steps take longer")
+            logger.warning(
+                "full determinism: kernels that add in a fixed order, launched one by one; steps take longer"
+            )
         if args.eval_strategy != "no" and not heldout:
-            log.warning("no held-out loss: the store has no held-out blocks (langsamp prepare --heldout)")
+            logger.warning("no held-out loss: the store has no held-out blocks (langsamp prepare --heldout)")
         return trainer
 
     def _collator(self, seed: int, **options: Any) -> Collator:

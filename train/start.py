@@ -21,7 +21,7 @@ from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT, family, pa
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def starting_model(
@@ -71,7 +71,7 @@ def starting_model(
     elif new is not own or model.config.vocab_size != len(own):
         before, after = own.get_vocab(), new.get_vocab()
         if before != after or model.config.vocab_size != len(new):
-            log.info("vocabulary: %d pieces, %d of them new to the base", len(new), len(after.keys() - before.keys()))
+            logger.info("vocabulary: %d pieces, %d new to the base", len(new), len(after.keys() - before.keys()))
             carry_rows(model, own, new, new_rows, seed)
     new.languages, new.scripts = model.config.languages, model.config.scripts
     return model, new
@@ -96,7 +96,7 @@ def _model(folder: Path, codes: list[str], scripts: list[str], table_init: float
     for what, had, has in (("languages", known.languages, codes), ("scripts", known.scripts, scripts)):
         left = len(set(had[1:]) - set(has))
         if left:
-            log.warning(
+            logger.warning(
                 "the store has text in %d of the base's %d %s; the rows of the other %d are kept, but not trained on "
                 "while the encoder changes",
                 len(had) - 1 - left, len(had) - 1, what, left,
@@ -104,7 +104,7 @@ def _model(folder: Path, codes: list[str], scripts: list[str], table_init: float
     for code in codes:
         if code not in model.config.languages:
             if near := family(code, known.languages[1:]):
-                log.warning(
+                logger.warning(
                     "%s gets a row of its own beside the base's %s; to train that row instead: --same-as %s=%s",
                     code, ", ".join(near), code, near[0],
                 )  # fmt: skip
@@ -124,7 +124,7 @@ def _load(folder: Path, **options: Any) -> LangSAMPForMaskedLM:
         report.removeFilter(_nothing)
     lacking = model.config.family.lacking(found["missing_keys"])
     if lacking:
-        log.warning("%s has no %s; they start at random", folder, ", ".join(lacking))
+        logger.warning("%s has no %s; they start at random", folder, ", ".join(lacking))
     return model
 
 

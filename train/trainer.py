@@ -28,7 +28,7 @@ from langsamp.train.saves import checkpoints
 from langsamp.train.saves.saving import Saver, told
 from langsamp.train.sharding import whole
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"  # the Trainer's names
 

@@ -12,7 +12,7 @@ from langsamp.core.model.fitting import Batch, Fit, fit_rows
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
 from langsamp.train.batches.stream import BlockStream, Collator
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 TESTED = 0.1  # batches to tell whether a fit helps, as a share of its steps
 
@@ -56,4 +56,4 @@ def _fit(model: LangSAMPForMaskedLM, tables: list[str], stream: BlockStream, col
 
     test = [draw(step) for step in range(fit.steps, int(fit.steps * (1 + TESTED)))]
     before, after = fit_rows(model, dict.fromkeys(tables, 0), draw, test, fit)
-    log.info("unknown rows fitted: loss %.4f with the mean of the rows, %.4f fitted", before, after)
+    logger.info("unknown rows fitted: loss %.4f with the mean of the rows, %.4f fitted", before, after)

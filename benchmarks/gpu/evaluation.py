@@ -41,10 +41,10 @@ def vectors(bench: Bench, work: Path) -> None:
 def _naive(bench: Bench, folder: Path, texts: list[str], found: dict[str, np.ndarray], dtype: torch.dtype) -> Row:
     from transformers import XLMRobertaModel
 
-    from langsamp.eval.engines.encoder import load_tokenizer
+    from langsamp.eval.engines.encoder import load_backend
 
     model = XLMRobertaModel.from_pretrained(folder, add_pooling_layer=False).to(bench.device).eval()
-    tokenizer = load_tokenizer(folder, 512)
+    tokenizer = load_backend(folder, 512)
     tokenizer.enable_padding(pad_id=1, pad_token="<pad>")
 
     def encode(some: list[str]) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _MATMUL: Any = getattr(torch.backends.mkldnn, "matmul", None)  # torch >= 2.9
 MATMUL_TOLERANCE = 1e-5  # largest error against fp64 over the largest value that still counts as fp32
 
@@ -66,9 +66,9 @@ def fast_matmul_allowed() -> bool:
         return False
     error = _routed_error()
     if error >= MATMUL_TOLERANCE:
-        log.info("oneDNN rounds fp32 products on this CPU (error %.0e): keeping PyTorch's own kernels", error)
+        logger.info("oneDNN rounds fp32 products on this CPU (error %.0e): keeping PyTorch's own kernels", error)
         return False
-    log.debug("fp32 products go through oneDNN (error %.0e)", error)
+    logger.debug("fp32 products go through oneDNN (error %.0e)", error)
     return True
 
 

@@ -17,7 +17,7 @@ from tqdm.auto import trange
 from langsamp.core.model.masking import IGNORED
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Batch = Mapping[str, Tensor]  # what the model's forward takes, with labels
 
@@ -82,7 +82,7 @@ def fit_rows(
         table[row] = vectors[name].detach().to(table)
     after = mean_loss(model, test)
     if not after <= before:  # also where it is not a number
-        log.warning(
+        logger.warning(
             "the fit made the loss on held-out text worse (%.3f, started at %.3f): kept the start", after, before
         )
         for name, (table, row) in tables.items():

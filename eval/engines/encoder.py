@@ -61,7 +61,7 @@ def parse_layers(spec: str | int | Iterable[int], n_layers: int) -> tuple[int, .
     return tuple(sorted(set(layers)))
 
 
-def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
+def load_backend(folder: Path, max_length: int) -> Tokenizer:
     """The checkpoint's tokenizer, cutting at `max_length` tokens (specials included). No code of the folder is run.
 
     Raises FileNotFoundError if the folder has none.
@@ -173,7 +173,7 @@ class Encoder:
         depth = config.num_hidden_layers
         self.layers = (paper_layer(depth),) if layers is None else parse_layers(layers, depth)
         self.max_length = min(max_length, config.max_tokens)
-        self.tokenizer = load_tokenizer(self.source.path, self.max_length)
+        self.tokenizer = load_backend(self.source.path, self.max_length)
         self.model = load_backbone(self.source.path, max(self.layers), DTYPES[dtype])
         torch.nn.Module.to(self.model, self.device)
         self.pooling, self.special_tokens, self.prefix, self.dtype = pooling, special_tokens, prefix, dtype

@@ -20,7 +20,7 @@ ENGLISH = "eng_Latn"
 RANKERS = ("language+script-row", "language-row", "centroid", "table")  # of donors, in order of preference
 
 
-class Task(NamedTuple):
+class Entry(NamedTuple):
     """A task: its title, one sentence about it, its headline measures in order of preference.
 
     `run` is where `langsamp eval` finds it (module:object in `langsamp.eval.tasks`), empty for what is recorded by
@@ -35,63 +35,63 @@ class Task(NamedTuple):
 
 
 TASKS = {
-    "sr-bible": Task(
+    "sr-bible": Entry(
         "SR-Bible",
         "Sentence retrieval, English to every language, among the verses of the same file.",
         ("acc@10",),
         run="retrieval:SR_BIBLE",
     ),
-    "sr-tatoeba": Task(
+    "sr-tatoeba": Entry(
         "SR-Tatoeba",
         "Sentence retrieval, English to every language, among up to 1,000 sentences.",
         ("acc@10",),
         run="retrieval:SR_TATOEBA",
         leaderboard=("mteb/tatoeba-bitext-mining", "acc@1"),
     ),
-    "sr-cldr": Task(
+    "sr-cldr": Entry(
         "SR-CLDR",
         "Phrase retrieval, English to every language, among held-out phrases of the Unicode CLDR.",
         ("acc@10",),
         run="retrieval:SR_CLDR",
     ),
-    "taxi1500": Task(
+    "taxi1500": Entry(
         "Taxi1500",
         "Verse classification with 6 classes, trained on one language only.",
         ("macro_f1",),
         run="classify:TAXI1500",
     ),
-    "sib200": Task(
+    "sib200": Entry(
         "SIB-200",
         "Topic classification with 7 classes, trained on one language only.",
         ("macro_f1",),
         run="classify:SIB200",
         leaderboard=("mteb/sib200", "macro_f1"),
     ),
-    "ner": Task("NER", "Named entities: F1 of whole spans, trained on one language only.", ("f1",), run="tagging:NER"),
-    "pos": Task(
+    "ner": Entry("NER", "Named entities: F1 of whole spans, trained on one language only.", ("f1",), run="tagging:NER"),
+    "pos": Entry(
         "POS",
         "Part of speech: share of right tags, trained on one language only.",
         ("accuracy", "f1"),
         run="tagging:POS",
     ),
-    "lm": Task("Masked LM", "Mean cross entropy of masked tokens on held-out text.", ("loss",), run="lm:LM"),
-    "heldout": Task("Held-out loss", "Mean cross entropy of masked tokens in held-out blocks, in training.", ("loss",)),
-    "neutrality": Task(
+    "lm": Entry("Masked LM", "Mean cross entropy of masked tokens on held-out text.", ("loss",), run="lm:LM"),
+    "heldout": Entry("Held-out loss", "Mean cross entropy of masked tokens in blocks held out in training.", ("loss",)),
+    "neutrality": Entry(
         "Neutrality",
         "How little a sentence vector depends on the language of the sentence, layer by layer.",
         ("cosine_centred",),
         run="neutrality:NEUTRALITY",
     ),
-    "donors-transfer": Task(
+    "donors-transfer": Entry(
         "Donor transfer", "A SIB-200 probe trained on every source language, tested on every other one.", ("macro_f1",)
     ),
-    "donors": Task(
+    "donors": Entry(
         "Donors",
         "Do similarities of languages find the best source to train on? NDCG@3 and regret against measured transfer.",
         tuple(f"ndcg@3_{ranker}" for ranker in RANKERS),
         run="donors:DONORS",
     ),
-    "embedding-map": Task(
+    "embedding-map": Entry(
         "Map of the languages",
         "Rows of the language table, projected to a plane: languages that lie close were treated alike in training.",
         ("purity_script@5", "purity_family@5"),
@@ -229,11 +229,11 @@ def cell_order(cell: Cell) -> tuple[Any, ...]:
     return task_order(cell.task), metric_order(cell.metric), cell.sort_key()
 
 
-def task(name: str) -> Task:
+def task(name: str) -> Entry:
     """Title and headline of a task; `sib200-probe` is "SIB-200 (probe)", an unknown one goes under its own name."""
     base = base_task(name)
     if base is None or base == name:
-        return TASKS.get(name, Task(name, "", ()))
+        return TASKS.get(name, Entry(name, "", ()))
     return TASKS[base]._replace(title=f"{TASKS[base].title} ({name[len(base) + 1 :]})")
 
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from langsamp.core.record import Record
 from langsamp.eval.data.columns import DataError
-from langsamp.eval.engines.encoder import load_tokenizer
+from langsamp.eval.engines.encoder import load_backend
 from langsamp.eval.engines.finetune import Tuned
 from langsamp.eval.engines.predict import Feature
 from langsamp.eval.engines.probe import probe_records, probe_units
@@ -79,7 +79,7 @@ class TunedClassifier:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        return load_tokenizer(self.context.source.path, self.recipe.max_length)
+        return load_backend(self.context.source.path, self.recipe.max_length)
 
     @cached_property
     def _tuned(self) -> Tuned:

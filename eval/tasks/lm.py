@@ -25,7 +25,7 @@ from langsamp.core.model.masking import Masking
 from langsamp.core.record import Record
 from langsamp.core.runtime import pick_device
 from langsamp.eval.data.columns import DataError
-from langsamp.eval.engines.encoder import batch_tokens, load_masked_lm, load_tokenizer
+from langsamp.eval.engines.encoder import batch_tokens, load_backend, load_masked_lm
 from langsamp.eval.engines.packed import Texts, last_hidden_state, plan_batches
 from langsamp.eval.task import Context, Unit
 from langsamp.language_codes import family, match_script, parse_tag
@@ -116,7 +116,7 @@ class Scorer:
         torch.nn.Module.to(self.model, pick_device())
         self.max_tokens = batch_tokens(self.model.config, self.model.device, self.model.dtype)
         self.languages, self.scripts = self.model.config.languages, self.model.config.scripts
-        self.tokenizer: Tokenizer = load_tokenizer(context.source.path, MAX_LENGTH)
+        self.tokenizer: Tokenizer = load_backend(context.source.path, MAX_LENGTH)
         self.roles = LangSAMPTokenizer.from_pretrained(context.source.path)
         self.special = set(self.roles.all_special_ids)
 

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 
 from langsamp.core.record import Record
 from langsamp.eval.data.columns import DataError
-from langsamp.eval.engines.encoder import load_tokenizer
+from langsamp.eval.engines.encoder import load_backend
 from langsamp.eval.engines.finetune import Tuned
 from langsamp.eval.engines.predict import IGNORED, Feature
 from langsamp.eval.engines.recipe import Job, Recipe, recipe_settings, task_name
@@ -202,7 +202,7 @@ class Tagger:
 
     @cached_property
     def _words(self) -> WordTokenizer:
-        return WordTokenizer(load_tokenizer(self.context.source.path, self.recipe.max_length), self.recipe.max_length)
+        return WordTokenizer(load_backend(self.context.source.path, self.recipe.max_length), self.recipe.max_length)
 
     @cached_property
     def _splits(self) -> dict[str, list[Sentence]]:

@@ -19,7 +19,7 @@ from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 from langsamp import LangSAMPTokenizer
 from langsamp.core.model.vocabulary import trim
 from langsamp.core.runtime import resolve_model
-from langsamp.train.blocks.prepare import load_tokenizer, prepare
+from langsamp.train.blocks.prepare import open_tokenizer, prepare
 from langsamp.train.blocks.store import BlockStore, open_store
 from langsamp.train.start import starting_model
 from langsamp.train.text.open import open_corpus
@@ -50,7 +50,7 @@ def make_start(base: str | None, experiment: Experiment, sizes: Sizes, cut: Path
     else:
         from_encoder(base, cut, first, sizes.least)
     corpus = open_corpus(cut / "corpus")
-    store = prepare(corpus, load_tokenizer(first), folder / "store", sizes.block, num_proc=1, heldout=HELDOUT_BLOCKS)
+    store = prepare(corpus, open_tokenizer(first), folder / "store", sizes.block, num_proc=1, heldout=HELDOUT_BLOCKS)
     settle(first, experiment, store, folder)
     return store
 
@@ -62,7 +62,7 @@ def _from_scratch(experiment: Experiment, cut: Path, folder: Path) -> None:
     new_tokenizer(texts, shape["vocabulary"], folder)
     torch.manual_seed(0)
     config = XLMRobertaConfig(
-        vocab_size=load_tokenizer(folder).facts.vocab_size,
+        vocab_size=open_tokenizer(folder).facts.vocab_size,
         hidden_size=shape["hidden"],
         num_hidden_layers=shape["layers"],
         num_attention_heads=shape["hidden"] // 32,

@@ -28,7 +28,7 @@ from langsamp.train.blocks.store import TOKEN
 from langsamp.train.blocks.workers import CHUNK_CHARS, EncodedPart, Pool, chunks
 from langsamp.train.text.corpus import Corpus, Part
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _COMMIT_SECONDS = 10.0  # work lost by a kill, at most
 _BYTES_A_TOKEN = 4  # a guess, to choose how much to hold out before the text is read
@@ -124,7 +124,7 @@ class Pipeline:
             fingerprint = self._corpus.fingerprint(part)
             if fingerprint in taken:
                 if taken[fingerprint] != self._name(part):
-                    log.warning("%s has the same text as %s: left out", part.name, taken[fingerprint])
+                    logger.warning("%s has the same text as %s: left out", part.name, taken[fingerprint])
                 continue
             if self._name(part) in names:
                 raise ValueError(
@@ -169,7 +169,7 @@ class Pipeline:
     def _append(self, writer: LanguageWriter, found: Encoded) -> None:
         if not found.cached and not self._plain:
             self._plain = True
-            log.info("this tokenizer takes the plain way (no word cache)")
+            logger.info("this tokenizer takes the plain way (no word cache)")
         size = TOKEN.itemsize
         sums = Totals(
             found.documents, found.bytes, len(found.tokens) // size, len(found.heldout) // size, found.unknown
@@ -191,7 +191,7 @@ class Pipeline:
             writer.finish()
         totals = writer.ledger.totals
         if totals.heldout_tokens and not totals.tokens:
-            log.warning(
+            logger.warning(
                 "%s: all of its %d documents are held out, none is left to train on; prepare it without --heldout",
                 writer.language,
                 totals.documents,

@@ -36,17 +36,17 @@ class LoadedTokenizer:
     facts: TokenizerFacts
 
 
-def load_tokenizer(spec: str | os.PathLike[str]) -> LoadedTokenizer:
+def open_tokenizer(spec: str | os.PathLike[str]) -> LoadedTokenizer:
     """Load a tokenizer from a folder or the Hub (``user/name`` or ``user/name@revision``).
 
     Raises:
         FileNotFoundError: there is none.
         ValueError: it is code of its own, or has no pad token.
     """
-    from langsamp.core.model.tokenizer import load_tokenizer as load
+    from langsamp.core.model.tokenizer import load_tokenizer
 
     text = os.fspath(spec)
-    tokenizer = load(text)
+    tokenizer = load_tokenizer(text)
     facts = _facts(tokenizer, Path(text).name if Path(text).is_dir() else text)
     return LoadedTokenizer(tokenizer.backend_tokenizer, facts)  # ours alone, so there is no need to parse it again
 
@@ -98,7 +98,7 @@ def prepare(
 
     Args:
         corpus: where the text comes from (:func:`langsamp.train.text.open.open_corpus`).
-        tokenizer: a folder, a Hub id, or what :func:`load_tokenizer` returned.
+        tokenizer: a folder, a Hub id, or what :func:`open_tokenizer` returned.
         output: the store's folder.
         block_size: tokens a block.
         num_proc: worker processes; None for one a usable core, 1 to work in this process.
@@ -119,7 +119,7 @@ def prepare(
     if block_size < 8 or heldout < 0:
         raise ValueError(f"block_size {block_size} must be at least 8 and heldout {heldout} at least 0.")
     languages = corpus.languages if shard is None else share(corpus, *shard)
-    loaded = tokenizer if isinstance(tokenizer, LoadedTokenizer) else load_tokenizer(tokenizer)
+    loaded = tokenizer if isinstance(tokenizer, LoadedTokenizer) else open_tokenizer(tokenizer)
     folder = Path(output).expanduser() if shard is None else shard_folder(Path(output).expanduser(), *shard)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0)

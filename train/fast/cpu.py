@@ -23,7 +23,7 @@ from langsamp.train.fast.cpu_head import LOGITS_KEPT, HeadLoss
 from langsamp.train.fast.cpu_layer import PARAMETERS, Dropout, FastLayer, LayerOptions
 from langsamp.train.fast.ends import Owner, fast_lookup, one_process, patch, writable
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 # transformers 5 checkpoints inside the layer's class-level forward, which the fast one replaces; 4 does it around
 CHECKPOINTS_INSIDE = "__init_subclass__" in vars(GradientCheckpointingLayer)
 
@@ -46,7 +46,7 @@ def accelerate(model: Any, *, checkpoint_layers: bool = False) -> Iterator[tuple
         ``"layers"``, ``"loss"``, ``"lookup"`` (the last two write into ``weight.grad``, so with one process only).
     """
     if {p.device.type for p in model.parameters()} != {"cpu"}:
-        log.info("fast CPU training is off: the model is on %s", next(model.parameters()).device)
+        logger.info("fast CPU training is off: the model is on %s", next(model.parameters()).device)
         yield ()
         return
     on = []
@@ -60,7 +60,7 @@ def accelerate(model: Any, *, checkpoint_layers: bool = False) -> Iterator[tuple
             on.append("layers")
         if one_process():
             on += _install_ends(model, stack)
-        log.info("fast CPU training: %s", ", ".join(on) or "nothing applies")
+        logger.info("fast CPU training: %s", ", ".join(on) or "nothing applies")
         yield tuple(on)
 
 
@@ -68,7 +68,7 @@ def _install_layers(model: Any, recompute: bool, stack: ExitStack) -> bool:
     """Replace the forward of every encoder layer and of the embeddings' dropout, if the first layer agrees."""
     config, layers = model.config, model.encoder_layers
     if not _known(config) or not layers or not _agrees(layers[0], config):
-        log.info("the encoder's layers stay as they are: not the architecture that the fast ones know")
+        logger.info("the encoder's layers stay as they are: not the architecture that the fast ones know")
         return False
     for layer in layers:
         patch(stack, layer, "forward", _fast_forward(layer, config, recompute))
@@ -111,7 +111,7 @@ def _agrees(layer: nn.Module, config: Any) -> bool:
             options = _options(layer, config, False)._replace(p_attention=0.0, p_hidden=0.0)
             fast = FastLayer.apply(x, None, options, *_parameters(layer))
     except (AttributeError, TypeError, RuntimeError) as error:
-        log.debug("the fast layer does not fit: %s", error)
+        logger.debug("the fast layer does not fit: %s", error)
         return False
     stock = stock if isinstance(stock, Tensor) else stock[0]
     return bool((stock - fast).abs().max() <= 1e-5 * stock.abs().max().clamp(min=1))

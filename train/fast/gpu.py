@@ -21,7 +21,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from langsamp.train.fast.ends import Owner, fast_lookup, one_process, patch
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 # floating-point operations in the layers of a run for which a large GPU takes as long as the compiler
 WORTH_COMPILING = 1e15
 PARTS = ("loss", "lookup", "attention", "layers")
@@ -67,17 +67,17 @@ def accelerate(
             if name == "lookup" and not one_process():
                 continue
             if name == "layers" and 6 * tokens * _parameters(model) < WORTH_COMPILING:
-                log.info("fast GPU training: a run this short is over before its layers are compiled")
+                logger.info("fast GPU training: a run this short is over before its layers are compiled")
                 continue
             try:
                 trouble = install(model, stack, owner, dtype, dict(compiling or {}))
             except Exception as error:  # whatever a compiler or a driver raises: the stock code works
                 trouble = summary(error)
             if trouble:
-                log.warning("fast training without the part %r: %s", name, trouble)
+                logger.warning("fast training without the part %r: %s", name, trouble)
             else:
                 on.append(name)
-        log.info("fast GPU training: %s", ", ".join(on) or "nothing applies")
+        logger.info("fast GPU training: %s", ", ".join(on) or "nothing applies")
         yield tuple(on)
 
 
@@ -155,7 +155,7 @@ class Switch:
             if self.worked and not isinstance(error, TorchDynamoException):
                 raise  # not the compiler's: gradient checkpointing stops a second forward pass by an exception
             self.on = False
-            log.warning("%s stays as it is, without torch.compile: %s", self.kind, summary(error))
+            logger.warning("%s stays as it is, without torch.compile: %s", self.kind, summary(error))
         return stock(*args, **kwargs)
 
 

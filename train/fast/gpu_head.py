@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from langsamp.train.fast.ends import Owner, writable
 from langsamp.train.fast.gpu_kernels import MULTIPLE, log_sum_exp, to_gradient
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -124,7 +124,7 @@ def fast_loss(stock: Callable[..., Tensor], owner: Owner) -> Callable[..., Tenso
             return HeadLoss.apply(features, bias, None if writable(weight) else weight, owner, targets)
         except torch.OutOfMemoryError:
             limit = len(features)
-            log.warning("no memory for %d rows of logits: the head's loss goes a slice at a time, slower", limit)
+            logger.warning("no memory for %d rows of logits: the head's loss goes a slice at a time, slower", limit)
         return stock(features, weight, bias, targets)
 
     return summed_loss

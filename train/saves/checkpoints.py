@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from langsamp.core.files import atomic_write
 from langsamp.core.manifest import MANIFEST_NAME, verify_manifest, write_manifest
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 STAGING = ".saving"
 LOCK = ".langsamp.lock"
@@ -66,7 +66,7 @@ def last_good(run: Path) -> Path | None:
         problems = verify_manifest(checkpoint)
         if not problems:
             return checkpoint
-        log.warning("passing over %s: %s", checkpoint, problems[0])
+        logger.warning("passing over %s: %s", checkpoint, problems[0])
     return None
 
 

@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 from langsamp.core.files import atomic_write
 from langsamp.train.saves import checkpoints
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SENT = "published.json"
 Publish = Callable[[Path, int], None]
@@ -93,11 +93,11 @@ class Publisher:
             self._closing = True
             self._wake.notify_all()
             if self._queue:
-                log.info("waiting until %d checkpoints are pushed", len(self._queue))
+                logger.info("waiting until %d checkpoints are pushed", len(self._queue))
         self._thread.join(patience)
         left = sorted(checkpoints.step_of(path) for path in self.waiting())
         if left:
-            log.warning(
+            logger.warning(
                 "%d checkpoints could not be pushed (steps %s; last error: %s); they are in %s, run again to send them",
                 len(left),
                 ", ".join(map(str, left)),
@@ -129,7 +129,7 @@ class Publisher:
     def _send(self, checkpoint: Path) -> bool:
         step = checkpoints.step_of(checkpoint)
         if not checkpoint.is_dir():  # somebody made room; those behind it need not wait for ever
-            log.warning("%s is gone and cannot be pushed any more", checkpoint)
+            logger.warning("%s is gone and cannot be pushed any more", checkpoint)
             with self._wake:
                 self._queue.remove(checkpoint)
             return True
@@ -137,13 +137,13 @@ class Publisher:
             self.publish(checkpoint, step)
         except Exception as error:  # whatever the network does must not end training
             self.last_error = error
-            log.warning("could not push %s (%s: %s); will try again", checkpoint.name, type(error).__name__, error)
+            logger.warning("could not push %s (%s: %s); will try again", checkpoint.name, type(error).__name__, error)
             return False
         with self._wake:
             self._queue.remove(checkpoint)
             self.sent.add(step)
             atomic_write(self.run / SENT, json.dumps({"steps": sorted(self.sent)}) + "\n")
-        log.info("pushed %s", checkpoint.name)
+        logger.info("pushed %s", checkpoint.name)
         return True
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from langsamp.core.runtime import resolve_model
 from langsamp.train.saves import checkpoints
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # What must be the same for a resumed run to be the run that was interrupted, and what it means when it is not.
 IDENTITY = {
@@ -72,7 +72,7 @@ def go_on_from(
         )
     if found is not None:
         _check(found, identity, allowed)
-        log.info("going on from %s", found)
+        logger.info("going on from %s", found)
     return found
 
 
@@ -90,7 +90,7 @@ def _check(checkpoint: Path, identity: Mapping[str, Any], allowed: Collection[st
             f"same with --allow-changed {' '.join(refused)}."
         )
     for name in changed:
-        log.warning("resuming although %s changed", IDENTITY[name])
+        logger.warning("resuming although %s changed", IDENTITY[name])
 
 
 def offset(checkpoint: Path | None, batch: int) -> int:

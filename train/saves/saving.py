@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Place = tuple[Any, ...]  # the keys that lead to a tensor
 
@@ -49,7 +49,7 @@ class Saver:
         if self.room:
             self.start(lambda: [self._place(place, tensor).zero_() for place, tensor in tensors.items()])
         else:
-            log.warning("saves will stop training: there is no room for copies (%.1f GB) in memory", needed / 1e9)
+            logger.warning("saves will stop training: there is no room for copies (%.1f GB) in memory", needed / 1e9)
 
     def copy(self, state: Mapping[str, Any]) -> Any:
         """A copy on the host of nested dicts and lists; tensors that are one stay one."""

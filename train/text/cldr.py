@@ -24,7 +24,7 @@ from langsamp.core.language.names import Told
 from langsamp.train.text import cldr_text
 from langsamp.train.text.corpus import Corpus, Part, Report
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MIN_NAMES = 60  # locales with fewer names of their own are mostly placeholders
 MAX_REPEATED = 0.85  # a locale that shares more of its names than this with a larger one is a copy of it
@@ -117,7 +117,7 @@ def _tag(identifier: str) -> str | None:
     try:
         language, script = normalize_tag("_".join(likely)).split("_")
     except ValueError as error:
-        log.debug("left out: %s", error)
+        logger.debug("left out: %s", error)
         return None
     return f"{language}_{_SCRIPT_NAMES.get(script, script)}"
 

@@ -28,7 +28,7 @@ from langsamp.train.start import starting_model
 from langsamp.train.text.corpus import Corpus
 from langsamp.train.text.open import open_corpus
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Texts = Mapping[str, Callable[[], Iterable[str]]]  # lang_Script -> a function that starts its stream of documents
 MAX_REPEATS = 30  # a small language is shown again up to this often, as the scale 30 of Glot500's vocabulary sample
@@ -91,7 +91,7 @@ def extend_vocab(
     texts = corpus_texts(open_corpus(corpus, only=languages))
     pieces, scores = learn_pieces(old, texts, size, alpha, max_characters)
     new = extend(old, pieces, scores)
-    log.info("added %d pieces to %d", len(pieces), len(old))
+    logger.info("added %d pieces to %d", len(pieces), len(old))
     model, _ = starting_model(base, (), old, lang=False, script=False)
     carry_rows(model, old, new, new_rows)
     report = {
@@ -138,7 +138,7 @@ def learn_pieces(
     fresh.sort(key=lambda entry: (len(entry[0]) > 1, -entry[1], entry[0]))
     chosen = fresh[:size]
     if len(chosen) < size:
-        log.warning("the corpus offers %d new pieces, not %d", len(chosen), size)
+        logger.warning("the corpus offers %d new pieces, not %d", len(chosen), size)
     return [piece for piece, _ in chosen], [score for _, score in chosen]
 
 

@@ -1,7 +1,7 @@
 """Scores for the Hub's leaderboards: records to ``.eval_results/*.yaml`` (huggingface.co/docs/hub/eval-results).
 
-Only tasks whose data set on the Hub holds exactly the sentences measured (`catalog.Task.leaderboard`): the texts of the
-others depend on what a user may use, so a score of ours does not belong on those leaderboards.
+Only tasks whose data set on the Hub holds exactly the sentences measured (`catalog.Entry.leaderboard`): the texts of
+the others depend on what a user may use, so a score of ours does not belong on those leaderboards.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from transformers import XLMRobertaForMaskedLM
 
 from langsamp.core.compute.kernels import usable_cpus
 from langsamp.train.blocks.index import INDEX
-from langsamp.train.blocks.prepare import load_tokenizer, prepare
+from langsamp.train.blocks.prepare import open_tokenizer, prepare
 from langsamp.train.blocks.store import BlockStore
 from langsamp.train.text.open import open_corpus
 
@@ -63,7 +63,7 @@ def make(recipe: Path, size: str | None, data: Path, base: str, output: Path) ->
         work = Path(scratch)
         cut(data, resolved(plan, data), plan.sizes, work)
         from_encoder(base, work, work / "first", plan.sizes.least)
-        tokenizer = load_tokenizer(work / "first")
+        tokenizer = open_tokenizer(work / "first")
         if tokenizer.facts.vocab_size > 2**16:
             raise ValueError(
                 f"{tokenizer.facts.vocab_size} pieces are more than 16 bits can count; raise `least` in {recipe}."

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import XLMRobertaConfig
 
 from langsamp.core.runtime import pick_device
-from langsamp.eval.engines.encoder import MAX_TOKENS, batch_tokens, load_tokenizer
+from langsamp.eval.engines.encoder import MAX_TOKENS, batch_tokens, load_backend
 from langsamp.eval.engines.packed import Texts, hidden_states, plan_batches
 from langsamp.eval.task import Context
 from langsamp.unicode_scripts import valid_unicode
@@ -48,7 +48,7 @@ class Sentences:
                 texts.update(dict.fromkeys(table.column(column).to_pylist()))
         self.texts = list(texts)
         (data / SENTENCES).write_text(json.dumps(self.texts), encoding="utf-8")
-        cut = load_tokenizer(tokenizer, MAX_LENGTH)
+        cut = load_backend(tokenizer, MAX_LENGTH)
         ids = [np.asarray(found.ids) for found in cut.encode_batch_fast([valid_unicode(text) for text in self.texts])]
         self.device = pick_device()
         self.dtype = torch.float32 if self.device.type == "cpu" else torch.bfloat16

@@ -14,7 +14,7 @@ from seqeval.metrics import f1_score
 from langsamp.core.runtime import resolve_model
 from langsamp.eval.data.columns import DataError
 from langsamp.eval.data.sets import EvalData
-from langsamp.eval.engines.encoder import load_tokenizer
+from langsamp.eval.engines.encoder import load_backend
 from langsamp.eval.engines.recipe import Recipe
 from langsamp.eval.metrics import compute
 from langsamp.eval.results import records
@@ -57,7 +57,7 @@ def context(model: Path, data: Path, output: Path, **fields) -> Context:
 
 
 def words_of(folder: Path, max_length: int = 20) -> WordTokenizer:
-    return WordTokenizer(load_tokenizer(folder, max_length), max_length)
+    return WordTokenizer(load_backend(folder, max_length), max_length)
 
 
 def test_pieces_are_those_of_the_stock_tokenizer(tiny_xlmr_dir):

@@ -21,7 +21,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
 from langsamp.train.blocks import shards
-from langsamp.train.blocks.prepare import as_tokenizer, load_tokenizer, prepare
+from langsamp.train.blocks.prepare import as_tokenizer, open_tokenizer, prepare
 from langsamp.train.blocks.segment import Segmenter, Worker
 from langsamp.train.blocks.shards import merge
 from langsamp.train.blocks.store import BlockStore
@@ -44,7 +44,7 @@ def stock(tiny_tokenizer_dir):
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_tokenizer_dir):
-    return load_tokenizer(tiny_tokenizer_dir)
+    return open_tokenizer(tiny_tokenizer_dir)
 
 
 def _corpus(folder, texts, repeat=30):
@@ -560,7 +560,7 @@ def test_languages_without_text_and_bad_arguments(tmp_path, tokenizer):
     with pytest.raises(ValueError, match="block_size 4"):
         prepare(open_corpus(tmp_path / "c"), tokenizer, tmp_path / "t", 4, progress=False)
     with pytest.raises(FileNotFoundError, match="no tokenizer"):
-        load_tokenizer(tmp_path)
+        open_tokenizer(tmp_path)
 
 
 def test_command_line(tmp_path, texts, tiny_tokenizer_dir, capsys):
