@@ -1,16 +1,14 @@
-"""The tiny world every test lives in: a real small tokenizer, a small model, a new interpreter without a network."""
+"""The tiny world every test lives in: a real small tokenizer, a small model."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["support.hub", "support.runs", "support.stores"]
+pytest_plugins = ["support.fresh", "support.hub", "support.runs", "support.stores"]
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -163,36 +161,3 @@ def tiny_xlmr_dir(tiny_tokenizer_dir, tiny_tokenizer, tmp_path_factory) -> Path:
     for file in tiny_tokenizer_dir.iterdir():
         shutil.copy(file, folder)
     return folder
-
-
-_NO_NETWORK = """
-import socket
-def _refuse(*args, **kwargs): raise OSError("a test tried to use the network")
-socket.socket.connect = socket.create_connection = _refuse
-"""
-
-
-@pytest.fixture
-def run_fresh(tmp_path):
-    """Run code in a new interpreter, sockets blocked, with an empty Hugging Face cache; returns what it prints."""
-
-    def run(code: str, *, env: dict[str, str] | None = None, network: bool = False, expect: int = 0) -> str:
-        environment = {
-            **os.environ,
-            "HF_HOME": str(tmp_path / "hf_home"),
-            "HF_HUB_OFFLINE": "0" if network else "1",
-            "TOKENIZERS_PARALLELISM": "false",
-            **(env or {}),
-        }
-        done = subprocess.run(
-            [sys.executable, "-I", "-c", ("" if network else _NO_NETWORK) + code],
-            capture_output=True,
-            text=True,
-            env=environment,
-            cwd=tmp_path,
-            timeout=300,
-        )
-        assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    return run

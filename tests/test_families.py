@@ -27,7 +27,7 @@ HIDE = "import sys; sys.modules['langsamp'] = None\n"  # the installed package m
 
 @pytest.fixture(scope="session")
 def made(texts, tmp_path_factory):
-    """What a test asks for of a family, made once: the stock tokenizer, the stock folder, a LangSAMP folder."""
+    """What a test asks for of a family, made once: stock tokenizer and folder, LangSAMP folder and model."""
     kept = {}
 
     def make(name):
@@ -46,7 +46,7 @@ def made(texts, tmp_path_factory):
             model.save_pretrained(folder)
             ours = LangSAMPTokenizer.from_pretrained(base, languages=LANGUAGES, scripts=SCRIPTS)
             ours.save_pretrained(folder)
-            kept[name] = tokenizer, base, folder
+            kept[name] = tokenizer, base, folder, LangSAMPForMaskedLM.from_pretrained(folder).eval()
         return kept[name]
 
     return make
@@ -59,11 +59,11 @@ class TestFamily:
     @pytest.fixture(autouse=True)
     def _world(self, name, made):
         self.name, self.family = name, FAMILIES[name]
-        self.stock_tokenizer, self.base, self.folder = made(name)
+        self.stock_tokenizer, self.base, self.folder, self.loaded = made(name)
 
     @pytest.fixture
     def model(self):
-        return LangSAMPForMaskedLM.from_pretrained(self.folder).eval()
+        return copy.deepcopy(self.loaded)
 
     @pytest.fixture
     def stock(self):

@@ -16,9 +16,14 @@ from langsamp import (
 MASK_EVERY = 3
 
 
-@pytest.fixture
-def model(tiny_model_dir):
+@pytest.fixture(scope="module")
+def loaded(tiny_model_dir):
     return LangSAMPForMaskedLM.from_pretrained(tiny_model_dir).eval()
+
+
+@pytest.fixture
+def model(loaded):
+    return copy.deepcopy(loaded)
 
 
 @pytest.fixture

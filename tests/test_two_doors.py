@@ -1,6 +1,7 @@
 """One saved folder, two doors, each tried in a fresh process that has no network and no installed langsamp in sight."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -14,14 +15,20 @@ AUTO_CLASSES = ["AutoModel", *(f"AutoModelFor{head}" for head in HEADS)]
 HIDE = "import sys; sys.modules['langsamp'] = None\n"
 
 
-@pytest.fixture
-def folder(tiny_model_dir, tmp_path):
+@pytest.fixture(scope="module")
+def saved(tiny_model_dir, tmp_path_factory):
     """A checkpoint saved from the masked-LM class only, its unknown rows folded into the head."""
+    folder = tmp_path_factory.mktemp("two-doors")
     model = LangSAMPForMaskedLM.from_pretrained(tiny_model_dir)
     model.fold_unknown()
-    model.save_pretrained(tmp_path / "model")
-    LangSAMPTokenizer.from_pretrained(tiny_model_dir).save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+    model.save_pretrained(folder)
+    LangSAMPTokenizer.from_pretrained(tiny_model_dir).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "model")
 
 
 def test_the_folder_is_complete_and_points_nowhere_else(folder):

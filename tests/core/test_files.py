@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from langsamp.cli import main
 from langsamp.core.files import DiskFullError, atomic_write, is_disk_full, temporary_beside
 from langsamp.core.outputs import new_folder
 
@@ -22,13 +24,6 @@ if sys.argv[1] == "file":
 else:
     with new_folder(sys.argv[2]) as folder:
         (folder / "config.json").write_text("{}")
-"""
-
-FULL = """
-import resource, sys
-from langsamp.cli import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -63,6 +58,21 @@ def test_a_writer_at_work_is_left_alone(tmp_path):
     assert hidden(tmp_path) == []
 
 
+@pytest.fixture
+def small_disk():
+    """The command line where no file can be larger than 60 kB."""
+
+    def run(words: list[str]) -> int:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+        try:
+            return main(words)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return run
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -71,7 +81,9 @@ def test_a_writer_at_work_is_left_alone(tmp_path):
         "extend-vocab --base BASE --corpus CORPUS --size 5 --output OUT",
     ],
 )
-def test_a_full_disk_is_told_with_the_place_and_nothing_is_left(tiny_model_dir, tiny_xlmr_dir, tmp_path, line):
+def test_a_full_disk_is_told_with_the_place_and_nothing_is_left(
+    tiny_model_dir, tiny_xlmr_dir, tmp_path, line, small_disk, capsys
+):
     """Everything above 60 kB fails, as on a full disk: the weights have 100."""
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "kat_Geor.txt").write_text("სახლი დგას მდინარესთან\n" * 50)
@@ -83,10 +95,10 @@ def test_a_full_disk_is_told_with_the_place_and_nothing_is_left(tiny_model_dir, 
     }
     (tmp_path / "new").mkdir()
     words = [str(places.get(word, word)) for word in line.split()]
-    done = subprocess.run([sys.executable, "-c", FULL, *words], capture_output=True, text=True)
-    assert done.returncode == 1, done.stderr
-    assert f"no space left on the disk of {tmp_path / 'new'}; make room there" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    assert small_disk(words) == 1
+    told = capsys.readouterr().err
+    assert f"no space left on the disk of {tmp_path / 'new'}; make room there" in told.splitlines()[-1]
+    assert "Traceback" not in told
     assert list((tmp_path / "new").iterdir()) == []
 
 

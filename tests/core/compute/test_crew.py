@@ -8,41 +8,13 @@ import sys
 import time
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
+from support.calculator import Calculator
 
 from langsamp.core.compute import kernels
 from langsamp.core.compute.crew import Crew, Job, Machine, visible_cards
-
-
-class Calculator:
-    """What a worker holds in these tests; it remembers what it was asked, in a folder."""
-
-    def __init__(self, folder, broken=""):
-        if broken:
-            raise FileNotFoundError(broken)
-        self.folder = folder
-
-    def double(self, number):
-        with open(self.folder / str(os.getpid()), "a") as file:
-            file.write(f"{number} ")
-        return 2 * number, os.environ["OMP_NUM_THREADS"]
-
-    def die_once(self, number):
-        marker = self.folder / f"died-{number}"
-        if not marker.exists():
-            marker.touch()
-            os._exit(9)
-        return number, ""
-
-    def die(self, number):
-        os._exit(9)
-
-    def fail(self, number):
-        raise ValueError(f"{number} is not to be had")
-
-    def where(self):
-        return os.getpid()
 
 
 def jobs(method, count, groups=1):
@@ -120,7 +92,7 @@ import os, sys, time
 from functools import partial
 from pathlib import Path
 from langsamp.core.compute.crew import Crew, Job, Machine
-from test_crew import Calculator
+from support.calculator import Calculator
 if __name__ == "__main__":
     crew = Crew(Machine(1), partial(Calculator, Path(sys.argv[1])))
     [(_, pid)] = crew.results([Job("x", 0, "where", ())])
@@ -133,7 +105,7 @@ def test_workers_end_with_their_driver(tmp_path):
     """Also when it is killed: nobody is left behind on a card."""
     script = tmp_path / "driver.py"
     script.write_text(KILLED)
-    paths = [os.path.dirname(__file__), *sys.path]
+    paths = [str(Path(__file__).parents[2]), *sys.path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     driver = subprocess.Popen([sys.executable, script, tmp_path], stdout=subprocess.PIPE, text=True, env=environment)
     pid = int(driver.stdout.readline())

@@ -627,11 +627,13 @@ print({{language: list(corpus.documents(part)) for language, (part,) in corpus.p
 
 
 @pytest.mark.slow
-def test_stores_and_corpora_on_the_hub(tmp_path, texts, tokenizer, shared, run_fresh):
+def test_stores_and_corpora_on_the_hub(tmp_path, texts, tokenizer, shared):
     folder = _corpus(tmp_path / "c", texts)
     prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
     code = _HUB.format(tools=str(shared / "tools"), store=str(tmp_path / "s"))
-    out = run_fresh(code, network=True)
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-I", "-c", code]
+    out = subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     assert "deu_Latn.u32 does not have the sha256" in out
     assert "there is no folder 'user/nothing' here" in out
     assert "{'deu_Latn': ['one', 'two deu_Latn'], 'uzb_Cyrl': ['one', 'two uzb_Cyrl']}" in out
