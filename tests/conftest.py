@@ -62,6 +62,19 @@ def shared() -> Path:
     return path
 
 
+@pytest.fixture
+def ray_cluster():
+    """A head that does no work, and a function that adds nodes."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils", reason="needs the extra langsamp[ray]")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    found = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    yield found
+    import ray
+
+    ray.shutdown()
+    found.shutdown()
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer_dir(tmp_path_factory) -> Path:
     """A stock XLM-R tokenizer folder: Unigram, Metaspace, <s> </s>, and <mask> as the last id."""

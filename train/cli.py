@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``langsamp prepare``."""
     parser.add_argument(
-        "--corpus", help="'cldr', a folder of files by language (deu_Latn.txt, sw.jsonl.gz, ...), or a Hub data set"
+        "--corpus",
+        required=True,
+        help="'cldr', a folder of files by language (deu_Latn.txt, sw.jsonl.gz, ...), or a Hub data set",
     )
-    parser.add_argument("--tokenizer", help="folder or Hub id (user/name@revision)")
+    parser.add_argument("--tokenizer", required=True, help="folder or Hub id (user/name@revision)")
     parser.add_argument("--output", required=True, help="folder of the store; what is in it already is added to")
     parser.add_argument("--languages", nargs="+", help="only these (deu_Latn, de, ...)")
     parser.add_argument("--block-size", type=int, default=512, help="tokens a block (default: 512)")
@@ -40,52 +42,41 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on-invalid", choices=["replace", "skip"], default="replace", help="texts that are not valid UTF-8"
     )
-    parser.add_argument("--shard", type=_shard, metavar="I/N", help="make part I of N (0/8 ... 7/8), for many machines")
-    parser.add_argument("--merge", action="store_true", help="make one store of the finished shards in --output")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS",
+        help="share the work among the nodes of a Ray cluster: auto (default), local, or ray://host:port",
+    )
     parser.add_argument("--push-to-hub", metavar="REPO", help="upload the store as a Hub data set when it is done")
     parser.add_argument("--private", action="store_true", help="make the Hub data set private")
-
-
-def _shard(text: str) -> tuple[int, int]:
-    """``2/8`` -> (2, 8)."""
-    first, _, second = text.partition("/")
-    if not (first.isdigit() and second.isdigit() and int(first) < int(second)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 0 <= I < N, as 0/8")
-    return int(first), int(second)
 
 
 def _run_prepare(arguments: argparse.Namespace) -> int:
     """Run ``langsamp prepare``."""
     from langsamp.train.blocks.prepare import prepare
-    from langsamp.train.blocks.shards import merge
     from langsamp.train.blocks.store import push_store
     from langsamp.train.text.open import open_corpus, read_names
 
-    told: list[str] = []
-    if arguments.merge:
-        store = merge(arguments.output)
-    elif not (arguments.corpus and arguments.tokenizer):
-        raise ValueError("langsamp prepare needs --corpus and --tokenizer (or --merge).")
-    else:
-        corpus = open_corpus(
-            arguments.corpus,
-            arguments.languages,
-            arguments.column,
-            arguments.on_invalid,
-            arguments.split,
-            read_names(arguments.names),
-        )
-        store = prepare(
-            corpus,
-            arguments.tokenizer,
-            arguments.output,
-            block_size=arguments.block_size,
-            num_proc=arguments.num_proc,
-            heldout=arguments.heldout,
-            shard=arguments.shard,
-        )
-        told = corpus.report.lines()
-    print("\n".join([_summary(store.index), *told]))
+    corpus = open_corpus(
+        arguments.corpus,
+        arguments.languages,
+        arguments.column,
+        arguments.on_invalid,
+        arguments.split,
+        read_names(arguments.names),
+    )
+    store = prepare(
+        corpus,
+        arguments.tokenizer,
+        arguments.output,
+        block_size=arguments.block_size,
+        num_proc=arguments.num_proc,
+        heldout=arguments.heldout,
+        ray=arguments.ray,
+    )
+    print("\n".join([_summary(store.index), *corpus.report.lines()]))
     if arguments.push_to_hub:
         print(f"pushed: {push_store(store.path, arguments.push_to_hub, arguments.private)}")
     return 0

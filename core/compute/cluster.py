@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from langsamp.core.compute.crew import Member
@@ -48,22 +50,40 @@ class Cluster:
     """Actors on the nodes of a cluster: one a GPU or, where no node has any, one a node with all its cores.
 
     Nodes that join later get theirs, the jobs of nodes that leave are done elsewhere.
+
+    Args:
+        ray: what :func:`session` gives.
+        each_core: whether to have an actor a core instead, and leave GPUs alone.
     """
 
-    def __init__(self, ray: Any) -> None:
-        self.ray = ray
+    def __init__(self, ray: Any, each_core: bool = False) -> None:
+        self.ray, self._each_core = ray, each_core
+        self.put = cache(ray.put)  # once for all actors, whose nodes pass it on among themselves
 
-    def hire(self, present: Sequence[str]) -> list[Member]:
+    @property
+    def cores(self) -> int:
+        """Of all nodes that are there now."""
+        return max(1, int(self.ray.cluster_resources().get("CPU", 0)))
+
+    def hire(self, present: Collection[str]) -> list[Member]:
         """One for each place that has none."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
         nodes = [node for node in self.ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-        cards = any(node["Resources"].get("GPU") for node in nodes)
+        cards = any(node["Resources"].get("GPU") for node in nodes) and not self._each_core
         found: list[Member] = []
         for node in nodes:
-            count, cores = int(node["Resources"].get("GPU", 0)), node["Resources"]["CPU"]
+            count, cores = int(node["Resources"].get("GPU", 0)), int(node["Resources"]["CPU"])
             where = f"node {node['NodeManagerAddress']} ({node['NodeID'][:8]})"
             names = [f"{where}, GPU {number}" for number in range(count)] if cards else [where]
-            needs = {"num_gpus": int(cards), "num_cpus": max(1, int(cores) // max(1, count))}
-            found += [Actor(self.ray, name, node["NodeID"], needs) for name in names if name not in present]
+            if self._each_core:
+                names, count = [f"{where}, core {number}" for number in range(cores)], cores
+            needs = {"num_gpus": int(cards), "num_cpus": max(1, cores // max(1, count))}
+            place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            for name in names:
+                if name not in present:
+                    actor = self.ray.remote(_Holder).options(**needs, scheduling_strategy=place).remote()
+                    found.append(Actor(self, actor, name, where))
         return found
 
     def lost(self, error: BaseException) -> bool:
@@ -72,27 +92,28 @@ class Cluster:
         return isinstance(error, kinds.RayError) and not isinstance(error, kinds.RayTaskError)
 
 
+@dataclass(eq=False)
 class Actor:
     """An actor bound to one node."""
 
-    def __init__(self, ray: Any, name: str, node: str, needs: dict[str, int]) -> None:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        self.name, self._ray = name, ray
-        place = NodeAffinitySchedulingStrategy(node, soft=False)
-        self._actor = ray.remote(_Holder).options(**needs, scheduling_strategy=place).remote()
+    cluster: Cluster
+    actor: Any
+    name: str
+    place: str
 
     def begin(self, make: Callable[[], Any]) -> Future[Any]:
         """Done when the node has room for it; until then nothing waits for it."""
-        return self._actor.make.remote(make).future()
+        future: Future[Any] = self.actor.make.remote(self.cluster.put(make)).future()
+        return future
 
     def call(self, method: str, *arguments: Any) -> Future[Any]:
         """Call a method of its object."""
-        return self._actor.call.remote(method, *arguments).future()
+        future: Future[Any] = self.actor.call.remote(method, *arguments).future()
+        return future
 
     def stop(self) -> None:
         """Kill it."""
-        self._ray.kill(self._actor)
+        self.cluster.ray.kill(self.actor)
 
 
 class _Holder:

@@ -11,15 +11,17 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
-LOSSES = 3  # workers that a job may cost, and that may be lost in a row while starting
+LOSSES = 3  # workers that a job may cost, and that may be lost while starting if nobody else works
 LOOK = 5.0  # seconds between two looks for new nodes
 
 
@@ -34,9 +36,10 @@ class Job:
 
 
 class Member(Protocol):
-    """A worker elsewhere, which holds one object."""
+    """A worker elsewhere, which holds one object; its place is a node."""
 
     name: str
+    place: str
 
     def begin(self, make: Callable[[], Any]) -> Future[Any]:
         """Start, and make the object there."""
@@ -54,7 +57,7 @@ class Member(Protocol):
 class Employer(Protocol):
     """Where members come from."""
 
-    def hire(self, present: Sequence[str]) -> list[Member]:
+    def hire(self, present: Collection[str]) -> list[Member]:
         """New members for which there is room; `present` names those there are."""
         ...
 
@@ -64,60 +67,105 @@ class Employer(Protocol):
 
 
 class Crew:
-    """Members of an employer that work off jobs. `make` makes the object each of them holds; it travels by pickle."""
+    """Members of an employer that work off jobs. `make` makes the object each of them holds; it travels by pickle.
+
+    One thread takes :meth:`turn`; others may :meth:`submit`.
+    """
 
     def __init__(self, employer: Employer, make: Callable[[], Any]) -> None:
         self.employer, self.make = employer, make
         self.tell: Callable[[str], None] = lambda text: None
-        self._members: list[Member] = []
+        self._events: SimpleQueue[Job | Future[Any] | None] = (
+            SimpleQueue()
+        )  # submitted, done, or nothing but a reason to look
+        self._queues: dict[Hashable, deque[Job]] = {}
+        self._busy: dict[Future[Any], tuple[Member, Job]] = {}
+        self._losses: Counter[Job] = Counter()
+        self._members: dict[str, Member] = {}
         self._starting: dict[Future[Any], Member] = {}
-        self._idle: list[Member] = []
+        self._idle: deque[Member] = deque()
         self._loaded: dict[str, Hashable] = {}  # the group a member has worked on last
         self._failed_starts = 0
+        self._looked = -LOOK
 
     def results(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Any]]:
-        """Every job with its result, as they come.
+        """Every job with its result, as they come; raises as :meth:`turn`."""
+        left = set()
+        for job in jobs:
+            left.add(job)
+            self.submit(job)
+        while left:
+            done = self.turn()
+            if done is not None and done[0] in left:
+                left.remove(done[0])
+                yield done
+
+    def submit(self, job: Job) -> None:
+        """Have a job done; its result comes out of a :meth:`turn`."""
+        self._events.put(job)
+
+    def wake(self) -> None:
+        """Have whoever waits in a :meth:`turn` return."""
+        self._events.put(None)
+
+    def turn(self) -> tuple[Job, Any] | None:
+        """Wait a few seconds for something to happen; a job with its result, if one was done.
 
         Raises RuntimeError naming the worker for a job that costs `LOSSES` workers, or if none can start; whatever a
         job raises is raised with the worker's and the job's name.
         """
-        queues: dict[Hashable, deque[Job]] = {}
-        for job in jobs:
-            queues.setdefault(job.group, deque()).append(job)
-        busy: dict[Future[Any], tuple[Member, Job]] = {}
-        losses: Counter[Job] = Counter()
-        while queues or busy:
+        try:
+            event = self._events.get(timeout=LOOK)
+        except Empty:
+            self._assign()
+            return None
+        done = None
+        if isinstance(event, Job):
+            self._queues.setdefault(event.group, deque()).append(event)
+        elif event in self._starting:
+            self._started(event)
+        elif event in self._busy:
+            done = self._ended(event)
+        self._assign()
+        return done
+
+    def _assign(self) -> None:
+        """Give jobs to whoever has none."""
+        if self._queues and time.monotonic() > self._looked + LOOK:
+            self._looked = time.monotonic()
             self._hire()
-            while self._idle and queues:
-                member = self._idle.pop(0)
-                job = self._next(queues, member)
-                busy[member.call(job.method, *job.arguments)] = member, job
-            for future in wait([*busy, *self._starting], LOOK, FIRST_COMPLETED).done:
-                if future in self._starting:
-                    self._started(future)
-                    continue
-                member, job = busy.pop(future)
-                error = future.exception()
-                if error is None:
-                    self._idle.append(member)
-                    yield job, future.result()
-                elif not self.employer.lost(error):
-                    raise _named(error, f"{job.name}, on {member.name}") from error
-                else:
-                    self._dismiss(member)
-                    losses[job] += 1
-                    if losses[job] >= LOSSES:
-                        raise RuntimeError(f"{job.name}: {LOSSES} workers were lost with it, the last on {member.name}")
-                    queues.setdefault(job.group, deque()).appendleft(job)
+        while self._idle and self._queues:
+            member = self._idle.popleft()
+            job = self._next(member)
+            future = member.call(job.method, *job.arguments)
+            self._busy[future] = member, job
+            future.add_done_callback(self._events.put)
+
+    def _ended(self, future: Future[Any]) -> tuple[Job, Any] | None:
+        member, job = self._busy.pop(future)
+        error = future.exception()
+        if error is None:
+            self._idle.append(member)
+            self._losses.pop(job, None)
+            return job, future.result()
+        if not self.employer.lost(error):
+            raise _named(error, f"{job.name}, on {member.name}") from error
+        self._dismiss(member)
+        self._losses[job] += 1
+        if self._losses[job] >= LOSSES:
+            raise RuntimeError(f"{job.name}: {LOSSES} workers were lost with it, the last on {member.name}")
+        self._queues.setdefault(job.group, deque()).appendleft(job)
+        return None
 
     def close(self) -> None:
         """Stop all members."""
-        for member in list(self._members):
+        self.tell = lambda text: None
+        for member in list(self._members.values()):
             self._dismiss(member)
 
-    def _next(self, queues: dict[Hashable, deque[Job]], member: Member) -> Job:
+    def _next(self, member: Member) -> Job:
         """A job of the group that the member has loaded, else of the one with the most left for each at work on it."""
-        group = self._loaded.get(member.name)
+        queues, group = self._queues, self._loaded.get(member.name)
         if group not in queues:
             at_work = Counter(self._loaded.values())
             group = max(queues, key=lambda group: len(queues[group]) / (1 + at_work[group]))
@@ -128,9 +176,11 @@ class Crew:
         return job
 
     def _hire(self) -> None:
-        for member in self.employer.hire([member.name for member in self._members]):
-            self._members.append(member)
-            self._starting[member.begin(self.make)] = member
+        for member in self.employer.hire(self._members):
+            self._members[member.name] = member
+            future = member.begin(self.make)
+            self._starting[future] = member
+            future.add_done_callback(self._events.put)
 
     def _started(self, future: Future[Any]) -> None:
         member = self._starting.pop(future)
@@ -138,22 +188,30 @@ class Crew:
         if error is None:
             self._failed_starts = 0
             self._idle.append(member)
-            self.tell(f"{len(self._members) - len(self._starting)} workers")
+            self._tell()
             return
         self._dismiss(member)
         self._failed_starts += 1
-        if not self.employer.lost(error) or self._failed_starts >= LOSSES:
+        if not self.employer.lost(error) or (self._failed_starts >= LOSSES and not self._members):
             raise _named(error, f"a worker could not start on {member.name}") from error
 
     def _dismiss(self, member: Member) -> None:
-        self._members.remove(member)
-        self._idle = [other for other in self._idle if other is not member]
+        self._members.pop(member.name, None)
         self._loaded.pop(member.name, None)
         member.stop()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say who works."""
+        starting = {member.name for member in self._starting.values()}
+        places = [member.place for name, member in self._members.items() if name not in starting]
+        nodes = len(set(places))
+        self.tell(f"{len(places)} worker{'s' * (len(places) != 1)}" + (f" on {nodes} nodes" if nodes > 1 else ""))
 
 
 def _named(error: BaseException, where: str) -> BaseException:
     """The error, saying where it happened; an error of a kind that is told in one sentence keeps its kind."""
+    error = getattr(error, "cause", None) or error  # what Ray wraps in a traceback
     kind = next((kind for kind in (ValueError, OSError, LookupError) if isinstance(error, kind)), RuntimeError)
     return kind(f"{where}: {error}")
 
@@ -177,7 +235,7 @@ class Machine:
             name = f"card {cards[number]}" if cards else f"process {number}"
             self._places[name] = {**share, "CUDA_VISIBLE_DEVICES": cards[number]} if cards else share
 
-    def hire(self, present: Sequence[str]) -> list[Member]:
+    def hire(self, present: Collection[str]) -> list[Member]:
         """One for each card that has none."""
         return [Process(name, place) for name, place in self._places.items() if name not in present]
 
@@ -188,6 +246,8 @@ class Machine:
 
 class Process:
     """A process of this machine with an environment of its own; it ends with this one, however that ends."""
+
+    place = "this machine"
 
     def __init__(self, name: str, environment: Mapping[str, str]) -> None:
         self.name = name

@@ -155,37 +155,24 @@ def test_without_ray_it_says_what_to_install(monkeypatch):
         pass
 
 
-@pytest.fixture
-def cluster():
-    """A head that does no work, and a function that adds nodes."""
-    cluster_utils = pytest.importorskip("ray.cluster_utils", reason="needs the extra langsamp[ray]")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    found = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    yield found
-    import ray
-
-    ray.shutdown()
-    found.shutdown()
-
-
 @pytest.mark.slow
 def test_a_ray_cluster_gives_the_records_of_one_process(
-    tiny_model_dir, data, tmp_path, one_thread, cluster, monkeypatch
+    tiny_model_dir, data, tmp_path, one_thread, ray_cluster, monkeypatch
 ):
     """A node leaves while it computes, another one joins, and nothing is lost or done twice."""
     runner.run(context(tiny_model_dir, data, tmp_path / "alone"), TASKS)
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    nodes = [ray_cluster.add_node(num_cpus=1) for _ in range(2)]
     here = context(tiny_model_dir, data, tmp_path / "many")
     append, changed = records.append, []
 
     def change_nodes(path, found, *rest):
         append(path, found, *rest)
         if len(lines(path)) > 40 and not changed:
-            changed.append(cluster.add_node(num_cpus=1))
-            cluster.remove_node(nodes[0], allow_graceful=False)
+            changed.append(ray_cluster.add_node(num_cpus=1))
+            ray_cluster.remove_node(nodes[0], allow_graceful=False)
 
     monkeypatch.setattr(records, "append", change_nodes)
-    with team(here, ray=cluster.address) as crew:
+    with team(here, ray=ray_cluster.address) as crew:
         runner.run(here, TASKS, None, crew)
     assert changed
     same_records(tmp_path / "many", tmp_path / "alone")
@@ -193,10 +180,10 @@ def test_a_ray_cluster_gives_the_records_of_one_process(
 
 @pytest.mark.slow
 def test_a_driver_that_was_killed_goes_on_from_its_records(
-    tiny_model_dir, data, tmp_path, one_thread, cluster, monkeypatch
+    tiny_model_dir, data, tmp_path, one_thread, ray_cluster, monkeypatch
 ):
     runner.run(context(tiny_model_dir, data, tmp_path / "alone"), ["sr-bible", "lm"])
-    cluster.add_node(num_cpus=1)
+    ray_cluster.add_node(num_cpus=1)
     here = context(tiny_model_dir, data, tmp_path / "many")
     append = records.append
 
@@ -206,11 +193,11 @@ def test_a_driver_that_was_killed_goes_on_from_its_records(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(records, "append", stop)
-    with pytest.raises(KeyboardInterrupt), team(here, ray=cluster.address) as crew:
+    with pytest.raises(KeyboardInterrupt), team(here, ray=ray_cluster.address) as crew:
         runner.run(here, ["sr-bible", "lm"], None, crew)
     monkeypatch.setattr(records, "append", append)
     again = context(tiny_model_dir, data, tmp_path / "many")
-    with team(again, ray=cluster.address) as crew:
+    with team(again, ray=ray_cluster.address) as crew:
         runner.run(again, ["sr-bible", "lm"], None, crew)
     assert lines(tmp_path / "many") == lines(tmp_path / "alone")
 

@@ -64,7 +64,6 @@ class StoreIndex:
         heldout: blocks a language to hold out, as asked for.
         tokenizer: what the text was cut with.
         source: the corpora that went in.
-        shard: (i, n) of a store that is a part of another.
         languages: ``lang_Script`` -> entry; empty while the store is unfinished.
     """
 
@@ -74,7 +73,6 @@ class StoreIndex:
     heldout: int = 0
     tokenizer: TokenizerFacts
     source: list[str] = field(default_factory=list)
-    shard: tuple[int, int] | None = None
     languages: dict[str, LanguageEntry] = field(default_factory=dict)
 
     @classmethod

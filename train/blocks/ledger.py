@@ -7,6 +7,7 @@ it counts; whatever lies beyond was written by a run that died before saying so 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -138,10 +139,13 @@ class LanguageWriter:
             for kind, count in sizes
         )
 
-    def append(self, tokens: bytes, heldout: bytes, totals: Totals) -> None:
-        """Write tokens; they count from the next :meth:`commit` on."""
+    def append(self, tokens: bytes | Path, heldout: bytes | Path, totals: Totals) -> None:
+        """Write tokens, or copy those in a file; they count from the next :meth:`commit` on."""
         for kind, data in (("", tokens), ("heldout_", heldout)):
-            if data:
+            if isinstance(data, Path):
+                with open(data, "rb") as source:
+                    shutil.copyfileobj(source, self._open(kind), 1 << 24)
+            elif data:
                 self._open(kind).write(data)
         if self.ledger.current is not None:
             read = self.ledger.current.documents + totals.documents

@@ -7,16 +7,19 @@ point, the next run goes on after the last commit; parts that are in are not rea
 from __future__ import annotations
 
 import logging
+import secrets
+import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from tqdm.auto import tqdm
 
@@ -24,8 +27,8 @@ from langsamp.core.reading import unpacked_name
 from langsamp.train.blocks.index import StoreIndex
 from langsamp.train.blocks.ledger import LanguageWriter, Totals
 from langsamp.train.blocks.segment import Encoded
-from langsamp.train.blocks.store import TOKEN
-from langsamp.train.blocks.workers import CHUNK_CHARS, EncodedPart, Pool, chunks
+from langsamp.train.blocks.store import data_file
+from langsamp.train.blocks.workers import CHUNK_CHARS, SMALL, EncodedPart, ParkedPart, Team, chunks, totals
 from langsamp.train.text.corpus import Corpus, Part
 
 logger = logging.getLogger(__name__)
@@ -34,9 +37,10 @@ _COMMIT_SECONDS = 10.0  # work lost by a kill, at most
 _BYTES_A_TOKEN = 4  # a guess, to choose how much to hold out before the text is read
 _MOST_HELD_OUT = 0.1  # of the documents of a language
 _PACKED = 3  # bytes of text a byte of a compressed file, about
-_SMALL = 8 * CHUNK_CHARS  # bytes of text of a part that is read where it is encoded
 _WINDOW = 8  # chunks under way for each worker process
+_PARKING = ".parked-"  # begins the name of the folder for tokens of large parts
 
+T = TypeVar("T")
 Step = tuple[int, Callable[[], None]]  # how many chunks it waits for, about, and what is done then
 
 
@@ -47,44 +51,55 @@ class Pipeline:
         corpus: where the text comes from.
         folder: the store.
         index: the store's settings, as in store.json.
-        progress: whether to show bars.
+        progress: whether to show a bar.
     """
 
     def __init__(self, corpus: Corpus, folder: Path, index: StoreIndex, progress: bool) -> None:
         self._corpus = corpus
-        self._folder = folder
+        self._folder = folder.absolute()
         self._index = index
         self._source = Path(corpus.name).name if Path(corpus.name).is_dir() else corpus.name
         self._committed = time.monotonic()
-        self._all = tqdm(desc="languages", unit="", disable=not progress)
-        # the bar of the language at hand is for people who watch; a log file gets the other one only
-        watched = progress and sys.stderr.isatty()
-        self._one = tqdm(unit="B", unit_scale=True, leave=False, disable=not watched)
+        self._parking = self._folder / f"{_PARKING}{secrets.token_hex(4)}"
+        self._bar = tqdm(
+            total=sum(corpus.sizes.values()) or None,
+            unit="B",
+            unit_scale=True,
+            mininterval=0.1 if sys.stderr.isatty() else 30,  # a log file is read later
+            disable=not progress,
+        )
+        self._left = 0  # bytes of the part at hand that the bar has not seen
+        self._workers = ""
         self._plain = False
 
-    def run(self, languages: list[str], worker: tuple[Any, bool, int | None], num_proc: int) -> None:
-        """Do the languages, with that many worker processes (1: in this process).
-
-        Args:
-            languages: which.
-            worker: the arguments of :class:`langsamp.train.blocks.segment.Worker`.
-            num_proc: worker processes.
+    def run(self, languages: list[str], team: Team) -> None:
+        """Do the languages.
 
         Raises:
             ValueError: a part changed since it went in, or its text cannot be read.
             RuntimeError: a worker process died; what is done is kept.
         """
-        self._all.reset(len(languages))
+        self._languages = {language: number for number, language in enumerate(languages, 1)}
+        team.tell = self._hear
+        self._sweep()
         try:
-            with Pool(self._corpus, worker, num_proc) as pool:
-                self._in_order(self._steps(languages, pool), _WINDOW * num_proc)
+            self._parking.mkdir()
+            self._in_order(self._steps(languages, team), _WINDOW * team.size)
         except BrokenProcessPool as error:
             raise RuntimeError(
                 "a worker process died (out of memory?); run the same command again, it goes on where it stopped."
             ) from error
         finally:
-            self._all.close()
-            self._one.close()
+            self._bar.close()
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove parked tokens, also those of a run that was killed."""
+        for folder in self._folder.glob(f"{_PARKING}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _hear(self, who: str) -> None:
+        self._workers = f", {who}"
 
     def _in_order(self, steps: Iterator[Step], window: int) -> None:
         """Carry out the steps in order, but each only when work for ``window`` chunks is known: the workers have it."""
@@ -100,15 +115,28 @@ class Pipeline:
         for _, act in waiting:
             act()
 
-    def _steps(self, languages: list[str], pool: Pool) -> Iterator[Step]:
+    def _steps(self, languages: list[str], team: Team) -> Iterator[Step]:
         """Hand the corpus to the workers, and yield what is to be done with what comes back, in order."""
+        parts = _ahead(self._fingerprints(languages, team), _WINDOW * team.size)
+        for writer, rows in groupby(parts, itemgetter(0)):
+            changed = False
+            for fingerprint, part in self._todo(writer, ((future.result(), part) for _, part, future in rows)):
+                changed = True
+                yield from self._part_steps(writer, fingerprint, part, team)
+            yield 0, partial(self._end_language, writer, changed)
+
+    def _fingerprints(self, languages: list[str], team: Team) -> Iterator[tuple[LanguageWriter, Part, Future[str]]]:
+        """All parts, one that was interrupted first in its language."""
         for language in languages:
             writer = self._writer(language)
-            todo = self._todo(writer, language)
-            yield 0, partial(self._begin_language, writer)
-            for fingerprint, part in todo:
-                yield from self._part_steps(writer, fingerprint, part, pool)
-            yield 0, partial(self._end_language, writer, bool(todo))
+            started = writer.ledger.current.name if writer.ledger.current else None
+            for part in sorted(self._corpus.parts[language], key=lambda part: self._name(part) != started):
+                if self._corpus.read_in_workers and not part.member:
+                    yield writer, part, team.submit(part, "fingerprint", part)
+                else:
+                    future = Future[str]()
+                    future.set_result(self._corpus.fingerprint(part))
+                    yield writer, part, future
 
     def _writer(self, language: str) -> LanguageWriter:
         size = sum(map(_text_size, self._corpus.parts[language]))
@@ -116,75 +144,92 @@ class Pipeline:
         share = min(_MOST_HELD_OUT, wanted / size) if size else min(0.001, wanted)
         return LanguageWriter(self._folder, language, self._index.block_size, self._index.tokenizer.pad_id, share)
 
-    def _todo(self, writer: LanguageWriter, language: str) -> list[tuple[str, Part]]:
-        """The parts that are not in yet, one that was interrupted first."""
-        ledger, todo = writer.ledger, []
-        taken, names = dict(ledger.done), set(ledger.done.values())
-        for part in self._corpus.parts[language]:
-            fingerprint = self._corpus.fingerprint(part)
-            if fingerprint in taken:
-                if taken[fingerprint] != self._name(part):
-                    logger.warning("%s has the same text as %s: left out", part.name, taken[fingerprint])
-                continue
-            if self._name(part) in names:
-                raise ValueError(
-                    f"{part.name} changed since it went into {self._folder}; delete {language}.* there to prepare "
-                    f"{language} anew, or give another --output."
-                )
-            taken[fingerprint] = self._name(part)
-            todo.append((fingerprint, part))
-        if ledger.current is not None:
-            started = ledger.current.fingerprint
-            todo.sort(key=lambda row: row[0] != started)  # stable: the others keep their order
-            if not todo or todo[0][0] != started:
+    def _todo(self, writer: LanguageWriter, parts: Iterable[tuple[str, Part]]) -> Iterator[tuple[str, Part]]:
+        """The parts that are not in yet."""
+        taken, names = dict(writer.ledger.done), set(writer.ledger.done.values())
+        current = writer.ledger.current
+        for fingerprint, part in parts:
+            name = self._name(part)
+            if current is not None and current.fingerprint != fingerprint:
                 writer.take_back()
-        return todo
+            current = None
+            if fingerprint in taken:
+                if taken[fingerprint] != name:
+                    logger.warning("%s has the same text as %s: left out", part.name, taken[fingerprint])
+                self._bar.update(part.size)
+                continue
+            if name in names:
+                raise ValueError(
+                    f"{part.name} changed since it went into {self._folder}; delete {writer.language}.* there to "
+                    f"prepare {writer.language} anew, or give another --output."
+                )
+            taken[fingerprint] = name
+            yield fingerprint, part
 
     def _name(self, part: Part) -> str:
         return f"{self._source}/{part.name}"
 
-    def _part_steps(self, writer: LanguageWriter, fingerprint: str, part: Part, pool: Pool) -> Iterator[Step]:
+    def _part_steps(self, writer: LanguageWriter, fingerprint: str, part: Part, team: Team) -> Iterator[Step]:
         current, share = writer.ledger.current, writer.ledger.heldout_share
         skip = current.documents if current is not None and current.fingerprint == fingerprint else 0
-        yield 0, partial(writer.begin, fingerprint, self._name(part))
+        yield 0, partial(self._begin_part, writer, fingerprint, part)
         size = _text_size(part)
-        if self._corpus.read_in_workers and size <= _SMALL:
-            yield 1 + size // CHUNK_CHARS, partial(self._append_part, writer, pool.part(part, skip, share))
-        else:
+        if not (self._corpus.read_in_workers and team.takes(size)):
             for chunk in chunks(islice(self._corpus.documents(part), skip, None)):
-                yield 1, partial(self._append_chunk, writer, pool.chunk(chunk, share))
-        yield 0, writer.part_done
+                yield 1, partial(self._append_chunk, writer, team.submit(part, "chunk", chunk, share))
+        elif team.parks and size > SMALL:
+            parked = team.submit(part, "part", part, skip, share, (self._parking, fingerprint))
+            yield 1, partial(self._append_parked, writer, parked)
+        else:
+            future = team.submit(part, "part", part, skip, share)
+            yield 1 + size // CHUNK_CHARS, partial(self._append_part, writer, future)
+        yield 0, partial(self._end_part, writer)
 
     def _append_part(self, writer: LanguageWriter, future: Future[EncodedPart]) -> None:
         """Wait for a part and write it."""
         found = future.result()
         self._corpus.report.add(found.report)
         for chunk in found.chunks:
-            self._append(writer, chunk)
+            self._append(writer, chunk.tokens, chunk.heldout, totals(chunk), chunk.cached)
+
+    def _append_parked(self, writer: LanguageWriter, future: Future[ParkedPart]) -> None:
+        """Wait for a part, and write what lies in its files."""
+        found = future.result()
+        self._corpus.report.add(found.report)
+        files = [data_file(self._parking, found.name, kind) for kind in ("", "heldout_")]
+        self._append(writer, files[0], files[1], found.totals, found.cached)
+        for file in files:
+            file.unlink()
 
     def _append_chunk(self, writer: LanguageWriter, future: Future[Encoded]) -> None:
         """Wait for a chunk and write it."""
-        self._append(writer, future.result())
+        chunk = future.result()
+        self._append(writer, chunk.tokens, chunk.heldout, totals(chunk), chunk.cached)
 
-    def _append(self, writer: LanguageWriter, found: Encoded) -> None:
-        if not found.cached and not self._plain:
+    def _append(
+        self, writer: LanguageWriter, tokens: bytes | Path, heldout: bytes | Path, sums: Totals, cached: bool
+    ) -> None:
+        if not cached and not self._plain:
             self._plain = True
             logger.info("this tokenizer takes the plain way (no word cache)")
-        size = TOKEN.itemsize
-        sums = Totals(
-            found.documents, found.bytes, len(found.tokens) // size, len(found.heldout) // size, found.unknown
+        writer.append(tokens, heldout, sums)
+        seen = min(sums.bytes, self._left) if self._bar.total else sums.bytes
+        self._left -= seen
+        self._bar.set_postfix_str(
+            f"{writer.language}, {self._languages[writer.language]} of {len(self._languages)}{self._workers}", False
         )
-        writer.append(found.tokens, found.heldout, sums)
-        self._one.update(found.bytes)
+        self._bar.update(seen)
         if time.monotonic() - self._committed > _COMMIT_SECONDS:
             writer.commit()
             self._committed = time.monotonic()
 
-    def _begin_language(self, writer: LanguageWriter) -> None:
-        parts = self._corpus.parts[writer.language]
-        plain = all(part.name.endswith(".txt") for part in parts)
-        self._one.reset(sum(part.size for part in parts) if plain else None)
-        self._one.set_description(writer.language, refresh=False)
+    def _begin_part(self, writer: LanguageWriter, fingerprint: str, part: Part) -> None:
+        writer.begin(fingerprint, self._name(part))
+        self._left = part.size
+
+    def _end_part(self, writer: LanguageWriter) -> None:
+        writer.part_done()
+        self._bar.update(self._left if self._bar.total else 0)
 
     def _end_language(self, writer: LanguageWriter, changed: bool) -> None:
         if changed or not writer.finished:
@@ -196,7 +241,16 @@ class Pipeline:
                 writer.language,
                 totals.documents,
             )
-        self._all.update()
+
+
+def _ahead(rows: Iterator[T], count: int) -> Iterator[T]:
+    """The rows, each when `count` more have been asked for."""
+    waiting: deque[T] = deque()
+    for row in rows:
+        waiting.append(row)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _text_size(part: Part) -> int:

@@ -15,11 +15,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from langsamp.core.compute.kernels import usable_cpus
+from langsamp.train.blocks.cluster import ray_team
 from langsamp.train.blocks.index import INDEX, StoreIndex, TokenizerFacts
 from langsamp.train.blocks.ledger import Ledger
 from langsamp.train.blocks.pipeline import Pipeline
-from langsamp.train.blocks.shards import shard_folder, share
 from langsamp.train.blocks.store import BlockStore
+from langsamp.train.blocks.workers import Pool
 from langsamp.train.text.corpus import Corpus
 
 
@@ -46,7 +47,7 @@ def open_tokenizer(spec: str | os.PathLike[str]) -> LoadedTokenizer:
     from langsamp.core.model.tokenizer import load_tokenizer
 
     text = os.fspath(spec)
-    tokenizer = load_tokenizer(text)
+    tokenizer = open_tokenizer(text)
     facts = _facts(tokenizer, Path(text).name if Path(text).is_dir() else text)
     return LoadedTokenizer(tokenizer.backend_tokenizer, facts)  # ours alone, so there is no need to parse it again
 
@@ -90,7 +91,7 @@ def prepare(
     block_size: int = 512,
     num_proc: int | None = None,
     heldout: int = 0,
-    shard: tuple[int, int] | None = None,
+    ray: str | None = None,
     progress: bool = True,
     word_cache: bool = True,
 ) -> BlockStore:
@@ -104,9 +105,8 @@ def prepare(
         num_proc: worker processes; None for one a usable core, 1 to work in this process.
         heldout: blocks a language to set aside for measuring the LM loss, roughly; at most a tenth of the documents.
             Documents are chosen by their content, so copies of one sentence never fall on both sides.
-        shard: (i, n): do the i-th of n parts of the languages, counted from 0, into ``output/shard-i-of-n``; see
-            :func:`langsamp.train.blocks.shards.merge`.
-        progress: whether to show bars.
+        ray: the address of a Ray cluster (:func:`langsamp.core.compute.cluster.session`) that is to do the work.
+        progress: whether to show a bar.
         word_cache: False for the plain way (the ids are the same).
 
     Returns:
@@ -115,31 +115,31 @@ def prepare(
     Raises:
         ValueError: the store was made with other settings, a part changed since it went in, or bad arguments.
         RuntimeError: another run is writing to this store, or a worker process died (what is done is kept).
+        ImportError: `ray` is asked for and not installed.
     """
     if block_size < 8 or heldout < 0:
         raise ValueError(f"block_size {block_size} must be at least 8 and heldout {heldout} at least 0.")
-    languages = corpus.languages if shard is None else share(corpus, *shard)
     loaded = tokenizer if isinstance(tokenizer, LoadedTokenizer) else open_tokenizer(tokenizer)
-    folder = Path(output).expanduser() if shard is None else shard_folder(Path(output).expanduser(), *shard)
+    folder = Path(output).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         with lock:
-            index = _begin(folder, loaded, block_size, heldout, corpus.name, shard)
-            pipeline = Pipeline(corpus, folder, index, progress)
-            pipeline.run(languages, (loaded.backend, word_cache, loaded.facts.unk_id), num_proc or usable_cpus())
+            index = _begin(folder, loaded, block_size, heldout, corpus.name)
+            worker = (loaded.backend, word_cache, loaded.facts.unk_id)
+            team = Pool(corpus, worker, num_proc or usable_cpus()) if ray is None else ray_team(corpus, worker, ray)
+            with team as encoders:
+                Pipeline(corpus, folder, index, progress).run(corpus.languages, encoders)
             _finish(folder, index)
     except Timeout:
         raise RuntimeError(f"another langsamp prepare is writing to {folder}; wait for it or stop it.") from None
     return BlockStore(folder)
 
 
-def _begin(
-    folder: Path, tokenizer: LoadedTokenizer, block_size: int, heldout: int, source: str, shard: tuple[int, int] | None
-) -> StoreIndex:
+def _begin(folder: Path, tokenizer: LoadedTokenizer, block_size: int, heldout: int, source: str) -> StoreIndex:
     """Check the settings against those of a store that is there, and mark the store unfinished."""
     sources = [Path(source).name if Path(source).is_dir() else source]
-    index = StoreIndex(block_size=block_size, heldout=heldout, tokenizer=tokenizer.facts, source=sources, shard=shard)
+    index = StoreIndex(block_size=block_size, heldout=heldout, tokenizer=tokenizer.facts, source=sources)
     if (folder / INDEX).exists():
         old = StoreIndex.read(folder)
         same_pieces = replace(old.tokenizer, name=tokenizer.facts.name)  # which may have moved

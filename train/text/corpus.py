@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
+from typing import Any
 
 from langsamp.core.language.languages import check_tag, scripts_agree
 from langsamp.core.language.names import SPLITS, Told, script_told
@@ -160,6 +161,13 @@ class Corpus(ABC):
         for tag in self._names.values():
             check_tag(tag)
         self.report = Report()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What workers need: not the list of all parts, which can be long, nor what was met so far."""
+        return {**{name: value for name, value in vars(self).items() if name != "parts"}, "report": Report()}
+
+    def check_seen(self, where: str) -> None:  # noqa: B027 (nothing to check where text is fetched or made)
+        """Raise FileNotFoundError if the machine called `where`, this one, does not see the corpus."""
 
     @abstractmethod
     def _find(self) -> dict[str, list[Part]]:

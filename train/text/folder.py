@@ -41,7 +41,7 @@ class FolderCorpus(Corpus):
 
     def __init__(self, folder: str | Path, how: Reading = Reading()) -> None:
         super().__init__(how)
-        self.folder = Path(folder).expanduser()
+        self.folder = Path(folder).expanduser().absolute()
         self.name = str(folder)
         self._digest = cache(_sha256)
 
@@ -61,10 +61,15 @@ class FolderCorpus(Corpus):
 
     def __getstate__(self) -> dict[str, Any]:
         """What is known of files' sums does not travel."""
-        return {name: value for name, value in vars(self).items() if name != "_digest"}
+        return {name: value for name, value in super().__getstate__().items() if name != "_digest"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _digest=cache(_sha256))
+
+    def check_seen(self, where: str) -> None:
+        """See :meth:`Corpus.check_seen`."""
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"{where} does not see the corpus {self.folder}; put it where all nodes see it")
 
     def _find(self) -> dict[str, list[Part]]:
         found: dict[str, list[Part]] = {}

@@ -44,7 +44,7 @@ def test_every_job_once_by_all_processes_with_their_share_of_the_cores(start, tm
     found = {job: value for job, (value, _) in crew.results(work)}
     assert found == {job: 2 * number for number, job in enumerate(work)}
     assert {threads for _, (_, threads) in crew.results(jobs("double", 3))} == {"3"}
-    assert "2 workers" in told or "1 workers" in told
+    assert "2 workers" in told or "1 worker" in told
     assert "OMP_NUM_THREADS" not in os.environ
 
 

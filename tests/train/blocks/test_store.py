@@ -1,4 +1,4 @@
-"""Stores: the tokens of the plain way, block by block; added to, killed, cut into shards, sent round by the Hub."""
+"""Stores: the tokens of the plain way, block by block; added to, killed, sent round by the Hub."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import pickle
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,10 +19,8 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
-from langsamp.train.blocks import shards
 from langsamp.train.blocks.prepare import as_tokenizer, open_tokenizer, prepare
 from langsamp.train.blocks.segment import Segmenter, Worker
-from langsamp.train.blocks.shards import merge
 from langsamp.train.blocks.store import BlockStore
 from langsamp.train.text.open import open_corpus
 
@@ -137,13 +134,13 @@ def test_a_worker_that_finds_its_cache_wrong_goes_the_plain_way(stock):
 
 
 def test_processes_and_cache_change_nothing(tmp_path, texts, tokenizer, monkeypatch):
-    from langsamp.train.blocks import pipeline
+    from langsamp.train.blocks import workers
 
     folder = _corpus(tmp_path / "c", texts, 200)
     prints = set()
     for name, num_proc, cache in (("one", 1, True), ("two", 2, True), ("plain", 1, False), ("large", 2, True)):
         if name == "large":  # as if every file were: read here, encoded elsewhere
-            monkeypatch.setattr(pipeline, "_SMALL", 0)
+            monkeypatch.setattr(workers, "SMALL", 0)
         store = prepare(
             open_corpus(folder), tokenizer, tmp_path / name, 64, num_proc, progress=False, word_cache=cache, heldout=1
         )
@@ -258,7 +255,7 @@ import sys
 from langsamp.train.blocks import pipeline, workers
 from langsamp.train.text.open import open_corpus
 from langsamp.train.blocks.prepare import prepare
-workers.CHUNK_CHARS, pipeline._COMMIT_SECONDS, pipeline._SMALL = 4000, 0.0, int(sys.argv[4])
+workers.CHUNK_CHARS, pipeline._COMMIT_SECONDS, workers.SMALL = 4000, 0.0, int(sys.argv[4])
 if __name__ == "__main__":
     prepare(open_corpus(sys.argv[1]), sys.argv[2], sys.argv[3], 32, 2, heldout=1, progress=False)
     print("done")
@@ -331,7 +328,7 @@ def test_every_interruption_inside_a_run_is_survived(tmp_path, texts, tokenizer,
     """Stops the run after each of its appends in turn, with and without a commit since."""
     from langsamp.train.blocks import ledger, pipeline, workers
 
-    monkeypatch.setattr(pipeline, "_SMALL", small)
+    monkeypatch.setattr(workers, "SMALL", small)
 
     folder = _corpus(tmp_path / "c", {k: texts[k] for k in ("deu_Latn", "rus_Cyrl")}, 60)
     (folder / "deu_Latn.b.txt").write_text("Am Fluss.\n" * 50)
@@ -382,58 +379,6 @@ def test_a_part_that_changes_after_an_interruption_is_taken_back(tmp_path, token
     store = prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
     whole = prepare(open_corpus(folder), tokenizer, tmp_path / "whole", 32, 1, progress=False)
     assert store.fingerprint == whole.fingerprint
-
-
-def test_shards_merge_into_the_store_of_one_machine(tmp_path, texts, tokenizer):
-    folder = _corpus(tmp_path / "c", texts)
-    whole = prepare(open_corpus(folder), tokenizer, tmp_path / "whole", 32, 1, progress=False)
-    out = tmp_path / "s"
-    with pytest.raises(FileNotFoundError, match="no shards"):
-        merge(out)
-    parts = [prepare(open_corpus(folder), tokenizer, out, 32, 1, shard=(i, 3), progress=False) for i in (0, 2)]
-    with pytest.raises(FileNotFoundError, match="lacks shards 1 of 3"):
-        merge(out)
-    parts.append(prepare(open_corpus(folder), tokenizer, out, 32, 1, shard=(1, 3), progress=False))
-    languages = [language for part in parts for language in part.languages]
-    assert sorted(languages) == sorted(texts)
-    merged = merge(out)
-    assert merged.fingerprint == whole.fingerprint
-    merged.verify()
-    assert not list(out.glob("shard-*"))
-    again = prepare(open_corpus(folder), tokenizer, out, 32, 1, progress=False)
-    assert again.fingerprint == whole.fingerprint, "a merged store can be added to"
-    with pytest.raises(ValueError, match="counts from 0"):
-        prepare(open_corpus(folder), tokenizer, out, 32, 1, shard=(3, 3), progress=False)
-
-
-@pytest.mark.parametrize("call", range(7))
-def test_a_merge_killed_at_any_point_is_finished_by_the_next(tmp_path, texts, tokenizer, monkeypatch, call):
-    """Three shards: killed before the index, between the renames, and between and inside the deletions."""
-    folder = _corpus(tmp_path / "c", texts)
-    whole = prepare(open_corpus(folder), tokenizer, tmp_path / "whole", 32, 1, progress=False)
-    out = tmp_path / "s"
-    for i in range(3):
-        prepare(open_corpus(folder), tokenizer, out, 32, 1, shard=(i, 3), progress=False)
-    calls = iter(range(100))
-
-    def dying(real):
-        def step(path, *args, **kwargs):
-            if next(calls) == call:
-                if real is rmtree:  # half of it is gone
-                    next(path.glob("*.json")).unlink()
-                raise KeyboardInterrupt
-            return real(path, *args, **kwargs)
-
-        return step
-
-    rmtree = shutil.rmtree
-    monkeypatch.setattr(shards.shutil, "rmtree", dying(shutil.rmtree))
-    monkeypatch.setattr(shards.os, "replace", dying(os.replace))
-    with pytest.raises(KeyboardInterrupt):
-        merge(out)
-    monkeypatch.undo()
-    assert merge(out).fingerprint == whole.fingerprint
-    assert not [path for path in out.iterdir() if "shard" in path.name]
 
 
 def test_a_damaged_store_is_refused_by_name(tmp_path, texts, tokenizer):
@@ -573,10 +518,8 @@ def test_command_line(tmp_path, texts, tiny_tokenizer_dir, capsys):
     assert main([*command, *options]) == 0
     assert "2 languages, 60 documents" in capsys.readouterr().out
     assert BlockStore(out).languages == ["deu_Latn", "rus_Cyrl"]
-    assert main(["prepare", "--output", out]) == 1
-    assert "needs --corpus and --tokenizer" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
-        main([*command, "--shard", "4/4"])
+        main(["prepare", "--output", out])
 
 
 _HUB = """
