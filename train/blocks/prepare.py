@@ -47,7 +47,7 @@ def open_tokenizer(spec: str | os.PathLike[str]) -> LoadedTokenizer:
     from langsamp.core.model.tokenizer import load_tokenizer
 
     text = os.fspath(spec)
-    tokenizer = open_tokenizer(text)
+    tokenizer = load_tokenizer(text)
     facts = _facts(tokenizer, Path(text).name if Path(text).is_dir() else text)
     return LoadedTokenizer(tokenizer.backend_tokenizer, facts)  # ours alone, so there is no need to parse it again
 
