@@ -25,6 +25,7 @@ _CONTROLS = bytes([*range(9), *range(14, 32)])
 CHUNK = 1 << 20  # bytes read at once
 
 # what a damaged or truncated file raises; an OSError with a number is the disk's or the system's trouble
+_STORE = (PermissionError, FileNotFoundError, ConnectionError, TimeoutError)  # an object store's say so without one
 DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
 
 
@@ -63,43 +64,63 @@ def is_archive(name: str) -> bool:
     return unpacked_name(name).lower().endswith((".tar", ".zip"))
 
 
-def members(path: Path) -> list[tuple[str, int]]:
+def is_url(name: str) -> bool:
+    """Whether a file or folder is in an object store, ``s3://bucket/folder``, rather than on this machine."""
+    return "://" in name
+
+
+def binary(place: str | Path) -> BinaryIO:
+    """A file, or what a URL of any store that fsspec knows names, as it is; it can be jumped about in.
+
+    Raises:
+        ImportError: the package for the store is not installed; it is named.
+    """
+    if not is_url(os.fspath(place)):
+        return open(place, "rb")
+    import fsspec
+
+    return cast(BinaryIO, fsspec.open(place, "rb").open())
+
+
+def members(place: str | Path) -> list[tuple[str, int]]:
     """The files in an archive with their sizes in bytes, in its order.
 
     Raises:
         ValueError: the archive is damaged or truncated.
     """
-    with damage_named(path):
-        if unpacked_name(path.name).lower().endswith(".zip"):
-            with zipfile.ZipFile(path) as archive:
+    with damage_named(place):
+        if unpacked_name(os.fspath(place)).lower().endswith(".zip"):
+            with binary(place) as raw, zipfile.ZipFile(raw) as archive:
                 return [(entry.filename, entry.file_size) for entry in archive.infolist() if not entry.is_dir()]
-        with opened(path) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        with opened(place) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             return [(entry.name, entry.size) for entry in tar if entry.isfile()]
 
 
 @contextmanager
-def opened(path: Path, member: str = "") -> Iterator[BinaryIO]:
-    """A file, or a member of an archive, as a stream of its unpacked bytes; read strictly forward.
+def opened(place: str | Path, member: str = "") -> Iterator[BinaryIO]:
+    """A file (a path or a URL), or a member of an archive, as a stream of its unpacked bytes; read strictly forward.
 
     Raises:
         ValueError: the archive has no such member, or it is encrypted.
     """
+    name = os.path.basename(os.fspath(place))
     if not member:
-        with open(path, "rb") as raw, _unpack(raw, _SHORT.get(path.suffix.lower(), path.name)) as stream:
+        packing = _SHORT.get(os.path.splitext(name)[1].lower(), name)
+        with binary(place) as raw, _unpack(raw, packing) as stream:
             yield stream
-    elif unpacked_name(path.name).lower().endswith(".zip"):
-        with zipfile.ZipFile(path) as archive:
+    elif unpacked_name(name).lower().endswith(".zip"):
+        with binary(place) as raw, zipfile.ZipFile(raw) as archive:
             try:
                 inner = archive.open(member)
             except (KeyError, RuntimeError) as error:  # RuntimeError: it needs a password
-                raise ValueError(f"{path}: {member} cannot be read ({error}); unpack it yourself.") from error
+                raise ValueError(f"{place}: {member} cannot be read ({error}); unpack it yourself.") from error
             with inner, _unpack(cast(BinaryIO, inner), member) as stream:
                 yield stream
     else:
-        with opened(path) as outer, tarfile.open(fileobj=outer, mode="r|") as tar:
+        with opened(place) as outer, tarfile.open(fileobj=outer, mode="r|") as tar:
             found = next((tar.extractfile(entry) for entry in tar if entry.name == member), None)
             if found is None:
-                raise ValueError(f"{path} has no member {member}; it changed while it was read.")
+                raise ValueError(f"{place} has no member {member}; it changed while it was read.")
             with _unpack(cast(BinaryIO, found), member) as stream:
                 yield stream
 
@@ -126,6 +147,8 @@ def damage_named(where: str | Path) -> Iterator[None]:
     except DAMAGE as error:
         if getattr(error, "errno", None):
             raise
+        if isinstance(error, _STORE):
+            raise type(error)(f"{where}: {error}") from error
         raise ValueError(f"{where} is damaged or truncated ({error}); copy it again.") from error
 
 

@@ -101,19 +101,27 @@ class FolderCorpus(Corpus):
         return told
 
     def _files(self) -> Iterator[Part]:
-        """All files below the folder, and those in archives, as parts whose language is still to be filled in."""
-        for path in sorted(_walk(self.folder)):
-            name = path.relative_to(self.folder).as_posix()
-            if not is_archive(path.name):
-                yield Part("", name, path.stat().st_size, str(path))
+        """All files, and those in archives, as parts whose language is still to be filled in."""
+        for name, size, place in self._places():
+            if not is_archive(name):
+                yield Part("", name, size, place)
                 continue
-            for member, size in members(path):
+            for member, inner in members(place):
                 if not any(re.match(r"\.[^.]|__MACOSX", piece) for piece in member.split("/")):
-                    yield Part("", f"{name}/{member}", size, str(path), member)
+                    yield Part("", f"{name}/{member}", inner, place, member)
+
+    def _places(self) -> Iterator[tuple[str, int, str]]:
+        """Name below the folder, size and path of each file that is not hidden, in the order of the names."""
+        for path in sorted(_walk(self.folder)):
+            yield path.relative_to(self.folder).as_posix(), path.stat().st_size, str(path)
+
+    def _how(self, part: Part) -> str:
+        """How a part is read, for its fingerprint."""
+        return f"{self._kind(part)} {self._column or 'text'} {self._on_invalid}\n"
 
     def fingerprint(self, part: Part) -> str:
         """Sha256 of the file's bytes and of the way they are read."""
-        how = f"{self._kind(part)} {self._column or 'text'} {self._on_invalid}\n"
+        how = self._how(part)
         if part.member:
             return hashlib.sha256(f"{how}{self._digest(part.detail)} {part.member}".encode()).hexdigest()
         return _sha256(part.detail, how.encode())
@@ -127,9 +135,9 @@ class FolderCorpus(Corpus):
         how = self._kind(part) or ""
         with damage_named(source.where):
             if how in FILES:
-                yield from FILES[how](Path(part.detail), source)
+                yield from FILES[how](part.detail, source)
             else:
-                with opened(Path(part.detail), part.member) as stream:
+                with opened(part.detail, part.member) as stream:
                     yield from STREAMS[how](stream, source)
 
     def _kind(self, part: Part) -> str | None:

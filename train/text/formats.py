@@ -11,13 +11,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from langsamp.core.reading import CHUNK, not_utf8, without_mark
+from langsamp.core.reading import CHUNK, binary, is_url, not_utf8, without_mark
 from langsamp.train.text.corpus import LONGEST, Report, Selection
 
 COLUMNS = ("text", "content", "raw_content", "document", "sentence")  # what data sets call the text; the first there is
@@ -309,10 +308,10 @@ class _Prefixed:
         return head or self._stream.read(size)
 
 
-def read_parquet(path: Path, source: Source) -> Iterator[Any]:
+def read_parquet(place: str, source: Source) -> Iterator[Any]:
     """The text column of a Parquet file, a few thousand rows in memory at a time."""
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(binary(place) if is_url(place) else place)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{source.where} is not a Parquet file ({error}).") from error
     with file:
@@ -321,9 +320,9 @@ def read_parquet(path: Path, source: Source) -> Iterator[Any]:
         yield from _batches(file.iter_batches(batch_size=4096, columns=columns), columns, source)
 
 
-def read_arrow(path: Path, source: Source) -> Iterator[Any]:
+def read_arrow(place: str, source: Source) -> Iterator[Any]:
     """The text column of an Arrow file, as ``datasets`` saves it."""
-    with pa.memory_map(str(path)) as mapped:
+    with pa.PythonFile(binary(place), "r") if is_url(place) else pa.memory_map(place) as mapped:
         try:
             batches = pa.ipc.open_stream(mapped)
         except pa.ArrowInvalid:
@@ -356,7 +355,7 @@ def _batches(batches: Iterable[pa.RecordBatch], columns: list[str], source: Sour
 
 
 # how a file is read, by what its name ends in; the first two need a place on the disk to jump about in
-FILES: dict[str, Callable[[Path, Source], Iterator[Any]]] = {".parquet": read_parquet, ".arrow": read_arrow}
+FILES: dict[str, Callable[[str, Source], Iterator[Any]]] = {".parquet": read_parquet, ".arrow": read_arrow}
 STREAMS: dict[str, Callable[[Readable, Source], Iterator[Any]]] = {
     ".txt": read_verses,
     ".jsonl": read_jsonl,

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from langsamp.core.hub_names import HubName
+from langsamp.core.reading import is_url
+from langsamp.train.text.bucket import BucketCorpus
 from langsamp.train.text.corpus import Corpus, Reading
 from langsamp.train.text.folder import FolderCorpus
 from langsamp.train.text.hub import HubCorpus
@@ -23,8 +25,8 @@ def open_corpus(
     """The corpus that ``--corpus`` names.
 
     Args:
-        spec: ``cldr``, a folder, or a Hub data set (``user/name`` or ``user/name@revision``) with one configuration a
-            language.
+        spec: ``cldr``, a folder, the URL of one in an object store, or a Hub data set (``user/name`` or
+            ``user/name@revision``) with one configuration a language.
         only: the languages wanted, as people type them; None for all.
         column: the column or JSON field that holds the text; None: the first there is of ``text``, ``content``, ...
         on_invalid: what to do with a text that is not valid Unicode: ``replace`` the bad bytes by U+FFFD or ``skip``
@@ -44,6 +46,8 @@ def open_corpus(
         from langsamp.train.text.cldr import CldrCorpus  # babel takes its time, and is needed for this corpus only
 
         return CldrCorpus(how)
+    if is_url(text):
+        return BucketCorpus(text, how)
     path = Path(text).expanduser()
     if path.is_dir():
         return FolderCorpus(path, how)

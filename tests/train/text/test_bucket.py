@@ -1,0 +1,94 @@
+"""Corpora in object stores: read as the same files in a folder are, without fetching what is in already."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import zipfile
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from langsamp.train.blocks.prepare import prepare
+from langsamp.train.text.bucket import BucketCorpus
+from langsamp.train.text.open import open_corpus
+
+URL = "memory://bucket/text"
+
+
+@pytest.fixture
+def folder(tmp_path, texts):
+    """Every way of reading: lines, packed, in archives, tables, Parquet, Arrow; a hidden file, one that is no text."""
+    made = tmp_path / "text"
+    (made / "swh_Latn").mkdir(parents=True)
+    (made / ".git").mkdir()
+    (made / ".git" / "config.txt").write_text("x")
+    (made / "README.md").write_text("x")
+    german, english, greek, hindi = (texts[tag] * 20 for tag in ("deu_Latn", "eng_Latn", "ell_Grek", "hin_Deva"))
+    (made / "deu_Latn.txt.gz").write_bytes(gzip.compress("\n".join(german).encode()))
+    (made / "de.csv.bz2").write_bytes(bz2.compress("\n".join(["text", *german[:5]]).encode()))
+    pq.write_table(pa.table({"text": english}), made / "eng_Latn.parquet")
+    with pa.OSFile(str(made / "ell_Grek.arrow"), "wb") as sink:
+        table = pa.table({"text": greek})
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    with zipfile.ZipFile(made / "swh_Latn" / "all.zip", "w") as archive:
+        archive.writestr("a.txt", "Nyumba ni kubwa.\n" * 9)
+        archive.writestr("b.jsonl", '{"text": "Mto ni mrefu."}\n' * 9)
+    (made / "hin_Deva.txt").write_text("\n".join(hindi), encoding="utf-8")
+    return made
+
+
+@pytest.fixture
+def bucket(folder):
+    store = fsspec.filesystem("memory")
+    store.put(str(folder), "/bucket/text", recursive=True)
+    yield store
+    store.store.clear()
+    store.pseudo_dirs[:] = [""]
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_a_bucket_gives_the_store_of_a_folder(tmp_path, folder, bucket, tiny_tokenizer_dir, num_proc):
+    here = prepare(open_corpus(folder), tiny_tokenizer_dir, tmp_path / "here", 32, 1, heldout=1, progress=False)
+    corpus = open_corpus(URL + "/")
+    there = prepare(corpus, tiny_tokenizer_dir, tmp_path / "there", 32, num_proc, heldout=1, progress=False)
+    assert there.fingerprint == here.fingerprint
+    assert there.languages == ["deu_Latn", "ell_Grek", "eng_Latn", "hin_Deva", "swh_Latn"]
+    assert there.index.source == [URL]
+    assert corpus.report.left_out == {"README.md": "comes with the data, no text"}
+
+
+def test_what_is_in_is_not_fetched_again_and_what_changed_is_told(tmp_path, bucket, tiny_tokenizer_dir, monkeypatch):
+    prepare(open_corpus(URL), tiny_tokenizer_dir, tmp_path / "s", 32, 1, progress=False)
+    bucket.pipe("/bucket/text/rus_Cyrl.txt", "Дом стоит у реки.\n".encode() * 9)
+    corpus, read = open_corpus(URL), []
+    documents = corpus.documents
+    monkeypatch.setattr(corpus, "documents", lambda part: read.append(part.name) or documents(part))
+    prepare(corpus, tiny_tokenizer_dir, tmp_path / "s", 32, 1, progress=False)
+    assert read == ["rus_Cyrl.txt"]
+    bucket.pipe("/bucket/text/rus_Cyrl.txt", "Другое.\n".encode())
+    with pytest.raises(ValueError, match=r"rus_Cyrl.txt changed since it went into"):
+        prepare(open_corpus(URL), tiny_tokenizer_dir, tmp_path / "s", 32, 1, progress=False)
+
+
+def test_troubles_are_named(bucket, monkeypatch):
+    with pytest.raises(ValueError, match=r"memory://bucket/nothing has no text"):
+        open_corpus("memory://bucket/nothing").languages  # noqa: B018
+    with pytest.raises(ValueError, match="Protocol not known: nosuch"):
+        open_corpus("nosuch://bucket").languages  # noqa: B018
+    corpus = open_corpus(URL, only=["hin_Deva"])
+    [part] = corpus.parts["hin_Deva"]
+
+    def deny(*args, **kwargs):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(type(bucket), "_open", deny)
+    with pytest.raises(PermissionError, match=r"memory://.*/bucket/text/hin_Deva.txt: Access Denied"):
+        list(corpus.documents(part))
+    monkeypatch.setattr(type(bucket), "find", deny)
+    with pytest.raises(OSError, match=r"memory://bucket/text cannot be listed: Access Denied"):
+        open_corpus(URL).languages  # noqa: B018
+    assert isinstance(open_corpus(URL), BucketCorpus)
