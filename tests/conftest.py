@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -31,6 +32,11 @@ def pytest_configure(config):
     """The suite is about a CPU and says so here, once: GPUs are out of its sight unless the marker asks for them."""
     if "gpu" not in (config.option.markexpr or ""):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_finish(session):
+    """What is imported by now stays: no collection of garbage need look at it again, and each training asks for one."""
+    gc.freeze()
 
 
 def pytest_runtest_setup(item):
