@@ -89,7 +89,9 @@ def useful_flop(config: Any, blocks: int) -> float:
 def measure(bench: Bench, way: Way, blocks: int, vocab: int, padded: int = 0) -> Row:
     """Warm up and time some steps."""
     row = timed(bench, way, make_batches(bench, blocks, vocab, padded=padded), 10)
-    peak = bench.facts.get("peak_tflops") or 1.0
+    peak = bench.facts.get("peak_tflops")
+    if not peak:  # the roofline was left out
+        return row
     return {**row, "MFU": round(useful_flop(way.model.config, blocks) / row["ms"] / 1e9 / peak, 3)}
 
 

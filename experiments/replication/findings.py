@@ -2,16 +2,19 @@
 
     python -m experiments.replication.findings recipes/replication.yaml recipes/replication_gpu.yaml docs/replication
 
-reads the packed records of the folder and writes beside them `<experiment>.md` (every difference) and the plots; the
-short tables in `docs/replication.md`, the document of the folder's name, are filled in again.
+reads the packed records of the folder, and `runs.jsonl` of a GPU, which says how each model was trained, and writes
+beside them `<experiment>.md` (every difference) and the plots; the short tables in `docs/replication.md`, the document
+of the folder's name, are filled in again.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from langsamp.core.files import atomic_write
 from langsamp.eval.results import catalog
@@ -25,6 +28,8 @@ from .pictures import draw
 from .plan import Experiment, Replication, read_plan
 from .variants import about
 
+RUNS = "runs.jsonl"  # what a run on a GPU says of its trainings
+
 
 def write_findings(plans: Sequence[Replication], records: Path, output: Path) -> None:
     """Write `<experiment>.md`, its plots and its packed records for every experiment that has finished models.
@@ -32,6 +37,7 @@ def write_findings(plans: Sequence[Replication], records: Path, output: Path) ->
     If there is a document `<output>.md`, its tables are filled in.
     """
     output.mkdir(parents=True, exist_ok=True)
+    trainings = _trainings(output / RUNS)
     short, models = {}, ["| experiment | models measured |", "|---|---|"]
     for name, plan in {name: one for one in plans for name in one.experiments}.items():
         experiment = plan.experiments[name]
@@ -39,26 +45,53 @@ def write_findings(plans: Sequence[Replication], records: Path, output: Path) ->
         if len(runs) > 1:
             pack(records / name, output / f"{name}.jsonl.gz")
             found = list(parts(runs, plan.languages))
-            atomic_write(output / f"{name}.md", page(found, runs, experiment))
+            how = trained(trainings.get(name, []), experiment)
+            atomic_write(output / f"{name}.md", page(found, runs, how))
             for part in found:
                 if part.group is TRAINED:
                     draw(part, output / name)
             models.append(f"| {name} | {summary.seeds(runs)} |")
             short |= {f"{name} {kind}": lines for kind, lines in summary.tables(found, runs).items()}
+            short[f"{name} training"] = [how]
     document = output.with_suffix(".md")
     if document.exists():
         atomic_write(document, summary.fill(document.read_text(encoding="utf-8"), short | {"all models": models}))
 
 
-def page(found: Sequence[Part], runs: Runs, experiment: Experiment) -> str:
+def _trainings(file: Path) -> dict[str, list[dict[str, Any]]]:
+    """The lines of `runs.jsonl` by experiment; none without the file."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in map(json.loads, lines):
+        found.setdefault(line["experiment"], []).append(line)
+    return found
+
+
+def trained(lines: Sequence[Mapping[str, Any]], experiment: Experiment) -> str:
+    """One sentence on how long the models were trained: as measured, or as the recipe has it."""
+    if not lines:
+        return f"{experiment.steps} steps of {experiment.batch} blocks a model."
+    steps, tokens, speed, devices = (
+        sorted({line[key] for line in lines}) for key in ("steps", "tokens", "tokens_per_second", "device")
+    )
+    return (
+        f"{_range(steps)} steps of {experiment.batch} blocks and {_range(tokens)} tokens a model, {_range(speed)} "
+        f"tokens a second beside the measuring of others, on one {' or '.join(devices)}."
+    )
+
+
+def _range(values: Sequence[float]) -> str:
+    return " to ".join(f"{value:,.0f}" for value in dict.fromkeys((values[0], values[-1])))
+
+
+def page(found: Sequence[Part], runs: Runs, how: str) -> str:
     """The tables of one experiment: for each group of languages the means, and what differs from what."""
     lines: list[str] = []
     for part in found:
         lines += [f"### Languages {part.group.name}", "", *means(part), "", *differences(part), ""]
     if rows := donors.table(runs):
         lines += ["### Choosing donor languages", "", *rows, ""]
-    trained = f"{experiment.steps} steps of {experiment.batch} blocks"
-    return "\n".join([*lines, f"Models measured: {summary.seeds(runs)}; {trained}.", ""])
+    return "\n".join([*lines, f"Models measured: {summary.seeds(runs)}. Training: {how}", ""])
 
 
 def means(part: Part) -> list[str]:

@@ -174,7 +174,11 @@ def test_tables_hold_means_over_seeds_and_only_the_languages_named(tmp_path):
         _measured(tmp_path, name, records)
     runs = contrasts.gather(tmp_path, plan.experiments["e5"])
     assert list(runs) == ["start", "baseline", "both"]
-    text = findings.page(list(contrasts.parts(runs, WHO)), runs, plan.experiments["e5"])
+    line = {"steps": 7, "tokens": 7168, "tokens_per_second": 1234.5, "device": "NVIDIA H200"}
+    how = findings.trained([line, {**line, "tokens_per_second": 2000.4}], plan.experiments["e5"])
+    text = findings.page(list(contrasts.parts(runs, WHO)), runs, how)
+    assert "7 steps of" in text
+    assert "7,168 tokens a model, 1,234 to 2,000 tokens a second" in text
     trained = text.partition("### Languages the tail")[0]
     assert "| both: LangSAMP (both tables) | 35.1 |" in trained  # tsn only: the mean of .301 and .401
     assert "| 0.300 |" in trained  # the cosine that the control leaves over

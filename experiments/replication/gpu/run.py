@@ -35,6 +35,7 @@ from langsamp.train.pretrain import PretrainResult
 
 from ..archive import FINISHED, pack, unpack
 from ..data import ENGLISH
+from ..findings import RUNS
 from ..plan import Experiment
 from ..training import settle, train
 from ..variants import VARIANTS, AtInput
@@ -43,7 +44,7 @@ from .search import Trials, choose, dev_score
 from .unpack import open_bundle
 from .vectors import VECTORS, Sentences, device_name
 
-RUNS, LOG = "runs.jsonl", "train.log"
+LOG = "train.log"
 SEARCH, TEST, START = "gpu-search", "test", "start"
 FACTS = ("steps", "tokens", "seconds", "tokens_per_second", "parameters")  # of a training
 CAUTION = 0.9  # of the time that there seems to be
