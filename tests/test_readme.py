@@ -1,16 +1,14 @@
-"""The front page is true: its Python runs as printed, its commands parse, its head is a valid model card."""
+"""The front page is true: its Python runs as printed, its commands are in its table, its head is a valid model card."""
 
 import ast
 import pkgutil
 import re
-import shlex
 import shutil
 from pathlib import Path
 
-import pytest
 from huggingface_hub import ModelCard
 
-from langsamp.cli import build_parser, commands
+from langsamp.cli import commands
 
 ROOMS = ("core", "train", "eval", "checkpoints", "hub")
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
@@ -32,14 +30,6 @@ def test_the_python_runs_in_order_as_printed(tiny_model_dir, tmp_path, monkeypat
     assert names["logits"].shape[:2] == names["batch"]["input_ids"].shape
     assert names["vectors"].shape == (2, 32)
     assert type(names["encoder"]).__name__ == "XLMRobertaModel"
-
-
-@pytest.mark.parametrize(
-    "line", [line for block in _blocks("bash") for line in block.splitlines() if line.startswith("langsamp ")]
-)
-def test_the_commands_parse(line):
-    arguments = build_parser().parse_args(shlex.split(line, comments=True)[1:])
-    assert arguments.command in commands()
 
 
 def test_every_command_is_in_the_table():

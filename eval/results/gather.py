@@ -1,10 +1,10 @@
 """The records of some models, prepared for showing: what card, report, plots and summaries read their numbers from.
 
-results = Results.of(rundir.load("runs"))
-for task in results.tasks:
-cell = results.headline(task)
-for system, mean in results.means(cell):
-print(catalog.describe(cell), results.label(system), catalog.metric(cell.metric).text(mean.mean))
+    results = Results.of(rundir.load("runs"))
+    for task in results.tasks:
+        cell = results.headline(task)
+        for system, mean in results.means(cell):
+            print(catalog.describe(cell), results.label(system), catalog.metric(cell.metric).text(mean.mean))
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Results:
 
     @property
     def title(self) -> str:
-        """`langsamp against baseline`, or the models' names."""
+        """`ours against baseline`, or the models' names."""
         names = [self.label(system) for system in self.systems]
         return f"{names[1]} against {names[0]}" if len(names) == 2 else ", ".join(names)
 
