@@ -1,5 +1,7 @@
 """The records of some models, prepared for showing: what card, report, plots and summaries read their numbers from.
 
+So, for all that was measured:
+
     results = Results.of(rundir.load("runs"))
     for task in results.tasks:
         cell = results.headline(task)
