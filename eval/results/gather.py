@@ -7,6 +7,8 @@ So, for all that was measured:
         cell = results.headline(task)
         for system, mean in results.means(cell):
             print(catalog.describe(cell), results.label(system), catalog.metric(cell.metric).text(mean.mean))
+
+The means of a cell are over the languages that all models have.
 """
 
 from __future__ import annotations
