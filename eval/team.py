@@ -7,13 +7,13 @@ writes them. Every worker reads the model and the data itself, from a path that 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 
 from langsamp.core.compute.cluster import Cluster, session
-from langsamp.core.compute.crew import Crew, Employer, Job, Machine
+from langsamp.core.compute.crew import Crew, Employer, Job, Led, Machine
 from langsamp.core.runtime import resolve_model
 from langsamp.eval.data.sets import EvalData
 from langsamp.eval.results.rundir import RUN
@@ -22,7 +22,7 @@ from langsamp.eval.run_settings import fingerprint
 from langsamp.eval.task import Context, Unit
 
 
-class Team:
+class Team(Led):
     """A crew for `langsamp.eval.run.run`."""
 
     def __init__(self, context: Context, employer: Employer) -> None:
@@ -34,19 +34,6 @@ class Team:
             output=context.output.absolute(),
         )
         self.crew = Crew(employer, partial(Measurer, context, fingerprint(source.path)))
-
-    def close(self) -> None:
-        """Stop the workers."""
-        self.crew.close()
-
-    @property
-    def tell(self) -> Callable[[str], None]:
-        """Who hears how many work."""
-        return self.crew.tell
-
-    @tell.setter
-    def tell(self, tell: Callable[[str], None]) -> None:
-        self.crew.tell = tell
 
     def outcomes(self, task: str, units: Sequence[Unit]) -> Iterator[tuple[Unit, Outcome]]:
         """As they come."""

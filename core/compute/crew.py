@@ -209,6 +209,25 @@ class Crew:
         self.tell(f"{len(places)} worker{'s' * (len(places) != 1)}" + (f" on {nodes} nodes" if nodes > 1 else ""))
 
 
+class Led:
+    """Whatever works through a crew: who hears how many work, and who ends it, is the crew's business."""
+
+    crew: Crew
+
+    @property
+    def tell(self) -> Callable[[str], None]:
+        """Who hears how many work."""
+        return self.crew.tell
+
+    @tell.setter
+    def tell(self, tell: Callable[[str], None]) -> None:
+        self.crew.tell = tell
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self.crew.close()
+
+
 def _named(error: BaseException, where: str) -> BaseException:
     """The error, saying where it happened; an error of a kind that is told in one sentence keeps its kind."""
     error = getattr(error, "cause", None) or error  # what Ray wraps in a traceback

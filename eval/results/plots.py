@@ -260,13 +260,15 @@ def similarity(results: Results) -> Figure | None:
     own = [item for item in found if item.folder == found[-1].folder]
     item = next((item for item in own if item.layer == catalog.PROTOCOL_LAYER), own[-1])
     matrix = item.values["cosine"]
-    turn = heatmap.order(matrix)
-    size = max(4.2, min(8.5, 0.16 * len(turn)))
+    ordered = heatmap.order(matrix)
+    size = max(4.2, min(8.5, 0.16 * len(ordered)))
     figure, (axis,) = new_figure(size + 1.8, size + 0.6)
-    picture = axis.imshow(np.where(np.eye(len(turn), dtype=bool), np.nan, matrix)[np.ix_(turn, turn)], cmap="viridis")
-    step = -(-len(turn) // NAMED)
-    places = list(range(0, len(turn), step))
-    axis.set_yticks(places, [_plain(catalog.language_name(item.languages[turn[i]])) for i in places], fontsize=7)
+    picture = axis.imshow(
+        np.where(np.eye(len(ordered), dtype=bool), np.nan, matrix)[np.ix_(ordered, ordered)], cmap="viridis"
+    )
+    step = -(-len(ordered) // NAMED)
+    places = list(range(0, len(ordered), step))
+    axis.set_yticks(places, [_plain(catalog.language_name(item.languages[ordered[i]])) for i in places], fontsize=7)
     axis.set_xticks([])
     axis.spines["bottom"].set_visible(False)
     bar = figure.colorbar(picture, ax=axis, shrink=0.6, pad=0.02)

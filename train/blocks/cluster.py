@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from functools import partial
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from langsamp.core.compute.cluster import Cluster, session
-from langsamp.core.compute.crew import Crew, Job
+from langsamp.core.compute.crew import Crew, Job, Led
 from langsamp.train.blocks.workers import EncodedPart, Encoder, ParkedPart
 from langsamp.train.text.corpus import Corpus, Part
 
@@ -46,7 +46,7 @@ class NodeEncoder(Encoder):
         return super().part(part, skip, heldout_share, parking)
 
 
-class CrewTeam:
+class CrewTeam(Led):
     """Encoders on all cores of a cluster; a thread keeps them busy while this process writes.
 
     Args:
@@ -67,15 +67,6 @@ class CrewTeam:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    @property
-    def tell(self) -> Callable[[str], None]:
-        """Who hears how many work."""
-        return self.crew.tell
-
-    @tell.setter
-    def tell(self, tell: Callable[[str], None]) -> None:
-        self.crew.tell = tell
-
     def takes(self, size: int) -> bool:
         """Unless it is so large a share of the corpus that the core that reads it would be the last to be done."""
         return size <= self._largest
@@ -95,7 +86,7 @@ class CrewTeam:
         self._open = False
         self.crew.wake()
         self._thread.join()
-        self.crew.close()
+        super().close()
 
     def _run(self) -> None:
         try:

@@ -73,18 +73,18 @@ def heatmap(
     matrix: NDArray[np.float64],
     about: str,
     scale: tuple[float, float] | None = None,
-    turn: Sequence[int] | None = None,
+    ordered: Sequence[int] | None = None,
 ) -> Markup:
     """Picture, names on the left, and a colour bar; hovering shows two names and the value (from `data-rows`).
 
-    `scale` is where the colours begin and end, by default at the matrix's own `ends`; `turn` the order of the rows, by
+    `scale` is where the colours begin and end, by default at the matrix's own `ends`; `ordered` the rows, in order, by
     default the matrix's own; NaN is grey. Raises ValueError if the matrix is not square with one name a row, or has
     infinite values.
     """
     if matrix.shape != (len(names), len(names)) or np.isinf(matrix).any():
         raise ValueError(f"a heat map needs a finite square matrix with {len(names)} rows, got shape {matrix.shape}")
-    turn = order(matrix) if turn is None else turn
-    names, matrix = [names[i] for i in turn], matrix[np.ix_(turn, turn)]
+    ordered = order(matrix) if ordered is None else ordered
+    names, matrix = [names[i] for i in ordered], matrix[np.ix_(ordered, ordered)]
     low, high = scale or ends([matrix])
     shares = np.clip((matrix - low) / max(high - low, 1e-9), 0, 1)
     indices = np.where(np.isnan(shares), _COLOURS, np.round(np.nan_to_num(shares) * (_COLOURS - 1))).astype(np.uint8)

@@ -164,8 +164,8 @@ def _heatmaps(results: Results, cell: Cell) -> list[Figure]:
             title = f"{catalog.metric(name).label}: {item.folder}, layer {item.layer}"
             names = [catalog.language_name(code) for code in item.languages]
             names = [c if names.count(n) > 1 else n for c, n in zip(item.languages, names)]
-            turn = heatmap.order(shown[0].values[name]) if item.languages == shown[0].languages else None
-            chart = heatmap.heatmap(names, item.values[name], title, ends, turn)
+            ordered = heatmap.order(shown[0].values[name]) if item.languages == shown[0].languages else None
+            chart = heatmap.heatmap(names, item.values[name], title, ends, ordered)
             note = f"{len(names)} languages, similar ones side by side. Point at a cell for its value."
             figures.append(Figure(title, chart, note, wide=len(names) > 24))
     return figures
