@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 from langsamp.train.text.corpus import Part, Reading
@@ -23,13 +22,8 @@ class BucketCorpus(FolderCorpus):
         super().__init__("", how)
         self.name = url.rstrip("/")
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Connections stay where they were made."""
-        return {name: value for name, value in super().__getstate__().items() if name != "_store"}
-
-    @cached_property
     def _store(self) -> tuple[Any, str]:
-        """The store and the path in it."""
+        """The store and the path in it; fsspec keeps one for each process, as connections survive no fork."""
         from fsspec.core import url_to_fs
 
         store, root = url_to_fs(self.name)
@@ -39,7 +33,7 @@ class BucketCorpus(FolderCorpus):
         """Any node sees a store; what it may not read is told by name when it is read."""
 
     def _places(self) -> Iterator[tuple[str, int, str]]:
-        store, root = self._store
+        store, root = self._store()
         try:
             found = store.find(root, detail=True)
         except Exception as error:  # stores have errors of their own, such as of missing credentials
@@ -51,7 +45,7 @@ class BucketCorpus(FolderCorpus):
 
     def fingerprint(self, part: Part) -> str:
         """Of what the store says of the file's content, and of the way it is read: the bytes are not fetched for it."""
-        store, _ = self._store
+        store, _ = self._store()
         facts = store.info(part.detail)
         version = next((str(facts[name]) for name in _VERSIONS if facts.get(name)), None) or store.ukey(part.detail)
         return hashlib.sha256(f"{self._how(part)}{version} {part.member}".encode()).hexdigest()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import threading
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
 import pyarrow as pa
@@ -59,6 +62,20 @@ def test_a_bucket_gives_the_store_of_a_folder(tmp_path, folder, bucket, tiny_tok
     assert there.languages == ["deu_Latn", "ell_Grek", "eng_Latn", "hin_Deva", "swh_Latn"]
     assert there.index.source == [URL]
     assert corpus.report.left_out == {"README.md": "comes with the data, no text"}
+
+
+def test_a_store_with_connections_is_read_by_many_processes(tmp_path, folder, tiny_tokenizer_dir):
+    """As s3:// is: the process that listed the files has a thread for its connections, which survives no fork."""
+    for name in ("swh_Latn/all.zip", "eng_Latn.parquet", "ell_Grek.arrow"):
+        (folder / name).unlink()  # this server has no ranges, so there is no jumping about
+    serve = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        corpus = open_corpus(f"http://127.0.0.1:{server.server_port}")
+        there = prepare(corpus, tiny_tokenizer_dir, tmp_path / "there", 32, 2, progress=False)
+        server.shutdown()
+    here = prepare(open_corpus(folder), tiny_tokenizer_dir, tmp_path / "here", 32, 1, progress=False)
+    assert there.fingerprint == here.fingerprint
 
 
 def test_what_is_in_is_not_fetched_again_and_what_changed_is_told(tmp_path, bucket, tiny_tokenizer_dir, monkeypatch):
