@@ -5,7 +5,7 @@ OUTPUT ?= quickstart
 BIN = $(VENV)/bin
 SOURCES = *.py core train eval checkpoints hub tests tools benchmarks experiments
 
-.PHONY: quickstart install dev test test-all test-gpu lint format bench bench-gpu clean
+.PHONY: quickstart install dev test test-all fuzz test-gpu lint format bench bench-gpu clean
 
 quickstart: install  ## install, then run the main job on the embedded corpus
 	$(BIN)/langsamp quickstart --output $(OUTPUT)
@@ -27,6 +27,9 @@ $(VENV)/.installed-dev: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/p
 
 test: dev  ## the test suite, without what takes longer than about 8 seconds a test
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2
+
+fuzz: dev  ## 10,000 new examples of torn and changed files, names and texts a target; half an hour
+	LANGSAMP_FUZZ=$${LANGSAMP_FUZZ:-10000} $(BIN)/python -m pytest tests/test_fuzz.py --numprocesses 2
 
 test-all: dev  ## everything
 	$(BIN)/python -m pytest --numprocesses 2

@@ -186,11 +186,18 @@ class LangSAMPConfigMixin(_Stock):
         """As in transformers, for a folder of any family: the class is that of its ``model_type``.
 
         Raises:
-            ValueError: it is of no family of LangSAMP, or of one that the installed transformers lacks.
+            ValueError: it is of no family of LangSAMP, or of one that the installed transformers lacks; or an entry is
+                of the wrong kind.
         """
         kind = cls.get_config_dict(pretrained_model_name_or_path, **kwargs)[0].get("model_type")  # type: ignore[attr-defined]
-        family: Any = super(LangSAMPConfigMixin, config_class(kind) if kind else cls)
-        return family.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        family: Any = super(LangSAMPConfigMixin, config_class(str(kind)) if kind else cls)
+        try:
+            return family.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # each version of transformers has its own for a value of the wrong kind
+            reason = " ".join(str(error).split())
+            raise ValueError(f"the configuration of {pretrained_model_name_or_path} is damaged ({reason}).") from error
 
     @classmethod
     def from_backbone(

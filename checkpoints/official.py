@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -102,6 +101,7 @@ def _load(path: Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
             raise ValueError(f"{path} is a Git LFS pointer, not the weights; fetch them with `git lfs pull`.")
+    state: Any
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -111,7 +111,9 @@ def _load(path: Path) -> dict[str, Tensor]:
             f"{path} is a pickle of whole Python objects, which could run code, or it is damaged; save its "
             "state_dict() with the code that made it, or as safetensors."
         ) from None
-    except (SafetensorError, RuntimeError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a torn pickle may raise anything
         reason = str(error).partition("\n")[0].partition(". ")[0] or "it is empty"
         raise ValueError(f"{path} is damaged ({reason}); download or save it again.") from None
     state = state.get("state_dict", state) if isinstance(state, dict) else {}

@@ -84,9 +84,8 @@ def _from_pickle(data: bytes, path: Path) -> tuple[list[str], list[str]]:
     if not (isinstance(found, (list, tuple)) and len(found) == 4 and all(isinstance(part, dict) for part in found)):
         raise ValueError(f"{path} must hold four dictionaries: id to language, id to script, and both reversed.")
     by_id, back = found[:2], found[2:]
-    for names, ids in zip(by_id, back):
-        whole = sorted(names, key=str) == sorted(range(len(names)), key=str)
-        if not whole or ids != {name: i for i, name in names.items()}:
+    languages, scripts = ([names.get(i) for i in range(len(names))] for names in by_id)
+    for names, ids in zip((languages, scripts), back):
+        if not all(isinstance(name, str) for name in names) or ids != {name: i for i, name in enumerate(names)}:
             raise ValueError(f"the ids in {path} must count from 0 without a gap and agree in both directions.")
-    languages, scripts = ([str(names[i]) for i in range(len(names))] for names in by_id)
     return languages, scripts

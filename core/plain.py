@@ -9,13 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
-# Controls but tab and line feed, line and paragraph separators, and what turns the direction of the text round.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# Controls but tab and line feed, line and paragraph separators, what turns the direction of the text round, and halves
+# of surrogate pairs, which no file can hold.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
     r"""The text with control characters spelled out: an escape becomes `\x1b`."""
     return _CONTROLS.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+def one_line(value: object) -> str:
+    """A name, or what a library says over several lines, on one line and without control characters."""
+    return printable(" ".join(str(value).split()))
 
 
 class Printable:

@@ -19,6 +19,8 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
+from langsamp.core.plain import one_line
+
 _BOM = b"\xef\xbb\xbf"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")  # UTF-32's little-endian mark begins like UTF-16's
 _CONTROLS = bytes([*range(9), *range(14, 32)])
@@ -26,7 +28,7 @@ CHUNK = 1 << 20  # bytes read at once
 
 # what a damaged or truncated file raises; an OSError with a number is the disk's or the system's trouble
 _STORE = (PermissionError, FileNotFoundError, ConnectionError, TimeoutError)  # an object store's say so without one
-DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
+DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, pa.ArrowException)
 
 
 def _arrow(codec: str) -> Callable[[Any], BinaryIO]:
@@ -148,8 +150,8 @@ def damage_named(where: str | Path) -> Iterator[None]:
         if getattr(error, "errno", None):
             raise
         if isinstance(error, _STORE):
-            raise type(error)(f"{where}: {error}") from error
-        raise ValueError(f"{where} is damaged or truncated ({error}); copy it again.") from error
+            raise type(error)(f"{where}: {one_line(error)}") from error
+        raise ValueError(f"{where} is damaged or truncated ({one_line(error)}); copy it again.") from error
 
 
 def without_mark(head: bytes, where: str | Path) -> bytes:

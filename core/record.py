@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import Any
 
 SCHEMA = 1
+LARGEST = 1e100  # of a value: what is beyond was not measured, and its square is no number
 _REQUIRED = ("task", "metric", "model")
 _TEXTS = (*_REQUIRED, "language", "script", "direction", "source", "revision")
 _WHOLE = ("schema", "n", "layer", "seed")
@@ -55,7 +56,7 @@ class Record:
             raise ValueError(f"record language {self.language!r} must be split: language='cym', script='Latn'")
         if type(self.value) is not float:
             object.__setattr__(self, "value", _number("value", self.value))
-        if not math.isfinite(self.value):
+        if not abs(self.value) <= LARGEST:
             raise ValueError(
                 f"record {self.task}/{self.metric} of {self.code or 'all languages'} is {self.value}: only "
                 "finite values are recorded; leave the record out and report the language as missing"

@@ -21,6 +21,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from langsamp.core.language.languages import parse_same_as
 from langsamp.core.model.masking import SHARE
+from langsamp.core.plain import one_line
 from langsamp.language_codes import nearest
 from langsamp.train import processes
 from langsamp.train.batches.sampling import Sampling, glot500
@@ -267,7 +268,7 @@ def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         values = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except Exception as error:  # the parser has many ways to fail on a wrong tag, a date, a depth
-        raise ValueError(f"recipe {file}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"recipe {file}: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise ValueError(f"recipe {file} must be a mapping of settings, not a {type(values).__name__}.")
     values = {str(name).replace("-", "_"): value for name, value in values.items()}

@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
 from transformers import PreTrainedTokenizerFast
+
+from langsamp.unicode_scripts import valid_unicode
 
 Tokenizer = TypeVar("Tokenizer", bound=PreTrainedTokenizerFast)
 NewRows = Literal["mean", "random"]
@@ -61,10 +64,13 @@ def extend(tokenizer: Tokenizer, pieces: Sequence[str], scores: Sequence[float])
         scores: their log-probabilities on the scale of the old ones.
 
     Raises:
-        ValueError: not a Unigram tokenizer, lists of different lengths, or a piece that is there already or twice.
+        ValueError: not a Unigram tokenizer, lists of different lengths, a piece that is there already or twice, or one
+            that is no text.
     """
     if len(pieces) != len(scores):
         raise ValueError(f"{len(pieces)} pieces need as many scores, not {len(scores)}.")
+    if wrong := [piece for piece, score in zip(pieces, scores) if valid_unicode(piece) != piece or not isfinite(score)]:
+        raise ValueError(f"the piece {wrong[0]!r} is no valid text, or its score is no number.")
     seen = set(tokenizer.get_vocab())
     repeated: list[str] = []
     for piece in pieces:

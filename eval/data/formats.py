@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
+from langsamp.core.plain import one_line
 from langsamp.core.reading import DAMAGE, read_text, unpacked_name
 from langsamp.eval.data.columns import COLUMNS, Columns, DataError, shape
 
@@ -53,8 +53,8 @@ def read(path: Path, columns: Sequence[str], english: Path | None = None) -> Col
         return read_lines(path, text, columns)
     except DataError:
         raise
-    except (*DAMAGE, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read ({error}); write it again") from error
+    except (*DAMAGE, ValueError, csv.Error, RecursionError) as error:
+        raise DataError(f"{path} cannot be read ({one_line(error)}); write it again") from error
 
 
 def sample(path: Path, tagged: bool) -> str:
@@ -65,7 +65,7 @@ def sample(path: Path, tagged: bool) -> str:
             table = batch.to_pydict() if batch is not None else {}
         else:
             table = read(path, ["tokens"] if tagged else ["text"])
-    except (DataError, pa.ArrowException, OSError):
+    except (DataError, *DAMAGE):
         return ""
     for name in (*COLUMNS["tokens"], *COLUMNS["text"]):
         if name in table:

@@ -15,6 +15,7 @@ from typing import Any
 
 from langsamp.core.language.languages import scripts_agree
 from langsamp.core.language.names import SPLITS
+from langsamp.core.plain import one_line
 from langsamp.eval.data import formats, layouts
 from langsamp.eval.data.columns import COLUMNS, Columns, DataError, shape
 from langsamp.unicode_scripts import script_of
@@ -148,16 +149,17 @@ def _rename(table: Columns, columns: Sequence[str], where: str) -> Columns:
         if source is not None:
             empty = _EMPTY.get(name)
             found[name] = [empty if value is None else value for value in table[source]]
-            wrong = [type(value).__name__ for value in found[name] if name in _EMPTY and type(value) is not type(empty)]
+            kinds = (type(empty),) if name in _EMPTY else (str, int, float)  # of the others, as they come
+            wrong = [type(value).__name__ for value in found[name] if not isinstance(value, (*kinds, type(empty)))]
             if wrong:
-                kind = "texts" if empty == "" else "lists of words or of tags"
+                kind = "lists of words or of tags" if empty == [] else "texts"
                 raise DataError(f"{where}: column {source} must hold {kind}, not {wrong[0]}")
         elif name == "id":
             found[name] = list(range(size))
         elif name == "split":
             found[name] = ["test"] * size
         else:
-            names, there = " or ".join(COLUMNS.get(name, (name,))), ", ".join(table)
+            names, there = " or ".join(COLUMNS.get(name, (name,))), one_line(", ".join(table))
             raise DataError(f"{where} has no column {names}; its columns are {there}; {shape(*columns)}")
     return found
 

@@ -11,15 +11,10 @@ from typing import Any
 
 from markupsafe import escape
 
-from langsamp.core.plain import printable
+from langsamp.core.plain import one_line, printable
 
 _MARKDOWN = re.compile(r"([\\`*\[\]|{}#~$])|(?<!\w)_|_(?!\w)")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-
-
-def one_line(value: Any) -> str:
-    """The text on one line, without control characters."""
-    return printable(" ".join(str(value).split()))
 
 
 def markdown(value: Any) -> str:

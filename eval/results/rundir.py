@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from langsamp.core.facts import FACTS, TrainingFacts
 from langsamp.core.files import atomic_write
+from langsamp.core.plain import one_line
 from langsamp.core.record import Record
 from langsamp.core.typed import from_json
 from langsamp.eval.results.records import RESULTS, read
@@ -99,7 +100,7 @@ class Matrices:
             if any(matrix.shape != (len(languages), len(languages)) for matrix in values.values()):
                 raise ValueError("a matrix is not languages x languages")
         except (ValueError, KeyError, OSError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} holds no similarities of languages ({error})") from None
+            raise ValueError(f"{path} holds no similarities of languages ({one_line(error)})") from None
         return cls(path.parents[1].resolve().name, layer, languages, values)
 
 

@@ -16,6 +16,7 @@ from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
 from langsamp.checkpoints.export import export_encoder, export_monolingual
 from langsamp.core.manifest import verify_manifest
 from langsamp.train.text.open import read_texts
+from langsamp.unicode_scripts import script_of
 
 SENTENCES = ["Das Haus steht am Fluss.", "В январе дни короткие.", "家は川のそばにあります。", "x"]
 
@@ -136,6 +137,8 @@ def test_trimmed_vocabulary_keeps_the_texts_it_was_made_for(tiny_model_dir, lang
         torch.testing.assert_close(stock(**theirs).logits, model(**ours).logits[..., kept], atol=1e-6, rtol=0)
     assert small.unk_token_id not in small("Die Vögel sitzen im Haus")["input_ids"]  # letters of the script stay
     assert small.unk_token_id in small("птица")["input_ids"]
+    signs = {piece for piece in tokenizer.get_vocab() if len(piece) == 1 and script_of(piece) == "Zyyy"}
+    assert {"।", "。"} <= signs <= set(small.get_vocab())  # and so do digits and the signs of any script
 
 
 def test_nothing_to_trim_to(tiny_model_dir, tiny_xlmr_dir, tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
@@ -278,4 +280,19 @@ def test_card_edited_on_the_website_is_accepted(hub, repo, tmp_path, caplog):
 def test_missing_repository_or_revision(hub, repo, tmp_path, spec):
     with pytest.raises(HubError, match="no such repository or revision"):
         pull(spec, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_copy_that_a_bad_disk_made_is_not_put_in_place(hub, checkpoint, tmp_path, monkeypatch):
+    push(checkpoint, "user/x")
+    whole = shutil.copyfile
+
+    def damaged(source, target):
+        whole(source, target)
+        if str(target).endswith("model.safetensors"):
+            Path(target).write_bytes(Path(target).read_bytes()[:-1] + b"!")
+
+    monkeypatch.setattr(shutil, "copyfile", damaged)
+    with pytest.raises(HubError, match=r"model.safetensors changed while it was copied .* Pull again"):
+        pull("user/x", tmp_path / "out")
     assert not (tmp_path / "out").exists()

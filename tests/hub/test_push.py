@@ -9,10 +9,11 @@ from support.loopback import GOOD_TOKEN, Fault
 
 from langsamp.core.manifest import MANIFEST_NAME, RECORD_NAME, read_manifest, write_manifest
 from langsamp.core.retry import ConflictError, HubError
+from langsamp.hub.commit import Change
 from langsamp.hub.documents import complete
 from langsamp.hub.pull import pull
 from langsamp.hub.push import push
-from langsamp.hub.remote import digest_file
+from langsamp.hub.remote import RemoteFile, RemoteTree, digest_bytes, digest_file
 
 
 def test_one_commit_with_exactly_what_belongs_there(hub, checkpoint, pushed_names):
@@ -322,3 +323,14 @@ def test_read_only_folder_is_pushed_with_a_warning(hub, checkpoint, monkeypatch,
 def test_fault_is_only_taken_once(hub):
     hub.faults = [Fault("/x", 503)]
     assert [hub.take_fault("GET", "/x"), hub.take_fault("GET", "/x")] == [503, None]
+
+
+def test_a_commit_that_did_not_delete_is_not_the_one_that_was_to_be_made():
+    """Whether a commit whose answer was lost is there: all it was to add, and nothing that it was to remove."""
+    digest = digest_bytes(b"new")
+    change = Change(["model.safetensors"], ["model-1.safetensors"], {"model.safetensors": digest})
+    files = {name: RemoteFile(name, 3, digest.oid, digest.sha256) for name in (*change.add, *change.delete)}
+    assert not change.is_in(RemoteTree("user/x", "0" * 40, False, files))
+    del files["model-1.safetensors"]
+    assert change.is_in(RemoteTree("user/x", "0" * 40, False, files))
+    assert not change.is_in(RemoteTree("user/x", "0" * 40, False, {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import numpy as np
@@ -145,10 +146,21 @@ def test_without_trainer_state(hub, checkpoint):
         push(checkpoint, "user/x", with_trainer_state=True)
 
 
-def test_state_that_holds_code_is_not_read(hub, save):
+class Evil:
+    """A pickle of it makes a file when it is read."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.file),)
+
+
+def test_state_that_holds_code_is_not_read(hub, save, tmp_path):
     folder = save()
-    torch.save({"evil": random.Random}, folder / "optimizer.pt")
+    torch.save({"evil": Evil(tmp_path / "ran")}, folder / "optimizer.pt")
     write_manifest(folder)
     with pytest.raises(ValueError, match="does not go to the Hub"):
         push(folder, "user/x", with_trainer_state=True)
     assert hub.log == []
+    assert not (tmp_path / "ran").exists()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from langsamp.core.files import atomic_write
 from langsamp.core.typed import from_json
+from langsamp.language_codes import LANGUAGE_PATTERN, SCRIPT_PATTERN
 from langsamp.safe_files import read_json
 
 SCHEMA = 1
@@ -91,6 +92,10 @@ class StoreIndex:
             if found.get("schema") != SCHEMA:
                 raise ValueError(f"{path} is not a store of format {SCHEMA}")
             index = from_json(cls, found, path)
+            for name in index.languages:  # and so files
+                language, _, script = name.partition("_")
+                if not (LANGUAGE_PATTERN.fullmatch(language) and SCRIPT_PATTERN.fullmatch(script)):
+                    raise ValueError(f"{path}: {name!r} is not a language tag like deu_Latn")
             if index.block_size < 1 or any(
                 min(entry.blocks, entry.heldout_blocks, entry.tokens) < 0 for entry in index.languages.values()
             ):

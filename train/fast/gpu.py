@@ -19,6 +19,7 @@ from torch._dynamo.exc import TorchDynamoException
 from torch._functorch import config as functorch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from langsamp.core.plain import one_line
 from langsamp.train.fast.ends import Owner, fast_lookup, one_process, patch
 
 logger = logging.getLogger(__name__)
@@ -165,7 +166,7 @@ class Switch:
 
 def summary(error: Exception) -> str:
     """An exception in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}: {one_line(error)[:300]}"
 
 
 def _compiled(module: nn.Module, switch: Switch, given: dict[str, Any]) -> Callable[..., Any]:

@@ -19,6 +19,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from langsamp.core.plain import one_line
+
 logger = logging.getLogger(__name__)
 
 Place = tuple[Any, ...]  # the keys that lead to a tensor
@@ -117,7 +119,7 @@ def told(what: str, place: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = getattr(error, "strerror", None) or one_line(error)
         free = shutil.disk_usage(place).free / 1e6
         raise RuntimeError(
             f"{what} could not be written to {place} ({reason}; {free:,.0f} MB are free there); make room, or mend "

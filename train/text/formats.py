@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from langsamp.core.plain import one_line
 from langsamp.core.reading import CHUNK, binary, is_url, not_utf8, without_mark
 from langsamp.train.text.corpus import LONGEST, Report, Selection
 
@@ -139,7 +140,7 @@ def choose(names: Sequence[str], source: Source, what: str = "column", place: st
     wanted = (source.column,) if source.column else COLUMNS
     found = next((name for name in wanted if name in names), None)
     if found is None:
-        there = ", ".join(map(str, names[:20])) or f"no {what}s"
+        there = one_line(", ".join(map(str, names[:20]))) or f"no {what}s"
         raise ValueError(f"{source.where}{place} has no {what} {wanted[0]!r}; it has {there}. Name it with --column.")
     return found
 
@@ -313,7 +314,7 @@ def read_parquet(place: str, source: Source) -> Iterator[Any]:
     try:
         file = pq.ParquetFile(binary(place) if is_url(place) else place)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{source.where} is not a Parquet file ({error}).") from error
+        raise ValueError(f"{source.where} is not a Parquet file ({one_line(error)}).") from error
     with file:
         names = file.schema_arrow.names
         columns = [choose(names, source), *(["split"] if "split" in names else [])]
@@ -329,7 +330,7 @@ def read_arrow(place: str, source: Source) -> Iterator[Any]:
             try:
                 file = pa.ipc.open_file(mapped)
             except pa.ArrowInvalid as error:
-                raise ValueError(f"{source.where} is not an Arrow file ({error}).") from error
+                raise ValueError(f"{source.where} is not an Arrow file ({one_line(error)}).") from error
             batches = (file.get_batch(i) for i in range(file.num_record_batches))
             names = file.schema.names
         else:

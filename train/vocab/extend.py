@@ -1,4 +1,4 @@
-"""A vocabulary that fits the corpus: new Unigram pieces, fertility by language, and a trim to the pieces in use.
+"""A vocabulary that fits the corpus: new Unigram pieces, and fertility by language.
 
 Comes before :mod:`langsamp.train.blocks.store` (``langsamp extend-vocab``): a store is cut with the vocabulary made
 here.
@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from langsamp.core.files import atomic_write
 from langsamp.core.model.tokenizer import load_tokenizer
-from langsamp.core.model.vocabulary import NewRows, carry_rows, check_unigram, extend, trim
+from langsamp.core.model.vocabulary import NewRows, carry_rows, check_unigram, extend
 from langsamp.core.outputs import must_be_new, new_folder
 from langsamp.core.runtime import resolve_model
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
@@ -155,20 +155,6 @@ def fertility(tokenizer: LangSAMPTokenizer, texts: Texts, documents: int = 2000)
                 unknown += encoding.ids.count(tokenizer.unk_token_id)
         result[language] = Fertility(tokens / max(1, words), tokens / max(1, characters), unknown / max(1, tokens))
     return result
-
-
-def trim_vocab(tokenizer: LangSAMPTokenizer, texts: Texts, min_count: int = 1) -> LangSAMPTokenizer:
-    """The tokenizer with only the pieces that a corpus uses at least ``min_count`` times.
-
-    With ``min_count=1`` the corpus is cut exactly as before; see :func:`langsamp.core.model.vocabulary.trim`.
-    """
-    counts: dict[int, int] = {}
-    for stream in tqdm(texts.values(), desc="pieces in use", unit="language", leave=False):
-        for batch in _batches(stream()):
-            for encoding in tokenizer.backend_tokenizer.encode_batch_fast(batch, add_special_tokens=False):
-                for i in encoding.ids:
-                    counts[i] = counts.get(i, 0) + 1
-    return trim(tokenizer, [i for i, count in counts.items() if count >= min_count])
 
 
 def _balanced(texts: Texts, alpha: float, max_characters: int) -> Iterator[list[str]]:

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from langsamp.core.facts import TrainingFacts
 from langsamp.core.files import atomic_write
 from langsamp.core.record import Record
+from langsamp.core.typed import from_json
 from langsamp.eval.results import catalog, escape
 from langsamp.eval.results.card import tables
 from langsamp.eval.results.card.leaderboard import write_eval_results
@@ -43,12 +44,24 @@ _FRONT = re.compile(r"\A\s*---\n(.*?)\n---[ \t]*(?:\n|\Z)", re.DOTALL)
 _TRAINER_CARD = "This model card has been generated automatically according to the information the Trainer"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What a card tells of config.json."""
+
+    architectures: list[str] | None = None
+    languages: list[str] | None = None
+    scripts: list[str] | None = None
+    num_hidden_layers: int | None = None
+    hidden_size: int | None = None
+    vocab_size: int | None = None
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint folder says about itself."""
 
     folder: Path
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Config = field(default_factory=Config)
     training: TrainingFacts = field(default_factory=TrainingFacts)
     mask: str = "<mask>"
     records: Sequence[Record] = ()
@@ -65,7 +78,7 @@ class Checkpoint:
         order = [name for name in catalog.PICTURES if name in drawn]
         return cls(
             folder=folder,
-            config=_object(folder / "config.json"),
+            config=from_json(Config, _object(folder / "config.json"), folder / "config.json"),
             training=TrainingFacts.read(folder),
             mask=str(mask.get("content") if isinstance(mask, dict) else mask),
             records=read_records(folder) if (folder / RESULTS).is_file() else [],
@@ -74,9 +87,7 @@ class Checkpoint:
 
     def names(self, kind: str) -> list[str]:
         """The config's languages or scripts without row 0."""
-        found = self.config.get(kind)
-        names = found if isinstance(found, list) else []
-        return [str(name) for name in names if name not in (UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT)]
+        return [name for name in getattr(self.config, kind) or () if name not in (UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT)]
 
 
 def write_card(
@@ -109,7 +120,7 @@ def write_card(
     head, slots = read_written(before.replace("\r\n", "\n"), str(path))
     sampled = [row.language for row in checkpoint.training.sampling]
     meta = metadata(
-        task=task_of(checkpoint.config.get("architectures")),
+        task=task_of(checkpoint.config.architectures),
         languages=dict.fromkeys([*checkpoint.names("languages"), *sampled]),
         scripts=checkpoint.names("scripts"),
         mask=checkpoint.mask,
@@ -130,7 +141,7 @@ def render(checkpoint: Checkpoint, meta: Mapping[str, Any], slots: Mapping[str, 
     results = Results.of(Run(list(checkpoint.records))) if checkpoint.records else None
     measured, hidden = tables.measures(results) if results else ([], 0)
     columns, cells = tables.by_language(results) if results else ([], {})
-    facts, layers = checkpoint.training, checkpoint.config.get("num_hidden_layers")
+    facts, layers = checkpoint.training, checkpoint.config.num_hidden_layers
     languages = tables.languages(facts.sampling, checkpoint.names("languages"))
     head = yaml.safe_dump(ModelCardData(**meta).to_dict(), sort_keys=False, allow_unicode=True, width=1000)
     body = _environment().get_template("card.md.jinja").render(
@@ -138,8 +149,8 @@ def render(checkpoint: Checkpoint, meta: Mapping[str, Any], slots: Mapping[str, 
         title=name.rpartition("/")[2],
         rows=bool(checkpoint.names("languages") or checkpoint.names("scripts")),
         meta=meta,
-        size=[layers, *map(checkpoint.config.get, ("hidden_size", "vocab_size"))],
-        layer=min(catalog.PROTOCOL_LAYER, layers) if isinstance(layers, int) and layers else catalog.PROTOCOL_LAYER,
+        size=[layers, checkpoint.config.hidden_size, checkpoint.config.vocab_size],
+        layer=min(catalog.PROTOCOL_LAYER, layers) if layers else catalog.PROTOCOL_LAYER,
         scripts=checkpoint.names("scripts"),
         languages=languages,
         count=len({row.code.partition("_")[0] for row in languages}),

@@ -115,8 +115,8 @@ def metadata(
         "pipeline_tag": task,
         "mask_token": mask if task == "fill-mask" else None,
         "base_model": base,
-        "datasets": list(dict.fromkeys(sets)),
-        "tags": list(dict.fromkeys([*_TAGS, *_list(written.get("tags"))])),
+        "datasets": _once(sets),
+        "tags": _once([*_TAGS, *_list(written.get("tags"))]),
         "widget": widget(scripts, mask) if task == "fill-mask" else None,
     }
     kept = {key: value for key, value in written.items() if key not in ours}
@@ -124,6 +124,11 @@ def metadata(
 
 
 _TAGS = ("langsamp", "multilingual", "xlm-roberta", "custom_code")
+
+
+def _once(values: list[Any]) -> list[Any]:
+    """Each value at its first place; what people write in YAML may be unhashable."""
+    return [value for i, value in enumerate(values) if value not in values[:i]]
 
 
 def _list(value: Any) -> list[Any]:

@@ -26,6 +26,7 @@ from langsamp.eval.results.report.extras import coverage_section, donor_sections
 from langsamp.eval.results.report.parts import kind
 from langsamp.eval.results.report.summary import summary, verdict
 from langsamp.eval.results.report.tasks import task_sections
+from langsamp.unicode_scripts import valid_unicode
 
 __all__ = ["Results", "render", "verdict", "write_report"]
 
@@ -49,7 +50,8 @@ def write_report(
 
     Raises FileNotFoundError without records, ValueError for malformed files or an unknown baseline.
     """
-    return atomic_write(Path(output), render(Results.of(rundir.load(run_dir), baseline), title))
+    page = render(Results.of(rundir.load(run_dir), baseline), title)
+    return atomic_write(Path(output), valid_unicode(page))
 
 
 def render(results: Results, title: str | None = None) -> str:

@@ -58,6 +58,7 @@ def test_layers_above_are_not_loaded(tiny_model_dir):
     encoder = Encoder(tiny_model_dir, (1,))
     assert len(encoder.model.encoder.layer) == 1
     assert Encoder(tiny_model_dir, "all").layers == (1, 2, 3)
+    assert Encoder(tiny_model_dir).layers == (2,), "the paper's layer unless told otherwise: two thirds of the depth"
 
 
 def test_long_text_is_cut_with_its_specials(tiny_model_dir):

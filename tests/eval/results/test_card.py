@@ -285,7 +285,7 @@ def test_names_of_others_never_become_markup_in_the_card(checkpoint):
         append(checkpoint, [Record(language=bad.replace("_", ""), script=bad, value=0.5, **fields),
                             Record(language="deu", value=0.4, **fields)])  # fmt: skip
         config = json.loads((checkpoint / "config.json").read_text())
-        config |= {"languages": ["und", "deu", bad], "scripts": ["Zyyy", bad], "hidden_size": bad}
+        config |= {"languages": ["und", "deu", bad], "scripts": ["Zyyy", bad], "model_type": bad}
         (checkpoint / "config.json").write_text(json.dumps(config))
         (checkpoint / "tokenizer_config.json").write_text(json.dumps({"mask_token": bad}))
         facts = {

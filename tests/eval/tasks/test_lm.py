@@ -114,11 +114,13 @@ def test_models_and_languages_without_rows_have_one_loss(data, tiny_model_dir, t
 def test_masks_are_those_of_pretraining(data, tiny_model_dir):
     """About 15 % of the ordinary tokens, the same ones whatever else is measured; specials never."""
     scorer = Scorer(context(tiny_model_dir, data))
-    ids = [np.array([0, 5, 6, 7, 2]), np.array([0, 2]), np.tile(np.arange(4, 104), 40)]
+    long = np.tile(np.arange(4, 104), 40)
+    ids = [np.array([0, 5, 6, 7, 2]), np.array([0, 2]), long, long]
     masks = scorer.masks(ids, "deu_Latn", 1)
     assert len(masks[1]) == 0
     assert 0.13 < len(masks[2]) / 4000 < 0.17
     assert all(ids[n][mask].min(initial=9) > 3 for n, mask in enumerate(masks))
+    assert not np.array_equal(masks[2], masks[3]), "the same text a second time has masks of its own"
     assert all((a == b).all() for a, b in zip(scorer.masks(ids[:2], "deu_Latn", 1), masks))
     assert (
         len(scorer.masks(ids, "eng_Latn", 1)[2]) != len(masks[2])

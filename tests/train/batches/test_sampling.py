@@ -113,6 +113,13 @@ def test_bounds_on_shares():
         shares(counts, 1.0, NOTHING, np.zeros(3), np.full(3, 0.2))
 
 
+def test_a_smallest_share_gives_way_to_the_cap_on_epochs():
+    counts = {"aaa_Latn": 2, "bbb_Latn": 2, "ccc_Latn": 10**6, "ddd_Latn": 10**6}
+    found = Plan(counts, Sampling(alpha=0.3, min_share=0.3, max_epochs=5, total=10_000), seed=0).probabilities()
+    assert found["aaa_Latn"] == found["bbb_Latn"] == pytest.approx(5 * 2 / 10_000)
+    assert found["ccc_Latn"] == found["ddd_Latn"] == pytest.approx((1 - 2 * 0.001) / 2)
+
+
 def test_no_language_is_seen_more_often_than_max_epochs():
     rule = Sampling(alpha=0.0, max_epochs=20.0, total=60_000)
     plan = Plan(COUNTS, rule, seed=1)

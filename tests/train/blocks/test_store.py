@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -404,6 +405,17 @@ def test_a_damaged_store_is_refused_by_name(tmp_path, texts, tokenizer):
         store.block("deu_Latn", 10**6)
     with pytest.raises(KeyError, match="no language 'xxx_Latn'"):
         store.block("xxx_Latn", 0)
+
+
+@pytest.mark.parametrize("name", ["../deu_Latn", "/etc/hosts", "deu_Latn/x", ""])
+def test_a_store_that_names_files_elsewhere_is_refused(small_store_dir, tmp_path, name):
+    shutil.copytree(small_store_dir, tmp_path / "store")
+    index = tmp_path / "store" / "store.json"
+    found = json.loads(index.read_text())
+    found["languages"][name] = found["languages"].pop("deu_Latn")
+    index.write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=r"store.json: .* is not a language tag.* langsamp prepare"):
+        BlockStore(tmp_path / "store")
 
 
 def _damaged(file, place, value):

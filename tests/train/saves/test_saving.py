@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from functools import partial
+from pickle import UnpicklingError
 from types import SimpleNamespace
 
 import pytest
@@ -192,3 +194,26 @@ def test_copies_of_a_gpu_lie_in_pinned_memory_that_is_used_again():
     again = saver.copy({"weight": weight})["weight"]
     assert again.data_ptr() == first.data_ptr()
     assert again.tolist() == list(range(1, 7))
+
+
+class Evil:
+    """A pickle of it makes a folder when it is read."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def test_code_in_the_state_of_a_run_is_not_run(tmp_path):
+    """Several processes on CPUs read it themselves, otherwise it is left to transformers."""
+    for name in ("optimizer.pt", "scheduler.pt"):
+        torch.save({"state": Evil(tmp_path / "ran")}, tmp_path / name)
+    ours = trainer.LangSAMPTrainer.__new__(trainer.LangSAMPTrainer)
+    args = SimpleNamespace(device=torch.device("cpu"), world_size=2)
+    ours.__dict__.update(args=args, is_fsdp_enabled=False, is_deepspeed_enabled=False, optimizer=None)
+    ours.__dict__.update(lr_scheduler=None)
+    with pytest.raises(UnpicklingError):
+        ours._load_optimizer_and_scheduler(str(tmp_path))
+    assert not (tmp_path / "ran").exists()

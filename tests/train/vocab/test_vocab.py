@@ -9,7 +9,7 @@ from support.families import stock_model, train_tokenizer
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
 from langsamp.core.model.tokenizer import load_tokenizer
-from langsamp.train.vocab.extend import Fertility, extend_vocab, fertility, learn_pieces, show_fertility, trim_vocab
+from langsamp.train.vocab.extend import Fertility, extend_vocab, fertility, learn_pieces, show_fertility
 
 GEORGIAN = ["სახლი მდინარესთან დგას", "იანვარში დღეები მოკლეა", "ის კითხულობს წიგნს ფრინველების შესახებ"]
 
@@ -72,21 +72,6 @@ def test_learning_is_repeatable(tiny_tokenizer_dir, texts):
     tokenizer = load_tokenizer(tiny_tokenizer_dir)
     a, b = (learn_pieces(tokenizer, streams({**texts, "kat_Geor": GEORGIAN}), 40) for _ in range(2))
     assert a == b
-
-
-def test_trim_keeps_every_segmentation_of_its_corpus(tiny_tokenizer_dir, texts):
-    tokenizer = load_tokenizer(tiny_tokenizer_dir)
-    german = {"deu_Latn": texts["deu_Latn"]}
-    small = trim_vocab(tokenizer, streams(german))
-    assert len(small) < len(tokenizer) / 2
-    for text in german["deu_Latn"]:
-        assert small.tokenize(text) == tokenizer.tokenize(text)
-        ids = small(text)["input_ids"]
-        assert (ids[0], ids[-1]) == (small.bos_token_id, small.eos_token_id)
-    masked = small("Das <mask>")["input_ids"]
-    assert small.mask_token_id in masked
-    assert small.unk_token_id not in masked
-    assert small("家")["input_ids"][1:-1][-1] == small.unk_token_id
 
 
 def test_a_vocabulary_of_another_kind_is_refused_before_anything_is_read(texts, tmp_path):
