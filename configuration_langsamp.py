@@ -61,7 +61,8 @@ class Family:
     def auto_map(self) -> "dict[str, str]":
         """Every class that the checkpoint can be loaded as with remote code."""
         models = {"AutoModel": "Model", **{f"AutoModelFor{task}": f"For{task}" for task in TASKS}}
-        known = set(transformers.__all__)  # hasattr would import torch and the model, and dir takes a tenth of a second
+        # hasattr would import torch and the model, and dir takes a tenth of a second
+        known = set(transformers.__all__)  # type: ignore[attr-defined]
         return {"AutoConfig": f"configuration_langsamp.{self.ours}Config"} | {
             auto: f"modeling_langsamp.{self.ours}{kind}" for auto, kind in models.items() if self.stock + kind in known
         }
