@@ -66,6 +66,14 @@ def _resolves(name: str) -> bool:
         return "gpu_kernels" in name  # needs triton
 
 
+def test_every_test_that_a_table_names_is_there():
+    tests = Path(__file__).resolve().parent
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (tests / "README.md").read_text(encoding="utf-8"))
+    assert len(named) > 80
+    missing = [name for name in named if f"def {name[1]}(" not in (tests / name[0]).read_text(encoding="utf-8")]
+    assert missing == []
+
+
 def test_links_to_files_exist():
     root = Path(__file__).resolve().parents[1]
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
