@@ -96,7 +96,8 @@ def test_a_built_wheel_has_the_page_and_the_metrics(tmp_path):
         pytest.skip("needs setuptools >= 77 in this environment")
     assert done.returncode == 0, done.stderr
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
-    templates = {f"langsamp/eval/report/templates/{path.name}" for path in (root / "eval/report/templates").iterdir()}
+    folder = "eval/results/report/templates"
+    templates = {f"langsamp/{folder}/{path.name}" for path in (root / folder).iterdir()}
     assert templates
     assert templates <= names
     assert {f"langsamp/eval/metrics/{name}/{name}.py" for name in ("acc_at_k", "macro_f1", "span_f1", "ndcg")} <= names
