@@ -176,7 +176,7 @@ def _gave_up(error: BaseException, what: str, token: str | None, tries: int, wai
     asked = f", and the Hub asks to wait {wait:.0f} s" if wait > LONGEST_WAIT else ""
     times = "once" if tries == 1 else f"{tries} times"
     return UnreachableError(
-        f"{what} failed {times} ({reason}{asked}); run the same command again later, what arrived is not sent again."
+        f"{what} failed {times} ({reason}{asked}); run the same command again later, what has arrived is kept."
     )
 
 
