@@ -120,7 +120,8 @@ def _models(folder: Path) -> Iterator[tuple[str, PreTrainedModel, list[str]]]:
         kind = next((ours for name, ours in _HEADS.items() if head.endswith(name)), LangSAMPModel)
         yield STOCK, kind.from_pretrained(folder, dtype=torch.float32).eval(), inputs
         return
-    stock = LangSAMPForMaskedLM.from_pretrained(folder, languages=[], scripts=[], dtype=torch.float32)
+    with _quiet():  # of the tables, which it leaves out
+        stock = LangSAMPForMaskedLM.from_pretrained(folder, languages=[], scripts=[], dtype=torch.float32)
     yield STOCK, stock.eval(), inputs
     if ids := [f"{name}_ids" for name, rows in (("lang", tables.languages), ("script", tables.scripts)) if rows]:
         yield WITH_IDS, LangSAMPForMaskedLM.from_pretrained(folder, dtype=torch.float32).eval(), inputs + ids
