@@ -93,7 +93,7 @@ def test_processes_give_the_records_of_one(tiny_model_dir, data, tmp_path, one_t
     def kill_one(path, found, *rest):
         append(path, found, *rest)
         if len(lines(path)) > 100 and not killed:
-            killed.append(crew.crew._members[0]._pid.result())
+            killed.append(next(iter(crew.crew._members.values()))._pid.result())
             os.kill(killed[0], signal.SIGKILL)
 
     monkeypatch.setattr(records, "append", kill_one)
