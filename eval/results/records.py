@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from langsamp.core.plain import one_line
 from langsamp.core.record import SCHEMA, Key, Record, key
 
 try:
@@ -51,7 +52,7 @@ def read(path: str | Path) -> list[Record]:
             try:
                 record = _parse(line)
             except ValueError as error:
-                raise ValueError(f"{path}, line {number}: not a record ({error})") from None
+                raise ValueError(f"{path}, line {number}: not a record ({one_line(error)})") from None
             found[key(record)] = record
     if torn.strip():
         try:

@@ -285,6 +285,8 @@ def test_aggregates_by_hand():
     assert means["Latn"] == (3, 0.5)
     assert "other scripts" not in means
     assert list(groups(["kor_Hang", "deu_Latn", "fra_Latn"], scripts=True))[-2:] == ["Latn", "Hang"]
+    seeds = [one for seed in (1, 2) for one in records({"fra_Latn": 0.2 * seed}, seed=seed)]
+    assert next(iter(series(seeds).values())).mean("fra_Latn") == pytest.approx(0.3)
 
 
 def test_labels_are_short_distinct_and_never_a_path():
