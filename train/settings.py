@@ -28,9 +28,9 @@ from langsamp.train.batches.sampling import Sampling, glot500
 from langsamp.train.saves.resume import IDENTITY
 
 # The unknown rows after training: with language dropout they were trained and stay; without it they are still what they
-# started as, so they get the mean of the rows, weighted by the tokens of each language.
+# started as, so they are fitted to text, beginning with the mean of the rows, weighted by the tokens of each language.
 UNKNOWN = ("zero", "mean", "fitted", "keep")
-UNKNOWN_WITHOUT_DROPOUT, UNKNOWN_WITH_DROPOUT = "mean", "keep"
+UNKNOWN_WITHOUT_DROPOUT, UNKNOWN_WITH_DROPOUT = "fitted", "keep"
 
 
 @dataclass

@@ -41,8 +41,8 @@ def settle_unknown(
 
 
 def _fit(model: LangSAMPForMaskedLM, tables: list[str], stream: BlockStream, collate: Collator) -> None:
-    """Fit row 0 of the tables, starting from what they are."""
-    fit = Fit()
+    """Fit row 0 of the tables, starting from what they are, to no more blocks than were trained on."""
+    fit = Fit(steps=max(1, min(Fit.steps, len(stream) // Fit.batch_size)))
 
     def draw(step: int) -> Batch:
         """Blocks whose language is unknown and, of every second one, whose script is unknown too."""
@@ -54,6 +54,6 @@ def _fit(model: LangSAMPForMaskedLM, tables: list[str], stream: BlockStream, col
             batch["script_ids"][:: 2 if "lang_ids" in batch else 1] = 0
         return batch
 
-    test = [draw(step) for step in range(fit.steps, int(fit.steps * (1 + TESTED)))]
+    test = [draw(step) for step in range(fit.steps, fit.steps + max(1, round(fit.steps * TESTED)))]
     before, after = fit_rows(model, dict.fromkeys(tables, 0), draw, test, fit)
     logger.info("unknown rows fitted: loss %.4f with the mean of the rows, %.4f fitted", before, after)

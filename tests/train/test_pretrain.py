@@ -151,7 +151,7 @@ def test_unknown_policy_is_what_the_stock_head_becomes(go):
     raw = LangSAMPForMaskedLM.from_pretrained(zero.folder / "checkpoint-4")
     assert torch.equal(zero.model.lm_head.dense.bias, raw.lm_head.dense.bias)
     assert PretrainSettings(output="x", lang_dropout=0.1).unknown_policy == "keep"
-    assert PretrainSettings(output="x").unknown_policy == "mean"
+    assert PretrainSettings(output="x").unknown_policy == "fitted"
 
 
 def test_language_dropout_can_begin_late(go):
