@@ -63,7 +63,10 @@ def test_the_records_have_their_n_and_the_summary_is_measured(output):
     assert "bit-identical" in text
     assert "loss with right ids" in text
     assert re.search(r"SR-CLDR, Acc@1.*over 7 languages", text)
-    assert all(tag in text for tag in EXAMPLES)
+    examples = re.findall(r"(\w{3}_\w{4}): .*<mask>.*\n    told (.+); not told (.+)", text)
+    assert [tag for tag, *_ in examples] == list(EXAMPLES)
+    assert all(len(guesses.split(", ")) >= 3 for _, *both in examples for guesses in both)
+    assert re.search(r"\d+ phrases in \d languages: baseline [\d.]+ %, LangSAMP not told [\d.]+ %, told [\d.]+ %", text)
 
 
 def test_a_second_call_goes_on_and_another_size_is_refused(output):

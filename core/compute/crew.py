@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -19,6 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from types import ModuleType
 from typing import Any, Protocol
 
 LOSSES = 3  # workers that a job may cost, and that may be lost while starting if nobody else works
@@ -271,7 +273,7 @@ class Process:
     def __init__(self, name: str, environment: Mapping[str, str]) -> None:
         self.name = name
         self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _watch)
-        with _environment(environment):  # what CUDA and OpenMP read when they are loaded
+        with _environment(environment), _no_main():  # what CUDA and OpenMP read when they are loaded
             self._pid = self._pool.submit(os.getpid)
 
     def begin(self, make: Callable[[], Any]) -> Future[Any]:
@@ -313,6 +315,17 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """Run a block without a main module, which a process started in it would import: scripts need no guard for that."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 _held: Any = None  # in a worker process: its object

@@ -1,4 +1,4 @@
-"""A vocabulary from nothing: a Unigram tokenizer in XLM-R's form, trained on a corpus (for models that start small).
+"""From nothing: a Unigram tokenizer in XLM-R's form, trained on a corpus, and a small model with random weights.
 
 Comes before :mod:`langsamp.train.blocks.store`. To grow an existing vocabulary instead, see
 :mod:`langsamp.train.vocab.extend`.
@@ -96,3 +96,42 @@ def _config() -> dict[str, object]:
         "tokenizer_class": "PreTrainedTokenizerFast",
         "unk_token": "<unk>",
     }
+
+
+def new_model(folder: str | os.PathLike[str], hidden: int, layers: int, seed: int) -> None:
+    """Write a stock XLM-R masked LM with random weights beside the tokenizer in a folder.
+
+    No dropout: small models see so little text that none of it is learnt by heart.
+
+    Args:
+        folder: has the tokenizer; gets config.json and model.safetensors.
+        hidden: width, a multiple of 32; heads of 32, feed-forward layers of four times the width.
+        layers: how many.
+        seed: of the weights.
+    """
+    import torch
+    from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
+
+    config = XLMRobertaConfig(
+        vocab_size=Tokenizer.from_file(os.path.join(folder, "tokenizer.json")).get_vocab_size(),
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 32,
+        intermediate_size=4 * hidden,
+        max_position_embeddings=MODEL_MAX_LENGTH + 2,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        initializer_range=0.02 * (768 / hidden) ** 0.5,  # XLM-R's, for rows that are so much shorter
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    torch.manual_seed(seed)
+    model = XLMRobertaForMaskedLM(config)
+    # Positions as sines and cosines (Vaswani et al. 2017), as large as random ones would be: those would have to learn
+    # first which of them are neighbours, and short runs end before that.
+    frequency = 1000.0 ** -torch.arange(0, 1, 2 / hidden)
+    angle = torch.arange(config.max_position_embeddings)[:, None] * frequency
+    with torch.no_grad():
+        waves = torch.cat([angle.sin(), angle.cos()], dim=1) * config.initializer_range * 2**0.5
+        model.roberta.embeddings.position_embeddings.weight.copy_(waves)
+    model.save_pretrained(folder)

@@ -93,11 +93,10 @@ from functools import partial
 from pathlib import Path
 from langsamp.core.compute.crew import Crew, Job, Machine
 from support.calculator import Calculator
-if __name__ == "__main__":
-    crew = Crew(Machine(1), partial(Calculator, Path(sys.argv[1])))
-    [(_, pid)] = crew.results([Job("x", 0, "where", ())])
-    print(pid, flush=True)
-    time.sleep(60)
+crew = Crew(Machine(1), partial(Calculator, Path(sys.argv[1])))  # no guard: workers do not import this
+[(_, pid)] = crew.results([Job("x", 0, "where", ())])
+print(pid, flush=True)
+time.sleep(60)
 """
 
 
