@@ -63,7 +63,6 @@ SENTENCES = 50  # phrases a language for the loss and for neutrality, whose cost
 # fill-mask in six scripts: the first held-out phrase of the kind that there are most of, whatever the models make of it
 EXAMPLES, KIND = ("eng_Latn", "rus_Cyrl", "ell_Grek", "hin_Deva", "kor_Hang", "hye_Armn"), "zone"
 GUESSES = 3
-LATE = 0.5  # of the blocks of the last tenth come without ids, so that texts of untold languages cost less
 ASKED = 10  # held-out phrases of each language with a word masked
 
 
@@ -226,7 +225,6 @@ class _Work:
             script=tables,
             table_lr=size.table_learning_rate,
             mlm_probability=size.masked,
-            unknown="fitted" if tables else None,
         )
         pretrain(
             settings,
@@ -360,7 +358,7 @@ def summary(
         + ("bit-identical hidden states." if doors["equal"] else "DIFFERENT hidden states; please report this."),
         f"Held-out phrases with a common word masked: is it among the first {GUESSES} guesses?",
         *(f"  {line}" for line in asked),
-        "The first that names a time zone, which most of them do, through the pipeline of transformers; * the word itself:",
+        "The first that names a time zone, as most of them do, through the pipeline of transformers; * the word:",
         *(line for question, *tops in zip(shown, doors["told"], doors["untold"]) for line in _shown(question, *tops)),
         "",
         "What this does not show: one seed and a very small encoder on short phrases, both models far from converged",

@@ -45,6 +45,7 @@ def fit_rows(
     draw: Callable[[int], Batch],
     test: Iterable[Batch],
     fit: Fit = Fit(),
+    progress: bool = True,
 ) -> tuple[float, float]:
     """Fit one row of a table, or one of each, by masked language modelling; nothing else changes by a bit.
 
@@ -57,6 +58,7 @@ def fit_rows(
         draw: the batch of a step, whose ids name those rows.
         test: batches that are not fitted on.
         fit: how.
+        progress: show a bar.
 
     Returns:
         The mean loss in nats on masked test tokens: as the rows started, and as they are now.
@@ -69,7 +71,7 @@ def fit_rows(
     test = list(test)
     before = mean_loss(model, test)
     optimizer = torch.optim.Adam(vectors.values(), lr=fit.learning_rate)
-    for step in (bar := trange(fit.steps, desc="fitting rows", unit=" steps")):
+    for step in (bar := trange(fit.steps, desc="fitting rows", unit=" steps", disable=not progress)):
         optimizer.param_groups[0]["lr"] = fit.learning_rate * (1 - step / fit.steps)
         fitted = {name: _with_row(table, row, vectors[name]) for name, (table, row) in tables.items()}
         loss = functional_call(model, fitted, kwargs=_on(draw(step), model.device)).loss
