@@ -286,10 +286,11 @@ class Process:
 
     def stop(self) -> None:
         """Kill it."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        if self._pid.done() and not self._pid.cancelled() and self._pid.exception() is None:
+        known = self._pid.done() and not self._pid.cancelled() and self._pid.exception() is None
+        if known:
             with suppress(ProcessLookupError):
                 os.kill(self._pid.result(), signal.SIGTERM)
+        self._pool.shutdown(wait=known, cancel_futures=True)  # the pool sees that it is gone, and leaves nothing behind
 
 
 def visible_cards() -> list[str]:

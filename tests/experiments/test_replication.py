@@ -257,7 +257,7 @@ def test_the_committed_tables_are_those_of_the_committed_records(tmp_path):
     docs = RECIPE.parents[1] / "docs"
     shutil.copytree(docs / "replication", tmp_path / "replication")
     shutil.copy(docs / "replication.md", tmp_path)
-    findings.main([str(RECIPE), str(tmp_path / "replication")])
+    findings.main([str(RECIPE), str(RECIPE.with_name("replication_gpu.yaml")), str(tmp_path / "replication")])
     for made in (tmp_path / "replication.md", *tmp_path.glob("replication/*.md")):
         committed = (docs / made.relative_to(tmp_path)).read_text(encoding="utf-8")
         _same_but_for_rounding(made.read_text(encoding="utf-8"), committed)
