@@ -55,7 +55,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     code = train.run_train(arguments, publish=publish, fetch=fetch_checkpoint)
     if code == 0 and int(os.environ.get("RANK", "0")) == 0:
         complete(output, repo)
-        if publish:
+        if publish and repo:
             print(f"pushed: {push(output, repo, private=private, token=token).url}")
     return code
 

@@ -40,7 +40,7 @@ from langsamp.eval.results.plots import draw
 from langsamp.eval.results.report.report import render, verdict
 from langsamp.eval.results.stats import bootstrap_mean
 from langsamp.eval.run import run
-from langsamp.eval.task import Context
+from langsamp.eval.task import Context, TaskOptions
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
 from langsamp.train.blocks.prepare import open_tokenizer, prepare
 from langsamp.train.pretrain import pretrain
@@ -252,7 +252,7 @@ class _Work:
             output=self.folder / "results" / name,
             progress=False,
             layers="last",  # of so few
-            options={"parallel": "cldr", "text": "cldr", "sentences": SENTENCES},
+            options=TaskOptions(parallel="cldr", text="cldr", sentences=SENTENCES),
         )
         run(context, [*TASKS, *(["embedding-map"] if MODELS[name] else [])])
         shutil.copy(self.folder / name / FACTS, context.output)

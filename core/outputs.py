@@ -22,7 +22,7 @@ checkpoint-*/
 """
 
 
-def must_be_new(path: str | Path) -> Path:
+def must_be_new(path: str | os.PathLike[str]) -> Path:
     """The path, if there is nothing at it but perhaps an empty folder; to be asked before long work too.
 
     Raises:
@@ -35,7 +35,7 @@ def must_be_new(path: str | Path) -> Path:
 
 
 @contextmanager
-def new_folder(path: str | Path) -> Iterator[Path]:
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary sibling to fill, which gets its name when everything has gone well and vanishes when not.
 
     Raises:
