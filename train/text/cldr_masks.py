@@ -58,7 +58,7 @@ def guessed(model: Path, asked: Sequence[Question], told: bool, guesses: int) ->
     for start in range(0, len(order), 64):
         numbers = order[start : start + 64]
         some = [asked[number] for number in numbers]
-        lang = [question.language for question in some] if told else None
+        lang: list[str | None] | None = [question.language for question in some] if told else None
         batch = tokenizer([question.text for question in some], padding=True, return_tensors="pt", lang=lang)
         logits = lm(**batch).logits[batch["input_ids"] == tokenizer.mask_token_id]
         wanted = torch.tensor([question.piece for question in some])
