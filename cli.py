@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from safetensors import SafetensorError
 
@@ -70,9 +71,16 @@ def commands() -> dict[str, Command]:
     return found
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its errors repeat what was typed, names of files that a shell put there among it."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="langsamp",
         description="LangSAMP: continual pretraining, evaluation and publishing of one encoder for 500+ languages.",
     )

@@ -19,6 +19,7 @@ GITIGNORE = """# the state of the run, which is not the model: git and the Hub l
 checkpoint-*/
 .saving/
 .langsamp*
+.*.partial
 """
 
 

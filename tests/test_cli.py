@@ -57,6 +57,17 @@ def test_version(capsys):
 
 
 @pytest.mark.parametrize(
+    "line", [["push", "a", "b", "x\x1b[31m.txt"], ["push", "a", "b", "--retries\x1b", "x"], ["\x1b[2J"]]
+)
+def test_wrong_usage_repeats_no_escape_sequence(capsys, line):
+    with pytest.raises(SystemExit):
+        cli.main(line)
+    printed = capsys.readouterr().err
+    assert r"\x1b" in printed
+    assert "\x1b" not in printed
+
+
+@pytest.mark.parametrize(
     ("error", "sentence"),
     [
         (SafetensorError("header too large"), "header too large"),

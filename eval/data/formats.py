@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json", ".tsv", ".csv", ".txt", ".conllu", ".conll", ".iob2", ".bio")
 LINES = (".dev", ".devtest")  # FLORES-200: a sentence a line
 _WORD = re.compile(r"[a-z][a-z-]*:(.+)")  # WikiANN writes the language before each word
+_COMMENT = re.compile(r"#\s*(newdoc|newpar|[\w.:-]+\s*=)")  # as Universal Dependencies have them
 _NAMES = {name for names in COLUMNS.values() for name in names}
 
 
@@ -77,26 +78,23 @@ def read_conllu(path: str | Path, text: str | None = None) -> Columns:
     """Tokens and universal part-of-speech tags of a CoNLL-U file; works with any release.
 
     Multi-word ranges (`3-4`) and empty nodes (`5.1`) are left out, as their words follow or do not exist in the text;
-    so are words without a tag (`_`), and sentences whose words are all `_`: a licence keeps the text of some treebanks.
+    so are words without a tag (`_`).
     Returns columns `id` (`# sent_id`, else the number), `tokens`, `upos`.
     Raises DataError with the line number for a line that has fewer than four columns.
     """
     rows: Columns = {"id": [], "tokens": [], "upos": []}
-    blank = 0
     for number, (name, lines) in enumerate(_sentences(read_text(Path(path)) if text is None else text)):
         words = []
         for line_number, line in lines:
+            if line.startswith("#"):
+                continue
             cells = line.split("\t")
             if len(cells) < 4:
                 raise DataError(f"{path}, line {line_number}: not CoNLL-U (columns are separated by tabs)")
             if cells[0].isdigit() and cells[3] != "_":
                 words.append((cells[1], cells[3]))
-        if words and all(word == "_" for word, _ in words):
-            blank += 1
-        elif words:
+        if words:
             _add(rows, name or str(number), words, "upos")
-    if blank:
-        logger.warning("%s: %d sentences are left out, their words are not in this release (all are _)", path, blank)
     return rows
 
 
@@ -106,19 +104,24 @@ def read_words(path: Path, text: str, column: str) -> Columns:
     Cells are separated by tabs, or by spaces where a line has no tab. Raises DataError for a line of one cell.
     """
     rows: Columns = {"id": [], "tokens": [], column: []}
-    for number, (name, lines) in enumerate(_sentences(text)):
-        words: list[tuple[str, str]] = []
+    sentences: list[tuple[str | None, list[list[str]]]] = []
+    for name, lines in _sentences(text):
+        sentences.append((name, []))
         for line_number, line in lines:
-            if line.startswith("-DOCSTART-"):
+            comment = "\t" not in line and line.startswith("#") and ("\t" in text or _COMMENT.match(line))
+            if comment or line.startswith("-DOCSTART-"):
                 continue
-            cells = line.split("\t") if "\t" in line else line.split()
+            cells = line.split("\t") if "\t" in line else re.split(" +", line.strip(" "))  # words hold other spaces
             if len(cells) < 2:
                 raise DataError(f"{path}, line {line_number}: {line[:40]!r} is no word with its tag; {shape(column)}")
-            if path.suffix == ".iob2" or (len(cells) > 2 and cells[0] == str(len(words) + 1)):
-                cells = cells[1:3]
-            words.append((cells[0], cells[-1].strip()))
+            sentences[-1][1].append(cells)
+    numbered = path.suffix == ".iob2" or all(  # some sentences begin with the word 1
+        len(cells) > 2 and cells[0] == str(place) for _, words in sentences for place, cells in enumerate(words, 1)
+    )
+    first, last = (1, 2) if numbered else (0, -1)
+    for number, (name, words) in enumerate(sentences):
         if words:
-            _add(rows, name or str(number), words, column)
+            _add(rows, name or str(number), [(cells[first], cells[last].strip()) for cells in words], column)
     prefixed = rows["tokens"] and all(_WORD.fullmatch(word) for words in rows["tokens"] for word in words)
     if prefixed:
         rows["tokens"] = [[_WORD.sub(r"\1", word) for word in words] for words in rows["tokens"]]
@@ -132,7 +135,7 @@ def _add(rows: Columns, name: str, words: list[tuple[str, str]], column: str) ->
 
 
 def _sentences(text: str) -> Iterator[tuple[str | None, list[tuple[int, str]]]]:
-    """Blocks between blank lines: the sentence's id, and its numbered lines without comments."""
+    """Blocks between blank lines: the sentence's id, and its numbered lines."""
     name: str | None = None
     lines: list[tuple[int, str]] = []
     for number, line in enumerate([*text.split("\n"), ""], 1):
@@ -141,11 +144,21 @@ def _sentences(text: str) -> Iterator[tuple[str | None, list[tuple[int, str]]]]:
             if lines:
                 yield name, lines
             name, lines = None, []
-        elif line.startswith("# ") and "\t" not in line and len(line.split()) > 2:
-            if line[1:].partition("=")[0].strip() == "sent_id":
-                name = line.partition("=")[2].strip()
-        else:
-            lines.append((number, line))
+            continue
+        if line.startswith("#") and line[1:].partition("=")[0].strip() == "sent_id":
+            name = line.partition("=")[2].strip()
+        lines.append((number, line))
+
+
+def without_blanked(path: Path, table: Columns) -> Columns:
+    """The sentences whose words are there: a licence keeps the text of some treebanks, and most words are `_`."""
+    source = next((name for name in COLUMNS["tokens"] if name in table), None)
+    texts = table[source] if source else []
+    kept = [not (isinstance(words, list) and words and 2 * words.count("_") >= len(words)) for words in texts]
+    if all(kept):
+        return table
+    logger.warning("%s: %d sentences are left out, their words are not in this release (_)", path, kept.count(False))
+    return {name: [value for value, keep in zip(values, kept) if keep] for name, values in table.items()}
 
 
 def read_json(path: Path, text: str) -> Columns:

@@ -121,7 +121,7 @@ class EvalData:
 
 def _read(file: layouts.File, columns: Sequence[str]) -> Columns:
     """One file as columns; the split in its name, if any, becomes a column, and part of ids that are line numbers."""
-    table = formats.read(file.path, columns, file.english)
+    table = formats.without_blanked(file.path, formats.read(file.path, columns, file.english))
     if file.split is not None:
         table["split"] = [file.split] * len(next(iter(table.values()), []))
         if file.path.suffix in (".txt", *formats.LINES):

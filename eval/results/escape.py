@@ -11,10 +11,10 @@ from typing import Any
 
 from markupsafe import escape
 
-from langsamp.core.plain import one_line, printable
+from langsamp.core.plain import one_line
 
 _MARKDOWN = re.compile(r"([\\`*\[\]|{}#~$])|(?<!\w)_|_(?!\w)")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def markdown(value: Any) -> str:
@@ -44,5 +44,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], delimiter: str = "
 
 @cache
 def _cell(text: str) -> str:
-    """The same few names come in every row."""
-    return printable(f"'{text}" if text.startswith(_FORMULA) else text)
+    """The same few names come in every row; a line of its own in a cell would begin with what others wrote."""
+    text = one_line(text)
+    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 
 from langsamp import LangSAMPForMaskedLM
 from langsamp.core.manifest import MANIFEST_NAME, verify_manifest
@@ -56,3 +57,16 @@ def test_a_gitignore_of_the_user_stays(tmp_path):
     (tmp_path / "run" / ".gitignore").write_text("mine")
     add_gitignore(tmp_path / "run")
     assert (tmp_path / "run" / ".gitignore").read_text() == "mine"
+
+
+def test_a_client_that_honours_it_sends_no_half_written_file(hub, tmp_path):
+    names = (".model.safetensors.host-1-ab.partial", "checkpoint-2/optimizer.pt", ".langsamp.lock", "config.json")
+    for name in names:
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text("{}")
+    add_gitignore(tmp_path / "run")
+    api = HfApi()
+    api.create_repo("jane/run")
+    api.upload_folder(repo_id="jane/run", folder_path=tmp_path / "run")
+    assert {"config.json", ".gitignore"} <= set(api.list_repo_files("jane/run"))
+    assert not set(names[:-1]) & set(api.list_repo_files("jane/run"))

@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from langsamp.core.files import atomic_write
+from langsamp.core.plain import printable
 from langsamp.core.record import FIELDS
 from langsamp.eval.results import escape, rundir
 from langsamp.eval.results.gather import Results
@@ -51,7 +52,7 @@ def write_report(
     Raises FileNotFoundError without records, ValueError for malformed files or an unknown baseline.
     """
     page = render(Results.of(rundir.load(run_dir), baseline), title)
-    return atomic_write(Path(output), valid_unicode(page))
+    return atomic_write(Path(output), printable(valid_unicode(page)))
 
 
 def render(results: Results, title: str | None = None) -> str:

@@ -221,6 +221,34 @@ def test_universal_dependencies_without_their_words(tmp_path, caplog):
     assert "en_gumreddit-ud-test.conllu: 1 sentences are left out" in caplog.text
 
 
+def test_words_that_a_licence_keeps_are_left_out_of_every_format(tmp_path, caplog):
+    """UNER and Parquet conversions of such treebanks, and treebanks that keep their punctuation."""
+    rows = [{"tokens": words, "upos": ["X"] * 3} for words in (["_", "_", "."], ["the", "_", "house"])]
+    write(tmp_path / "pos/eng_Latn.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert EvalData(tmp_path).rows("pos", "eng_Latn", ["tokens"]) == {"tokens": [["the", "_", "house"]]}
+    lines = "1\t_\tB-LOC\t-\t-\n2\t_\tO\t-\t-\n\n1\tUlm\tB-LOC\t-\t-\n\n"
+    write(tmp_path / "ner/de_x-ud-test.iob2", lines)
+    assert EvalData(tmp_path).rows("ner", "deu_Latn", ["tokens"], "test") == {"tokens": [["Ulm"]]}
+    assert caplog.text.count("1 sentences are left out") == 2
+
+
+def test_comments_of_universal_dependencies_without_a_value_or_with_a_tab(tmp_path):
+    row = "1\tUlm\t_\tPROPN\t_\t_\t0\troot\t_\t_\n\n"
+    write(tmp_path / "pos/UD_German-X/de_x-ud-test.conllu", f"# newdoc\n# newpar\n# text = Ulm\t!\n#done\n{row}")
+    assert EvalData(tmp_path).rows("pos", "deu_Latn", ["tokens"]) == {"tokens": [["Ulm"]]}
+    write(tmp_path / "ner/de_x-ud-test.iob2", "# newdoc\n# a remark\n1\tUlm\tB-LOC\t-\t-\n\n")
+    assert EvalData(tmp_path).rows("ner", "deu_Latn", ["tokens"]) == {"tokens": [["Ulm"]]}
+
+
+def test_words_that_are_numbers_signs_or_hold_a_space_are_words(tmp_path):
+    text = "1 CD I-NP O\nMay NNP I-NP B-DATE\n\n# NN I-NP O\n10\u00a0000 CD I-NP O\n\u00a0 SP I-NP O\n\n"
+    write(tmp_path / "ner/eng_Latn/test.txt", text)
+    assert EvalData(tmp_path).rows("ner", "eng_Latn", ["tokens", "ner_tags"], "test") == {
+        "tokens": [["1", "May"], ["#", "10\u00a0000", "\u00a0"]],
+        "ner_tags": [["O", "B-DATE"], ["O", "O", "O"]],
+    }
+
+
 def test_scripts_come_from_the_text_and_contradictions_are_told(tmp_path, caplog):
     write(tmp_path / "lm/sr.txt", "Danas u Beogradu pada kiša\n")
     write(tmp_path / "lm/ber.txt.gz", gzip.compress(b"azul fellawen\n"))

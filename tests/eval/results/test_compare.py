@@ -180,6 +180,8 @@ BAD_NAMES = (
     "+1",
     "-1",
     "\t=1",
+    "\n=1",
+    "\u3000=1",
 )
 
 
@@ -198,7 +200,7 @@ def test_names_of_others_are_text_in_every_file(tmp_path, bad):
     for cell in (cell for row in rows for cell in row):
         assert not cell.startswith(("=", "@", "\t", "\r", "+"))
         assert not cell.startswith("-") or float(cell) < 0  # a number, not a formula
-        assert "\x1b" not in cell
+        assert not {"\x1b", "\n"} & set(cell)
 
 
 def test_runs_are_compared_with_the_first_and_replicates_are_one_model(tmp_path):

@@ -166,6 +166,14 @@ def test_markup_in_names_stays_text():
     assert "49" not in reader.text
 
 
+def test_a_page_holds_no_controls(tmp_path):
+    name = "a\x1b[31m\r\u2028\u202eb\x07"
+    append(tmp_path / "a", [record(code, 0.5, model=name) for code in CODES])
+    page = write_report(tmp_path / "a", tmp_path / "r.html").read_bytes().decode()
+    assert not {"\x1b", "\r", "\u2028", "\u202e", "\x07"} & set(page)
+    assert r"a\x1b[31m" in page
+
+
 def test_the_same_records_give_the_same_bytes(tmp_path):
     append(tmp_path / "a", two_models())
     one = write_report(tmp_path / "a", tmp_path / "one.html").read_bytes()
