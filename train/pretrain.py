@@ -363,8 +363,7 @@ class _Pretraining:
                 and next(model.parameters()).device != self.args.device
             ):
                 policy = "mean"  # a sharded model is put together in host memory, where a large one is slow to fit
-            collate, progress = self._collator(self.args.seed), not self.args.disable_tqdm
-            settle_unknown(model, policy, shares, stream, collate, progress)
+            settle_unknown(model, policy, shares, stream, self._collator(self.args.seed))
             with told("the finished model", self.folder):
                 self._write(model, facts)
         trainer.accelerator.wait_for_everyone()

@@ -23,7 +23,6 @@ def settle_unknown(
     shares: Mapping[str, float],
     stream: BlockStream,
     collate: Collator,
-    progress: bool = True,
 ) -> None:
     """Make the unknown rows what the policy says and fold them into the head.
 
@@ -34,7 +33,6 @@ def settle_unknown(
         shares: how often each ``lang_Script`` was drawn, the weights of the mean.
         stream: of the training run; a fit reads the blocks that would have come next.
         collate: as in training, without language dropout.
-        progress: show a bar of the fit.
     """
     if policy == "zero":
         model.set_unknown("zero")
@@ -42,11 +40,11 @@ def settle_unknown(
         model.set_unknown(shares)
     tables = [name for name in ("lang_embeddings", "script_embeddings") if getattr(model, name) is not None]
     if policy == "fitted" and tables:
-        _fit(model, tables, stream, collate, progress)
+        _fit(model, tables, stream, collate)
     model.fold_unknown()
 
 
-def _fit(model: LangSAMPForMaskedLM, tables: list[str], stream: BlockStream, collate: Collator, progress: bool) -> None:
+def _fit(model: LangSAMPForMaskedLM, tables: list[str], stream: BlockStream, collate: Collator) -> None:
     """Fit row 0 of the tables, starting from what they are, to no more blocks than were trained on."""
     fit = Fit(steps=max(1, min(Fit.steps, len(stream) // Fit.batch_size)))
 
@@ -61,5 +59,5 @@ def _fit(model: LangSAMPForMaskedLM, tables: list[str], stream: BlockStream, col
         return batch
 
     test = [draw(step) for step in range(fit.steps, fit.steps + max(1, round(fit.steps * TESTED)))]
-    before, after = fit_rows(model, dict.fromkeys(tables, 0), draw, test, fit, progress)
+    before, after = fit_rows(model, dict.fromkeys(tables, 0), draw, test, fit, progress=False)
     logger.info("unknown rows fitted: loss %.4f with the mean of the rows, %.4f fitted", before, after)

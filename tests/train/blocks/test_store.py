@@ -292,24 +292,16 @@ def test_killed_at_any_point_it_goes_on_and_ends_the_same(tmp_path, texts, token
 def test_an_interrupted_run_ends_in_one_sentence(tmp_path, texts, tiny_tokenizer_dir):
     """Ctrl-C reaches the workers too; whenever it comes, while importing or at work, there is no traceback."""
     folder = _corpus(tmp_path / "c", texts, 60_000)
-    command = [
-        "prepare",
-        "--corpus",
-        folder,
-        "--tokenizer",
-        tiny_tokenizer_dir,
-        "--output",
-        tmp_path / "s",
-        "--num-proc",
-        "2",
-    ]
+    command = ["prepare", "--corpus", folder, "--tokenizer", tiny_tokenizer_dir, "--num-proc", "2", "--output"]
     for wait in (0.6, 1.2, 2.0, None):  # None: until text is being written
+        store = tmp_path / f"s{wait}"
         child = subprocess.Popen(
-            [sys.executable, "-m", "langsamp", *map(str, command)], stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-m", "langsamp", *map(str, command), str(store)], stderr=subprocess.PIPE, text=True,
             start_new_session=True, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in a background job
         )  # fmt: skip
         deadline = time.monotonic() + 60
-        while wait is None and child.poll() is None and not _written(tmp_path / "s") and time.monotonic() < deadline:
+        while wait is None and child.poll() is None and not _written(store) and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(wait or 0)
         os.killpg(child.pid, signal.SIGINT)
