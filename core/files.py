@@ -74,6 +74,24 @@ def temporary_beside(target: Path) -> Iterator[Path]:
         _remove(temporary)
 
 
+@contextmanager
+def held(lock: Path, otherwise: str) -> Iterator[None]:
+    """Hold a lock file, whose folder is made; a killed process lets go by dying.
+
+    Raises:
+        RuntimeError: somebody else holds it; `otherwise` is what it says.
+    """
+    from filelock import FileLock, Timeout
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        got = FileLock(lock).acquire(timeout=0)
+    except Timeout:
+        raise RuntimeError(otherwise) from None
+    with got:
+        yield
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that there is no room: the system's own, or that of the safetensors library."""
     if isinstance(error, OSError):

@@ -12,9 +12,8 @@ from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from langsamp.core.compute.kernels import usable_cpus
+from langsamp.core.files import held
 from langsamp.train.blocks.cluster import ray_team
 from langsamp.train.blocks.index import INDEX, StoreIndex, TokenizerFacts
 from langsamp.train.blocks.ledger import Ledger
@@ -121,25 +120,19 @@ def prepare(
         raise ValueError(f"block_size {block_size} must be at least 8 and heldout {heldout} at least 0.")
     loaded = tokenizer if isinstance(tokenizer, LoadedTokenizer) else open_tokenizer(tokenizer)
     folder = Path(output).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        with lock:
-            index = _begin(folder, loaded, block_size, heldout, corpus.name)
-            worker = (loaded.backend, word_cache, loaded.facts.unk_id)
-            team = Pool(corpus, worker, num_proc or usable_cpus()) if ray is None else ray_team(corpus, worker, ray)
-            with team as encoders:
-                Pipeline(corpus, folder, index, progress).run(corpus.languages, encoders)
-            _finish(folder, index)
-    except Timeout:
-        raise RuntimeError(f"another langsamp prepare is writing to {folder}; wait for it or stop it.") from None
+    with held(folder / ".lock", f"another langsamp prepare is writing to {folder}; wait for it or stop it."):
+        index = _begin(folder, loaded, block_size, heldout, corpus.source)
+        worker = (loaded.backend, word_cache, loaded.facts.unk_id)
+        team = Pool(corpus, worker, num_proc or usable_cpus()) if ray is None else ray_team(corpus, worker, ray)
+        with team as encoders:
+            Pipeline(corpus, folder, index, progress).run(corpus.languages, encoders)
+        _finish(folder, index)
     return BlockStore(folder)
 
 
 def _begin(folder: Path, tokenizer: LoadedTokenizer, block_size: int, heldout: int, source: str) -> StoreIndex:
     """Check the settings against those of a store that is there, and mark the store unfinished."""
-    sources = [Path(source).name if Path(source).is_dir() else source]
-    index = StoreIndex(block_size=block_size, heldout=heldout, tokenizer=tokenizer.facts, source=sources)
+    index = StoreIndex(block_size=block_size, heldout=heldout, tokenizer=tokenizer.facts, source=[source])
     if (folder / INDEX).exists():
         old = StoreIndex.read(folder)
         same_pieces = replace(old.tokenizer, name=tokenizer.facts.name)  # which may have moved
@@ -153,7 +146,7 @@ def _begin(folder: Path, tokenizer: LoadedTokenizer, block_size: int, heldout: i
                     f"the store in {folder} was made with another {key} ({_short(before)}, now {_short(now)}); "
                     "give another --output or the old setting."
                 )
-        index = replace(index, source=sorted({*old.source, *sources}))
+        index = replace(index, source=sorted({*old.source, source}))
     index.write(folder)
     return index
 

@@ -11,12 +11,9 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from langsamp.core.files import atomic_write
 from langsamp.core.manifest import MANIFEST_NAME, verify_manifest, write_manifest
@@ -28,25 +25,6 @@ LOCK = ".langsamp.lock"
 RUN_FACTS = "langsamp_run.json"
 TRAINER_STATE = "trainer_state.json"
 _PICKLES = ("training_args.bin",)
-
-
-@contextmanager
-def held(run: Path) -> Iterator[None]:
-    """Hold the output folder of a run; a killed process lets go by dying.
-
-    Raises:
-        RuntimeError: another run holds it.
-    """
-    run.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RuntimeError(f"another run is training in {run}; wait for it or choose another --output.") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def step_of(checkpoint: Path) -> int:
