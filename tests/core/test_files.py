@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import resource
 import subprocess
 import sys
@@ -56,6 +57,18 @@ def test_a_writer_at_work_is_left_alone(tmp_path):
             assert first != second
             assert first.read_text() == "first"
     assert hidden(tmp_path) == []
+
+
+def test_a_full_disk_is_told_by_another_process_too():
+    """What a worker raises travels to its parent by pickle."""
+    told = pickle.loads(pickle.dumps(DiskFullError(Path("/data/store"))))
+    assert isinstance(told, DiskFullError)
+    assert is_disk_full(told)
+    assert (
+        str(told)
+        == str(DiskFullError("/data/store"))
+        == ("no space left on the disk of /data/store; make room there and run the same command again.")
+    )
 
 
 @pytest.fixture

@@ -69,8 +69,8 @@ class Ledger:
         )
 
     def save(self, path: Path) -> None:
-        """Write the ledger whole or not at all."""
-        atomic_write(path, json.dumps(asdict(self), indent=1) + "\n")
+        """Write the ledger whole or not at all; it reaches the disk with the tokens, at the end of the run."""
+        atomic_write(path, json.dumps(asdict(self), indent=1) + "\n", sync=False)
 
 
 @dataclass(frozen=True)
