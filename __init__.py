@@ -12,7 +12,7 @@ _PUBLIC = {
     "LangSAMPForSequenceClassification": "modeling_langsamp",
     "LangSAMPForTokenClassification": "modeling_langsamp",
     "LangSAMPTokenizer": "tokenization_langsamp",
-    "normalize_tag": "core.languages",
+    "normalize_tag": "core.language.languages",
     "parse_tag": "language_codes",
     "script_of": "unicode_scripts",
 }

@@ -14,15 +14,7 @@ from .language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT
 
 UNKNOWN = {"languages": UNKNOWN_LANGUAGE, "scripts": UNKNOWN_SCRIPT}  # row 0 of each table
 INDEX = "model.safetensors.index.json"
-PLACE = (
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "proxies",
-    "revision",
-    "subfolder",
-    "token",
-)
+PLACE = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 LARGEST_JSON = 1 << 26  # bytes; a config has thousands, the index or manifest of the largest models a few million
 _FILES_OF_A_TOKENIZER = ("tokenizer_file", "vocab_file", "merges_file", "gguf_file")
 

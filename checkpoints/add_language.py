@@ -19,7 +19,7 @@ from langsamp.core.language.languages import normalize_tag
 from langsamp.core.model.config import read_config
 from langsamp.core.model.fitting import Fit, fit_rows, mean_loss
 from langsamp.core.model.masking import Masking
-from langsamp.core.outputs import HANDLER, add_handler, new_folder
+from langsamp.core.outputs import HANDLER, add_handler, must_be_new, new_folder
 from langsamp.core.runtime import pick_device, resolve_model
 from langsamp.eval.results.card.card import write_card
 from langsamp.language_codes import match_script, nearest, parse_tag
@@ -66,8 +66,10 @@ def add_language(
         fit: how.
 
     Raises:
+        FileExistsError: there is something at the output.
         ValueError: the language is there already, a relative has no row, or there are too few blocks to fit a row.
     """
+    must_be_new(output)
     source = resolve_model(model)
     tag = normalize_tag(language)
     network = LangSAMPForMaskedLM.from_pretrained(source.path, dtype="auto").eval()
@@ -199,6 +201,6 @@ def _usual(code: str) -> tuple[str, str | None]:
 
 def _set_mean(model: LangSAMPForMaskedLM, row: int, languages: Sequence[str]) -> None:
     """The row becomes the mean of the rows of some languages."""
-    ids = [model.config.languages.index(parse_tag(language)[0]) for language in languages]
+    ids = [model.config.row("languages", parse_tag(language)[0]) for language in languages]
     with torch.no_grad():
         model.lang_embeddings.weight[row] = model.lang_embeddings.weight[ids].mean(dim=0)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from langsamp.core.outputs import HANDLER, add_handler, new_folder
+from langsamp.core.model.vocabulary import ROLES
+from langsamp.core.outputs import HANDLER, add_handler, must_be_new, new_folder
 from langsamp.core.runtime import ModelSource, resolve_model
 from langsamp.eval.results.card.card import write_card
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
@@ -25,7 +26,7 @@ from langsamp.tokenization_langsamp import LangSAMPTokenizer
 logger = logging.getLogger(__name__)
 
 TABLES = {"lang_embeddings.weight": "languages", "script_embeddings.weight": "scripts"}
-_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
 _UNNAMED = "\0"  # begins what no piece is called
 
 
@@ -64,16 +65,16 @@ class Part:
         names = [f"{_UNNAMED}{row}" for row in range(self.model.config.vocab_size)]
         for piece, row in vocabulary.items():
             names[row] = piece
-        for role in _ROLES:
+        for role in ROLES:
             if (piece := getattr(self.tokenizer, role)) in vocabulary:
                 names[vocabulary[piece]] = _UNNAMED + role
         return names
 
-    def rows(self, name: str) -> Mapping[str, int] | None:
-        """Where the named rows of a tensor are; None if its rows have no names."""
-        if name in TABLES:
-            return {code: row for row, code in enumerate(getattr(self.model.config, TABLES[name]))}
-        return {piece: row for row, piece in enumerate(self.pieces)} if name in self.of_vocabulary else None
+    def names(self, tensor: str) -> list[str] | None:
+        """What the rows of a tensor are called, in order; None if they have no names."""
+        if tensor in TABLES:
+            return getattr(self.model.config, TABLES[tensor])
+        return self.pieces if tensor in self.of_vocabulary else None
 
 
 def average(models: Sequence[str], output: str | Path, weights: Sequence[float] = ()) -> Averaged:
@@ -87,8 +88,10 @@ def average(models: Sequence[str], output: str | Path, weights: Sequence[float] 
         weights: how much each counts, positive; they are divided by their sum. Default: all the same.
 
     Raises:
+        FileExistsError: there is something at the output.
         ValueError: fewer than two models, weights that do not fit, or models of different shapes.
     """
+    must_be_new(output)
     if len(models) < 2:
         raise ValueError("a mean needs two models at least.")
     weights = list(weights) or [1.0] * len(models)
@@ -110,7 +113,8 @@ def average(models: Sequence[str], output: str | Path, weights: Sequence[float] 
         logger.warning("%d pieces that %s does not have are left out", left_out, first.source.name)
     with torch.no_grad():
         for name, target in model.named_parameters():
-            target.copy_(_mean(name, target, _names(model, first, name), parts, shares))
+            names = getattr(model.config, TABLES[name]) if name in TABLES else first.names(name)
+            target.copy_(_mean(name, target, names, parts, shares))
     tokenizer.languages, tokenizer.scripts = model.config.languages, model.config.scripts
     with new_folder(output) as folder:
         model.save_pretrained(folder)
@@ -130,13 +134,6 @@ def _empty(parts: Sequence[Part]) -> LangSAMPForMaskedLM:
     return LangSAMPForMaskedLM(config).to(parts[0].model.dtype).eval()
 
 
-def _names(model: LangSAMPForMaskedLM, first: Part, name: str) -> Sequence[str] | None:
-    """The names of a tensor's rows in the result, in order; None if it has none."""
-    if name in TABLES:
-        return list(getattr(model.config, TABLES[name]))
-    return first.pieces if name in first.of_vocabulary else None
-
-
 def _mean(
     name: str, target: Tensor, names: Sequence[str] | None, parts: Sequence[Part], shares: Sequence[float]
 ) -> Tensor:
@@ -150,12 +147,12 @@ def _mean(
     for part, share in zip(parts, shares):
         if (tensor := part.tensors.get(name)) is None:
             continue
-        rows = part.rows(name)
-        if tensor.shape[1:] != target.shape[1:] or (rows is None and len(tensor) != len(target)):
+        rows = {row: number for number, row in enumerate(part.names(name) or ())}
+        if tensor.shape[1:] != target.shape[1:] or (names is None and len(tensor) != len(target)):
             raise ValueError(
                 f"{part.source.name} is of another shape: {name} is {tuple(tensor.shape)}, not {tuple(target.shape)}."
             )
-        found = range(len(target)) if rows is None or names is None else [rows.get(row, -1) for row in names]
+        found = range(len(target)) if names is None else [rows.get(row, -1) for row in names]
         at = torch.tensor(found)
         total[at >= 0] += share * tensor.double()[at[at >= 0]]
         weight[at >= 0] += share

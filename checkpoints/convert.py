@@ -23,10 +23,11 @@ from transformers import PreTrainedModel
 from langsamp import modeling_langsamp
 from langsamp.checkpoints.mend import is_ours, reloaded
 from langsamp.checkpoints.official import LANG_TABLE, SCRIPT_TABLE, Official, read_official
-from langsamp.checkpoints.official_ids import official_languages, official_scripts, read_id_lists
+from langsamp.checkpoints.official_ids import OFFICIAL, read_id_lists
 from langsamp.configuration_langsamp import LangSAMPConfig
 from langsamp.core.model.tokenizer import load_tokenizer
-from langsamp.core.outputs import add_handler, new_folder
+from langsamp.core.outputs import add_handler, must_be_new, new_folder
+from langsamp.core.retry import from_hub
 from langsamp.core.runtime import ModelSource, resolve_model
 from langsamp.eval.results.card.card import write_card
 from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT
@@ -87,6 +88,7 @@ def convert(
         ValueError: a variant that cannot be converted, lists of another length than the tables, or tensors that are
             missing, left over or of the wrong shape; all of them are named.
     """
+    must_be_new(output)
     origin = _with_weights(resolve_model(source))
     untrained: list[str] = []
     if is_ours(origin.path):
@@ -193,13 +195,11 @@ def _check_state(model: PreTrainedModel, state: dict[str, Tensor]) -> None:
 def _row_names(official: Official, folder: Path, ids: str | Path | None) -> tuple[list[str], list[str]]:
     """The code of every row of the two tables, in official order; empty where there is no table."""
     where = ids or next((folder / name for name in _ID_FILES if (folder / name).is_file()), None)
-    given = None if where is None else read_id_lists(where)
-    shipped = (official_languages(), official_scripts())
+    tables = ((LANG_TABLE, "languages"), (SCRIPT_TABLE, "scripts"))
     names = []
-    for part, (key, kind) in enumerate(((LANG_TABLE, "languages"), (SCRIPT_TABLE, "scripts"))):
+    for (key, kind), codes in zip(tables, read_id_lists(where or OFFICIAL)):
         rows = len(official.state.get(key, ()))
-        codes = shipped[part] if given is None else given[part]
-        if rows and given is None and rows != len(codes):
+        if rows and where is None and rows != len(codes):
             codes = private_codes(kind, rows)
         if rows and rows != len(codes):
             raise ValueError(f"the table {key} has {rows} rows, but {where} lists {len(codes)} {kind}.")
@@ -254,7 +254,7 @@ def _with_weights(origin: ModelSource) -> ModelSource:
     """A Hub snapshot holds safetensors only; where a repository has none, fetch its torch state dicts as well."""
     if origin.revision and not any(origin.path.glob("*.safetensors")):
         patterns = ["pytorch_model*.bin", "pytorch_model.bin.index.json", *_ID_FILES]
-        snapshot_download(origin.name, revision=origin.revision, allow_patterns=patterns)
+        from_hub(lambda: snapshot_download(origin.name, revision=origin.revision, allow_patterns=patterns), origin.name)
     return origin
 
 

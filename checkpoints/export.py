@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import yaml
 from tqdm.auto import tqdm
@@ -19,7 +21,7 @@ from langsamp.core.files import atomic_write
 from langsamp.core.language.languages import normalize_tag
 from langsamp.core.model.config import read_config
 from langsamp.core.model.vocabulary import carry_rows, check_unigram, trim
-from langsamp.core.outputs import new_folder
+from langsamp.core.outputs import must_be_new, new_folder
 from langsamp.core.runtime import ModelSource, resolve_model
 from langsamp.eval.results import escape
 from langsamp.eval.results.card.metadata import hub_id, hub_language
@@ -52,10 +54,14 @@ def export_encoder(model: str, output: str | Path, layer: int | None = None) -> 
         layer: how many blocks to keep, counted from 1; None keeps all.
 
     Raises:
-        ValueError: there is no such layer. FileNotFoundError: no checkpoint or no tokenizer there.
+        FileExistsError: there is something at the output.
+        FileNotFoundError: no checkpoint or no tokenizer there.
+        ValueError: there is no such layer.
     """
+    must_be_new(output)
     source = resolve_model(model)
-    blocks = read_config(source.path).num_hidden_layers
+    config = read_config(source.path)
+    blocks = config.num_hidden_layers
     layer = blocks if layer is None else layer
     if not 1 <= layer <= blocks:
         raise ValueError(f"layer {layer} does not exist: {source.name} has blocks 1 to {blocks}.")
@@ -66,7 +72,7 @@ def export_encoder(model: str, output: str | Path, layer: int | None = None) -> 
     with new_folder(output) as folder:
         encoder.save_pretrained(folder)
         save_tokenizer(stock_tokenizer(source.path), folder)
-        atomic_write(folder / "README.md", _encoder_card(source, Path(output).name, layer, blocks))
+        atomic_write(folder / "README.md", _encoder_card(source, config, Path(output).name, layer))
     vocabulary = encoder.config.vocab_size
     return Export(Path(output), (full.num_parameters(), encoder.num_parameters()), (vocabulary, vocabulary))
 
@@ -84,10 +90,11 @@ def export_monolingual(model: str, output: str | Path, language: str, trim_to: I
             single letters of the language's script, digits and signs, so that few words of other texts become unknown.
 
     Raises:
+        FileExistsError: there is something at the output.
         ValueError: no row for the language or script, a checkpoint without tables, or no text in ``trim_to``.
     """
+    must_be_new(output)
     source = resolve_model(model)
-    stock = read_config(source.path).family.stock
     full = LangSAMPForMaskedLM.from_pretrained(source.path, dtype="auto")
     if full.lang_embeddings is None and full.script_embeddings is None:
         raise ValueError(f"{source.name} has no language or script rows to fold; it is a stock masked LM already.")
@@ -102,22 +109,18 @@ def export_monolingual(model: str, output: str | Path, language: str, trim_to: I
     with new_folder(output) as folder:
         alone.save_pretrained(folder)
         save_tokenizer(tokenizer, folder)
-        atomic_write(folder / "README.md", _monolingual_card(source, Path(output).name, tag, stock))
+        atomic_write(folder / "README.md", _monolingual_card(source, Path(output).name, tag, full.config.family.stock))
     return Export(Path(output), (before, alone.num_parameters()), (pieces, alone.config.vocab_size))
 
 
 def _trimmed(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], script: str | None
 ) -> PreTrainedTokenizerFast:
-    """Cut the vocabulary of a model down, in place, to what texts use; returns the tokenizer that fits."""
+    """Cut the vocabulary of a model down, in place, to what texts use: the tokenizer that fits it then."""
     used: set[int] = set()
-    batch: list[str] = []
-    for text in tqdm(texts, desc="pieces in use", unit=" texts"):
-        batch.append(text)
-        if len(batch) == BATCH:
-            used.update(i for ids in tokenizer(batch, add_special_tokens=False)["input_ids"] for i in ids)
-            batch = []
-    used.update(i for ids in (tokenizer(batch, add_special_tokens=False)["input_ids"] if batch else []) for i in ids)
+    left = iter(tqdm(texts, desc="pieces in use", unit=" texts"))
+    while batch := list(islice(left, BATCH)):
+        used.update(*tokenizer(batch, add_special_tokens=False)["input_ids"])
     if not used:
         raise ValueError("the corpus to trim the vocabulary to holds no text.")
     for piece, i in tokenizer.get_vocab().items():
@@ -129,11 +132,9 @@ def _trimmed(
     return small
 
 
-def _encoder_card(source: ModelSource, name: str, layer: int, blocks: int) -> str:
-    stock = read_config(source.path).family.stock
-    languages = sorted({c for c in map(hub_language, read_config(source.path).languages) if c})
+def _encoder_card(source: ModelSource, config: Any, name: str, layer: int) -> str:
     head = {
-        "language": languages,
+        "language": sorted({code for code in map(hub_language, config.languages) if code}),
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity",
         "base_model": hub_id(source.name),
@@ -143,9 +144,10 @@ def _encoder_card(source: ModelSource, name: str, layer: int, blocks: int) -> st
         head,
         f"""# {escape.markdown(name)}
 
-The first {layer} of {blocks} blocks of a LangSAMP encoder, as a plain {stock}: no code of its own, no language ids.
-Sentence vectors are the mean over all tokens. They come from masked language modelling alone, without training on
-sentence pairs: good for finding translations across languages, less so for ranking shades of meaning.
+The first {layer} of {config.num_hidden_layers} blocks of a LangSAMP encoder, as a plain {config.family.stock}: no code
+of its own, no language ids. Sentence vectors are the mean over all tokens. They come from masked language modelling
+alone, without training on sentence pairs: good for finding translations across languages, less so for ranking shades of
+meaning.
 
 ```python
 from sentence_transformers import SentenceTransformer

@@ -173,14 +173,10 @@ def _write_fp32(model: PreTrainedModel, inputs: list[str], example: dict[str, Te
             output_names=forward.outputs,
             dynamic_shapes=(tuple(shapes),),
             dynamo=True,
-            external_data=_large(model),
+            # one ONNX file holds less than 2 GiB; the weights of a larger model go beside it
+            external_data=sum(p.numel() * p.element_size() for p in model.parameters()) > 1 << 30,
             verbose=False,
         )
-
-
-def _large(model: nn.Module) -> bool:
-    """One ONNX file holds less than 2 GiB; the weights of a larger model go beside it."""
-    return sum(p.numel() * p.element_size() for p in model.parameters()) > 1 << 30
 
 
 def _write_int8(fp32: Path, int8: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from langsamp.core.manifest import LFS_POINTER
+from langsamp.core.manifest import not_fetched
 from langsamp.safe_files import read_json
 
 LANG_TABLE = "roberta.embeddings.lang_type_embeddings.weight"
@@ -98,9 +98,8 @@ def read_state(folder: Path) -> dict[str, Tensor]:
 
 
 def _load(path: Path) -> dict[str, Tensor]:
-    with path.open("rb") as file:
-        if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise ValueError(f"{path} is a Git LFS pointer, not the weights; fetch them with `git lfs pull`.")
+    if problem := not_fetched(path):
+        raise ValueError(f"{path.parent} cannot be read ({problem}).")
     state: Any
     try:
         if path.suffix == ".safetensors":

@@ -9,36 +9,20 @@ from __future__ import annotations
 import io
 import json
 import pickle
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NoReturn
 
+OFFICIAL = Path(__file__).with_name("official_ids.json")  # ``aak`` to ``zul``, ``Arab`` to ``Tibt``
 MAX_BYTES = 1 << 20  # the official file has 9,608
 
 
-@cache
-def _lists() -> dict[str, list[str]]:
-    return json.loads(files("langsamp.checkpoints").joinpath("official_ids.json").read_text(encoding="utf-8"))
-
-
-def official_languages() -> list[str]:
-    """The 610 ISO 639-3 codes, ``aak`` to ``zul``, index = official id."""
-    return list(_lists()["languages"])
-
-
-def official_scripts() -> list[str]:
-    """The 30 ISO 15924 codes, ``Arab`` to ``Tibt``, index = official id."""
-    return list(_lists()["scripts"])
-
-
-def read_id_lists(path: str | Path) -> tuple[list[str], list[str]]:
-    """The language and script codes of a model with tables of its own, index = official id.
+def read_id_lists(path: str | Path = OFFICIAL) -> tuple[list[str], list[str]]:
+    """The language and script codes of a model, index = official id.
 
     Args:
         path: JSON ``{"languages": [...], "scripts": [...]}``, or the official pickle, a list of the four dictionaries
             id -> language, id -> script, language -> id, script -> id. It is read without importing anything: a pickle
-            that names any Python object is refused.
+            that names any Python object is refused. By default the 610 languages and 30 scripts of the released model.
 
     Raises:
         FileNotFoundError: no such file.

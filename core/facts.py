@@ -60,7 +60,8 @@ class TrainingFacts:
     def read(cls, folder: str | Path) -> TrainingFacts:
         """The facts of a checkpoint or run folder, empty without the file.
 
-        Raises ValueError in one sentence if the file is not JSON or an entry is of the wrong kind.
+        Raises:
+            ValueError: the file is not JSON, or an entry is of the wrong kind.
         """
         path = Path(folder) / FACTS
         return from_json(cls, read_json(path), path) if path.is_file() else cls()

@@ -6,17 +6,20 @@ comparing, reporting, pushing and pulling do without it.
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import re
 import secrets
 import shutil
 import socket
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 COMMIT = re.compile(r"^[0-9a-f]{40}$")
+SHA256 = re.compile(r"^[0-9a-f]{64}$")
 UNSAFE_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.h5", "*.msgpack", "*.onnx")
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -26,23 +29,14 @@ class DiskFullError(OSError):
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
         super().__init__(errno.ENOSPC, f"no space left on the disk of {os.fspath(place)}")
-        self.place = os.fspath(place)
-
-    def __reduce__(self) -> tuple[type[DiskFullError], tuple[str]]:
-        """What a process makes it of again that gets it from another one."""
-        return DiskFullError, (self.place,)
+        self.args = (os.fspath(place),)  # what it is made of again after its way from a worker
 
     def __str__(self) -> str:
         return f"{self.strerror}; make room there and run the same command again."
 
 
-def atomic_write(path: str | os.PathLike[str], data: str | bytes, sync: bool = True) -> Path:
+def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
     """Write a file whole or not at all: a temporary sibling, then a rename; a reader never sees a part.
-
-    Args:
-        path: the file; its folder is made.
-        data: what goes into it, text as UTF-8.
-        sync: wait for the disk, so that a power cut takes nothing of it; a kill never does.
 
     Raises:
         DiskFullError: there is no room for it; what was there before is as it was.
@@ -53,9 +47,8 @@ def atomic_write(path: str | os.PathLike[str], data: str | bytes, sync: bool = T
     with temporary_beside(target) as temporary:
         with temporary.open("xb") as file:
             file.write(payload)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, target)
     return target
 
@@ -70,13 +63,11 @@ def temporary_beside(target: Path) -> Iterator[Path]:
         DiskFullError: writing under it found the disk full.
     """
     host = re.sub(r"\W", "", socket.gethostname())
-    start, end = f".{target.name}.{host}-", ".partial"
-    for name in os.listdir(target.parent) if target.parent.is_dir() else ():
-        if name.startswith(start) and name.endswith(end):
-            process = name.removeprefix(start).partition("-")[0]
-            if process.isdecimal() and not _alive(int(process)):
-                _remove(target.with_name(name))
-    temporary = target.with_name(f"{start}{os.getpid()}-{secrets.token_hex(4)}{end}")
+    for old in target.parent.glob(f".{glob.escape(target.name)}.*-*-*.partial"):
+        where, number, _ = old.name.removeprefix(f".{target.name}.").split("-")[-3:]
+        if where == host and number.isdecimal() and not psutil.pid_exists(int(number)):
+            _remove(old)
+    temporary = target.with_name(f".{target.name}.{host}-{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         yield temporary
     except Exception as error:
@@ -87,35 +78,6 @@ def temporary_beside(target: Path) -> Iterator[Path]:
         _remove(temporary)
 
 
-@contextmanager
-def held(lock: Path, otherwise: str) -> Iterator[None]:
-    """Hold a lock file, whose folder is made; a killed process lets go by dying.
-
-    Raises:
-        RuntimeError: somebody else holds it; `otherwise` is what it says.
-    """
-    from filelock import FileLock, Timeout
-
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        got = FileLock(lock).acquire(timeout=0)
-    except Timeout:
-        raise RuntimeError(otherwise) from None
-    with got:
-        yield
-
-
-def to_disk(folder: Path) -> None:
-    """Wait until all files below a folder are on the disk, so that what is written next cannot overtake them."""
-
-    def wait(path: Path) -> None:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-
-    with ThreadPoolExecutor(8) as pool:  # a disk takes many at once
-        list(pool.map(wait, filter(Path.is_file, folder.rglob("*"))))
-
-
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that there is no room: the system's own, or that of the safetensors library."""
     if isinstance(error, OSError):
@@ -123,22 +85,9 @@ def is_disk_full(error: BaseException) -> bool:
     return any(f"os error {number}" in str(error) for number in DISK_FULL)
 
 
-def _alive(process: int) -> bool:
-    if os.name == "nt":  # where the signal 0 is Ctrl-C
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True
-
-
 def _remove(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        with suppress(FileNotFoundError):
-            path.unlink()
+        path.unlink(missing_ok=True)

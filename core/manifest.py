@@ -15,15 +15,14 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from langsamp.core.files import atomic_write
+from langsamp.core.files import SHA256, atomic_write
 from langsamp.safe_files import first_problem, read_json
 
 MANIFEST_NAME = "langsamp_manifest.json"
-LFS_POINTER = b"version https://git-lfs"  # how a file starts that stands for one that was not downloaded
+_LFS_POINTER = b"version https://git-lfs"  # how a file starts that stands for one that was not downloaded
 RECORD_NAME = ".langsamp_hub.json"  # which commit a folder equals; written by push and pull, never pushed
 FORMAT = 1
 _NOT_CONTENT = {".git", ".cache", "__pycache__"}  # what git, huggingface_hub and Python leave beside the files
-_READ_BYTES = 1 << 20
 _LONGEST_HEADER = 100_000_000  # bytes, as the safetensors library has it
 _LOADED = re.compile(
     r"[^/]+\.(safetensors|py|model)|[^/]+\.index\.json|(generation_)?config\.json|tokenizer(_config)?\.json"
@@ -129,7 +128,7 @@ def _compare(root: Path, name: str, entry: FileEntry, follow_symlinks: bool) -> 
         return f"{name}: expected {entry.size} bytes, the file is missing"
     size = path.stat().st_size
     if size != entry.size:
-        return f"{name}: expected {entry.size} bytes, found {size}"
+        return not_fetched(path) or f"{name}: expected {entry.size} bytes, found {size}"
     actual = measure(path)
     if actual != entry:
         return f"{name}: expected sha256 {entry.sha256}, found {actual.sha256}"
@@ -144,31 +143,44 @@ def is_loaded(name: str) -> bool:
 def damaged(folder: str | os.PathLike[str]) -> dict[str, str]:
     """What is wrong with the files that a model in this folder would be loaded from; nothing known: empty.
 
-    Unlike `verify_manifest` this accepts folders without a manifest (third-party models, plain ``save_pretrained``) and
-    documents edited later. In the Hub's cache, where files are links to contents named by their sha256, it also checks
-    contents that no manifest names. A file is hashed once a process, unless it changes.
+    Unlike `verify_manifest` this accepts documents edited later, and folders without a manifest (third-party models,
+    plain ``save_pretrained``): there weights must be as long as their own header says. In the Hub's cache, where files
+    are links to contents named by their sha256, it also checks contents that no manifest names. A file is hashed once a
+    process, unless it changes.
 
     Returns:
         One sentence by file name.
     """
     root = Path(folder)
     record = root / RECORD_NAME
-    if record.is_file() and '"complete": false' in record.read_text(encoding="utf-8"):
+    if record.is_file() and b'"complete": false' in record.read_bytes():
         return {RECORD_NAME: "a pull into this folder was interrupted, run it again"}
     try:
         entries = read_manifest(root) if (root / MANIFEST_NAME).is_file() else {}
     except ValueError as error:
         return {MANIFEST_NAME: str(error)}
     found = {name: _compare(root, name, entry, True) for name, entry in entries.items() if is_loaded(name)}
-    for path in root.glob("*.safetensors") if entries else ():
-        if path.name not in entries:
-            found[path.name] = f"{path.name}: it is not in the manifest, but would be loaded"
-    for path in root.iterdir():
+    for path in sorted(path for path in root.iterdir() if path.is_file() and path.name not in found):
         content = path.resolve().name
-        if path.is_symlink() and path.name not in found and re.fullmatch("[0-9a-f]{64}", content):
-            wrong = path.is_file() and measure(path).sha256 != content
-            found[path.name] = f"{path.name}: its content is not what the Hub says" if wrong else None
+        if path.suffix == ".safetensors" and entries:
+            found[path.name] = f"{path.name}: it is not in the manifest, but would be loaded"
+        elif path.is_symlink() and SHA256.match(content):
+            same = measure(path).sha256 == content
+            found[path.name] = None if same else f"{path.name}: its content is not what the Hub says"
+        elif path.suffix == ".safetensors":
+            found[path.name] = _wrong_length(path)
     return {name: problem for name, problem in found.items() if problem}
+
+
+def not_whole(folder: str | os.PathLike[str]) -> str | None:
+    """One sentence without an end on a folder with `damaged` files, and what to do; None for a whole one."""
+    problem = next(iter(damaged(folder).values()), None)
+    manifest = Path(folder) / MANIFEST_NAME
+    mine = f" or, if the change is yours, delete {manifest}" if manifest.is_file() else ""
+    return problem and (
+        f"{folder} is not a whole checkpoint ({problem}): saving or copying was cut off, or a file was changed; "
+        f"restore it{mine}"
+    )
 
 
 def refused(folder: str | os.PathLike[str]) -> str | None:
@@ -186,27 +198,24 @@ def leads_out(root: Path, name: str) -> bool:
     return not (root / name).resolve().is_relative_to(root.resolve())
 
 
-def cut_off(folder: str | os.PathLike[str]) -> dict[str, str]:
-    """One sentence by file name on weights that are not as long as their own header says; needs no manifest."""
-    found = {path.name: _wrong_length(path) for path in sorted(Path(folder).glob("*.safetensors")) if path.is_file()}
-    return {name: problem for name, problem in found.items() if problem}
+def not_fetched(path: Path) -> str | None:
+    """One sentence on a file that `git clone` left as a pointer to its content; None for any other."""
+    with path.open("rb") as file:
+        pointer = file.read(len(_LFS_POINTER)) == _LFS_POINTER
+    return f"{path.name}: it is a Git LFS pointer, which `git lfs pull` turns into the file" if pointer else None
 
 
 def _wrong_length(path: Path) -> str | None:
     """What is wrong with the length of a safetensors file: 8 bytes for the size of a JSON header, the header, data."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(len(LFS_POINTER))
-        length = int.from_bytes(start[:8], "little")
-        file.seek(8)
+        length = int.from_bytes(file.read(8), "little")
         header = file.read(length) if length < min(size, _LONGEST_HEADER) else b""
     try:
         tensors = [tensor for name, tensor in json.loads(header).items() if name != "__metadata__"]
         expected = 8 + length + max((int(tensor["data_offsets"][1]) for tensor in tensors), default=0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError):
-        if start == LFS_POINTER:
-            return f"{path.name}: it is a Git LFS pointer, which `git lfs pull` turns into the weights"
-        return f"{path.name}: its {size} bytes are no safetensors file"
+        return not_fetched(path) or f"{path.name}: its {size} bytes are no safetensors file"
     return None if size == expected else f"{path.name}: expected {expected} bytes, found {size}"
 
 
@@ -246,21 +255,12 @@ def unsafe_name(root: Path, name: str) -> str | None:
 def measure(path: Path) -> FileEntry:
     """The sha256 and the size of a file; a file of a megabyte or more is read once a process, unless it changes."""
     status = path.stat()
-    if status.st_size < _READ_BYTES:
-        return _measure(path)
-    return _measure_once(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    read = _measure.__wrapped__ if status.st_size < 1 << 20 else _measure
+    return read(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 @lru_cache(maxsize=256)
-def _measure_once(path: Path, *status: int) -> FileEntry:
-    return _measure(path)
-
-
-def _measure(path: Path) -> FileEntry:
-    """Hash a file in pieces, so that memory stays flat."""
-    digest, size = hashlib.sha256(), 0
+def _measure(path: Path, *status: int) -> FileEntry:
+    """Of a file as it was when it had this status."""
     with path.open("rb") as file:
-        while piece := file.read(_READ_BYTES):
-            digest.update(piece)
-            size += len(piece)
-    return FileEntry(digest.hexdigest(), size)
+        return FileEntry(hashlib.file_digest(file, "sha256").hexdigest(), file.tell())

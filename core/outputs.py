@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +42,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         FileExistsError: there is something at the path already; nothing of it is ever overwritten.
         DiskFullError: there is no room for it.
     """
-    target = must_be_new(path)
+    target = must_be_new(path).resolve()  # a link, or ".", stays what it is
     with temporary_beside(target) as temporary:
         temporary.mkdir(parents=True)
         yield temporary
@@ -96,4 +95,4 @@ def add_gitignore(folder: str | Path) -> None:
 
 def add_handler(folder: str | Path) -> Path:
     """Copy the Inference Endpoints handler into a checkpoint folder; it works on its own there."""
-    return Path(shutil.copyfile(Path(__file__).parents[1] / "hub" / HANDLER, Path(folder) / HANDLER))
+    return atomic_write(Path(folder) / HANDLER, (Path(__file__).parents[1] / "hub" / HANDLER).read_bytes())

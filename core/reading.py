@@ -36,13 +36,9 @@ def _arrow(codec: str) -> Callable[[Any], BinaryIO]:
     return lambda stream: cast(BinaryIO, pa.input_stream(stream, compression=codec))
 
 
-def _gzip(stream: Any) -> Any:
-    return gzip.GzipFile(fileobj=stream)
-
-
 _UNPACK: dict[str, Callable[[Any], Any]] = {
-    ".gz": _gzip,
-    ".bgz": _gzip,
+    ".gz": gzip.open,
+    ".bgz": gzip.open,
     ".xz": lzma.LZMAFile,
     ".lzma": lzma.LZMAFile,
     ".bz2": bz2.BZ2File,
@@ -142,7 +138,8 @@ def damage_named(where: str | Path) -> Iterator[None]:
     """Turn what a damaged or truncated file raises into one sentence that names it.
 
     Raises:
-        ValueError: the content is damaged. OSError: the disk or the system is to blame.
+        ValueError: the content is damaged.
+        OSError: the disk or the system is to blame.
     """
     try:
         yield

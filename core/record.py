@@ -30,7 +30,8 @@ class Record:
     `metric` is `acc@1`, `macro_f1`, `f1`, `accuracy`, `loss` ...; `direction` is `en->x` or `x->en`; `source` is the
     language trained on (`eng_Latn`); `n` counts what the value is a mean of (sentences, tokens, seeds' test items).
 
-    Raises ValueError if the value is not finite, a name is empty, or a code is not split into language and script.
+    Raises:
+        ValueError: the value is not finite, a name is empty, or a code is not split into language and script.
     """
 
     schema: int = SCHEMA

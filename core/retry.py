@@ -158,16 +158,13 @@ _REMEDY = {
 
 def _gated(error: GatedRepoError) -> str:
     """Where to ask for access to a gated repository: the address of its page, read off the one that was refused."""
-    page = re.match(r"(https?://[^/]+/)(?:api/models/|api/)?((?:datasets/)?[^/]+/[^/?]+)", str(_url(error) or ""))
+    url = getattr(getattr(error, "response", None), "url", None)
+    page = re.match(r"(https?://[^/]+/)(?:api/models/|api/)?((?:datasets/)?[^/]+/[^/?]+)", str(url))
     where = f" on {page[1]}{page[2]}" if page else ""
     return (
         f"the repository is gated: accept its conditions{where} in a browser, logged in as the owner of the access "
         "token (HF_TOKEN, `hf auth login`), and run the same command again."
     )
-
-
-def _url(error: HfHubHTTPError) -> object:
-    return getattr(getattr(error, "response", None), "url", None)
 
 
 def _gave_up(error: BaseException, what: str, token: str | None, tries: int, wait: float) -> UnreachableError:

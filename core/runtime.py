@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from langsamp.core.files import COMMIT, UNSAFE_WEIGHTS
 from langsamp.core.hub_names import HubName
-from langsamp.core.manifest import MANIFEST_NAME, cut_off, damaged, refused
+from langsamp.core.manifest import damaged, not_whole, refused
 
 logger = logging.getLogger(__name__)
 
@@ -48,16 +49,8 @@ def resolve_model(spec: str | os.PathLike[str], files: Sequence[str] | None = No
     text = os.fspath(spec)
     path = Path(text).expanduser()
     if path.is_dir():
-        if problems := damaged(path):
-            raise RuntimeError(
-                f"{path} is not a whole checkpoint ({next(iter(problems.values()))}): saving or copying was cut off, "
-                f"or a file was changed; restore it or, if the change is yours, delete {path / MANIFEST_NAME}."
-            )
-        if problems := cut_off(path):
-            raise RuntimeError(
-                f"{path} is not a whole checkpoint ({next(iter(problems.values()))}): saving or copying was cut off; "
-                "download or save it again."
-            )
+        if problem := not_whole(path):
+            raise RuntimeError(f"{problem}.")
         _check_small_files(path, text)
         return ModelSource(path, path.resolve().name)
     if path.exists():
@@ -84,21 +77,32 @@ def _snapshot(repo: str, revision: str | None, files: Sequence[str] | None) -> M
         return {name: why for name, why in found if any(fnmatch(name, pattern) for pattern in files or ["*"])}
 
     folder = _download(repo, revision, files)
-    problems = wrong()
-    if problems:
+    if problems := wrong():
         for name in problems:
             with suppress(OSError):
                 (folder / name).resolve().unlink()
                 (folder / name).unlink()
         folder = _download(repo, revision, files)
-        problems = wrong()
-    if problems:
-        raise RuntimeError(
-            f"model {repo!r} at {folder.name[:8]} is not a finished push ({next(iter(problems.values()))}); take an "
-            f"earlier revision ({repo}@REVISION), or have it pushed again."
-        )
+    if problems := wrong():
+        raise _not_whole(repo, folder.name, next(iter(problems.values())))
     _check_small_files(folder, repo)
     return ModelSource(folder, repo, folder.name if COMMIT.match(folder.name) else revision)
+
+
+def _not_whole(repo: str, commit: str, problem: str) -> Exception:
+    """The error for files that a download does not mend: the Hub has no others, or was not asked."""
+    from huggingface_hub import HfApi
+
+    from langsamp.core.retry import HubError, attempt
+
+    try:
+        attempt(lambda: HfApi().model_info(repo, revision=commit), f"reading {repo}", tries=1)
+    except HubError as error:
+        return FileNotFoundError(f"the cache does not hold all of {repo!r} ({problem}): {error}")
+    return RuntimeError(
+        f"model {repo!r} at {commit[:8]} is not a finished push ({problem}); take an earlier revision "
+        f"({repo}@REVISION), or have it pushed again."
+    )
 
 
 def _download(repo: str, revision: str | None, files: Sequence[str] | None) -> Path:
@@ -107,24 +111,17 @@ def _download(repo: str, revision: str | None, files: Sequence[str] | None) -> P
 
     from langsamp.core.retry import HubError, UnreachableError, attempt, not_here
 
-    def get(local: bool) -> Path:
-        left = [*UNSAFE_WEIGHTS, "checkpoint-*/*"]
-        wanted = list(files) if files is not None else None
-        return Path(
-            snapshot_download(
-                repo, revision=revision, allow_patterns=wanted, ignore_patterns=left, local_files_only=local
-            )
-        )
-
+    left, wanted = [*UNSAFE_WEIGHTS, "checkpoint-*/*"], list(files) if files is not None else None
+    get = partial(snapshot_download, repo, revision=revision, allow_patterns=wanted, ignore_patterns=left)
     name = str(HubName(repo, revision))
     try:
-        return attempt(lambda: get(local=False), f"downloading {name}", tries=3)
+        return Path(attempt(get, f"downloading {name}", tries=3))
     except HubError as error:
         with suppress(Exception):  # whatever the client says then, it is not in the cache
             if isinstance(error, UnreachableError):
-                folder = get(local=True)
+                folder = get(local_files_only=True)
                 logger.warning("%s Taking %s from the cache, which may be old.", error, name)
-                return folder
+                return Path(folder)
         raise not_here(name, error) from None
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def plan_changes(folder: Path, tree: RemoteTree, wanted: Iterable[str], record: 
     the Hub's is taken and the local one set aside as ``<name>.orig``. Files to be loaded are always the Hub's.
 
     Raises:
-        HubError: a file would have to be written through a symbolic link.
+        HubError: a file would have to be written through a symbolic link, or something else is in its place.
     """
     before = record.files if record and record.repo == tree.repo else {}
     wanted = sorted(wanted)
@@ -61,6 +62,12 @@ def plan_changes(folder: Path, tree: RemoteTree, wanted: Iterable[str], record: 
         if edited and not is_loaded(name):
             aside.append(name)
     gone = [name for name, digest in before.items() if name not in wanted and _is(folder, name, digest)]
+    for name in fetch:
+        path = folder / name
+        around = [*path.rglob("*"), *(parent for parent in path.parents if parent.is_relative_to(folder))]
+        stays = [other for other in around if other.is_file() and other.relative_to(folder).as_posix() not in gone]
+        if stays:
+            raise HubError(f"{folder} is not written to: {stays[0]} is in the way of {name}; move it elsewhere.")
     return Changes(fetch, keep, aside, gone)
 
 
@@ -114,9 +121,12 @@ def _gather(source: Path, target: Path, tree: RemoteTree, name: str) -> Digest:
 
 
 def _put(folder: Path, staging: Path, plan: Changes) -> None:
-    """Remove what is gone, then put the gathered files in place, the manifest last."""
+    """Remove what is gone and folders that are empty then, put the gathered files in place, the manifest last."""
     for name in plan.remove:
         (folder / name).unlink(missing_ok=True)
+        for parent in Path(name).parents[:-1]:
+            with suppress(OSError):  # it still holds something
+                (folder / parent).rmdir()
     for name in plan.set_aside:
         logger.warning("%s was changed here and on the Hub; yours is kept as %s.orig.", folder / name, name)
         os.replace(folder / name, folder / f"{name}.orig")

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
-from langsamp.core.files import COMMIT, atomic_write
+from langsamp.core.files import COMMIT, SHA256, atomic_write
 from langsamp.core.retry import HubError
 from langsamp.hub.remote import RemoteFile, RemoteTree, digest_file
-
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
 
 
 def remember_revision(repo: str, revision: str, commit: str, cache_dir: str | os.PathLike[str] | None = None) -> None:
@@ -59,7 +56,7 @@ def cached_path(tree: RemoteTree, name: str, cache_dir: str | os.PathLike[str] |
 def _described(name: str, path: Path) -> RemoteFile:
     """A file of the cache in the terms of the Hub."""
     content, size = path.resolve().name, path.stat().st_size
-    if path.is_symlink() and _SHA256.match(content):
+    if path.is_symlink() and SHA256.match(content):
         return RemoteFile(name, size, "", content)
     if path.is_symlink() and COMMIT.match(content):
         return RemoteFile(name, size, content)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from pathlib import Path
 
+from langsamp.core.files import atomic_write
 from langsamp.core.manifest import MANIFEST_NAME, damaged, leads_out, read_manifest, write_manifest
 from langsamp.core.outputs import HANDLER, add_handler
 from langsamp.eval.results.card.card import write_card
 from langsamp.eval.results.records import RESULTS
+from langsamp.safe_files import read_json
 
 _TAKEN = (RESULTS, "report.html", "plots/*.png", "plots/*.svg")
 
@@ -33,10 +33,12 @@ def complete(
         ValueError: the card or a file it is made from is malformed.
     """
     root, written = Path(folder), []
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {root}.")
     if results is not None:
         written += _take(Path(results), root)
     config = root / "config.json"
-    if config.is_file() and "languages" in json.loads(config.read_text(encoding="utf-8")):
+    if config.is_file() and "languages" in read_json(config):
         if not (root / HANDLER).is_file():
             written.append(add_handler(root).name)
         written.append(write_card(root, repo=repo).name)
@@ -61,8 +63,7 @@ def _take(results: Path, root: Path) -> list[str]:
         name = path.relative_to(results)
         if leads_out(results, str(name)):
             raise ValueError(f"{path} is a symbolic link out of {results}, which is not taken into a checkpoint.")
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
         if path.resolve() != (root / name).resolve():
-            shutil.copyfile(path, root / name)
+            atomic_write(root / name, path.read_bytes())
         taken.append(name.as_posix())
     return taken

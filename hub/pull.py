@@ -118,7 +118,7 @@ def _pull(
         write_record(root, record)
     if not source.offline and not last_good:
         remember_revision(repo, revision, tree.commit, cache_dir)
-    trainer_state.unpack(root, fetched)
+    trainer_state.unpack(root, fetched, plan.remove)
     return PullResult(repo, tree.commit, root, plan.fetch, plan.remove, plan.keep, selection.refused, verified)
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import HfApi
 
+from langsamp.core.files import COMMIT
 from langsamp.core.manifest import MANIFEST_NAME, FileEntry, manifest_text
-from langsamp.core.retry import ConflictError, HubError
+from langsamp.core.retry import HubError
 from langsamp.hub import commit as commits
 from langsamp.hub import trainer_state
 from langsamp.hub.commit import Change, Target
 from langsamp.hub.remote import Digest, Synced, digest_bytes, digest_file, read_record, read_tree, write_record
-from langsamp.hub.staging import Staged, stage
+from langsamp.hub.staging import stage
 
 logger = logging.getLogger(__name__)
 
@@ -75,24 +75,20 @@ def push(
         ConflictError: the branch has moved; nothing was written.
         HubError: the Hub refused, or did not answer after several tries.
     """
-    _check_options(revision, create_pr, tag)
+    if tag and create_pr:
+        raise ValueError("a pull request cannot be tagged; tag after it is merged.")
+    if revision and COMMIT.match(revision):
+        raise ValueError(f"revision {revision!r} is a commit; push to a branch.")
     with tempfile.TemporaryDirectory() as scratch:
         staged = stage(folder)
         if with_trainer_state:
-            staged = list({file.name: file for file in [*staged, *trainer_state.pack(folder, scratch)]}.values())
+            staged |= trainer_state.pack(folder, scratch)
         digests, sources = _describe(staged)
         api = HfApi(endpoint=endpoint, token=token)
         if dry_run:
             return PushResult(repo, None, f"{api.endpoint}/{repo}", _sizes(digests))
         target = Target(api, repo, revision or "main", create_pr, message)
         return _push(Path(folder), target, digests, sources, private=private, parent=parent_commit, tag=tag)
-
-
-def _check_options(revision: str | None, create_pr: bool, tag: str | None) -> None:
-    if tag and create_pr:
-        raise ValueError("a pull request cannot be tagged; tag after it is merged.")
-    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
-        raise ValueError(f"revision {revision!r} is a commit; push to a branch.")
 
 
 def _push(
@@ -126,12 +122,11 @@ def _push(
     )
 
 
-def _describe(staged: list[Staged]) -> tuple[dict[str, Digest], dict[str, Path | bytes]]:
+def _describe(staged: dict[str, Path]) -> tuple[dict[str, Digest], dict[str, Path | bytes]]:
     """Hashes and contents of what goes to the Hub, the manifest last."""
-    digests = {file.name: digest_file(file.path) for file in staged}
-    sources: dict[str, Path | bytes] = {file.name: file.path for file in staged}
+    digests = {name: digest_file(path) for name, path in staged.items()}
     text = manifest_text({name: FileEntry(digest.sha256, digest.size) for name, digest in digests.items()}).encode()
-    return {**digests, MANIFEST_NAME: digest_bytes(text)}, {**sources, MANIFEST_NAME: text}
+    return {**digests, MANIFEST_NAME: digest_bytes(text)}, {**staged, MANIFEST_NAME: text}
 
 
 def _sizes(digests: dict[str, Digest]) -> dict[str, int]:
@@ -171,6 +166,3 @@ def _remember(folder: Path, target: Target, commit: str, digests: dict[str, Dige
         write_record(folder, Synced(target.repo, target.revision, commit, digests))
     except OSError as error:
         logger.warning("pushed, but the commit could not be noted in %s (%s).", folder, error)
-
-
-__all__ = ["ConflictError", "HubError", "PushResult", "push"]

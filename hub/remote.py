@@ -15,6 +15,8 @@ from huggingface_hub import HfApi
 from langsamp.core.files import atomic_write
 from langsamp.core.manifest import RECORD_NAME
 from langsamp.core.retry import HubError, attempt
+from langsamp.core.typed import from_json
+from langsamp.safe_files import read_json
 
 logger = logging.getLogger(__name__)
 _READ_BYTES = 1 << 20
@@ -142,11 +144,10 @@ def digest_bytes(content: bytes) -> Digest:
 
 def read_record(folder: str | os.PathLike[str]) -> Synced | None:
     """The record of a folder; None when it has none, or none that can be read."""
+    path = Path(folder) / RECORD_NAME
     try:
-        data = json.loads((Path(folder) / RECORD_NAME).read_text(encoding="utf-8"))
-        files = {name: Digest(**digest) for name, digest in data.pop("files").items()}
-        return Synced(**data, files=files)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return from_json(Synced, read_json(path), path)
+    except (OSError, ValueError):
         return None
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Container
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import get_token
-from safetensors import SafetensorError, safe_open
 
 from langsamp.core.facts import FACTS
-from langsamp.core.manifest import MANIFEST_NAME, damaged, leads_out, refused
+from langsamp.core.manifest import leads_out, not_whole, refused
 from langsamp.safe_files import read_json
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
@@ -48,21 +46,8 @@ _SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
 _TEXT = (".json", ".jsonl", ".md", ".py", ".yaml", ".html", ".txt")
 
 
-@dataclass(frozen=True)
-class Staged:
-    """A file that goes to the Hub: its name there and where it is here."""
-
-    name: str
-    path: Path
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.path.stat().st_size
-
-
-def stage(folder: str | os.PathLike[str]) -> list[Staged]:
-    """The files of a checkpoint folder that belong on the Hub, by name, after checking that they are whole.
+def stage(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """The files of a checkpoint folder that belong on the Hub, by their name there, after checking that they are whole.
 
     Tests, caches, optimizer state, pickles and whatever else lies in the folder stay where they are.
 
@@ -77,14 +62,14 @@ def stage(folder: str | os.PathLike[str]) -> list[Staged]:
         raise FileNotFoundError(f"there is no folder {root} to push.")
     names = [name for name in _files(root) if any(matches(name, pattern) for pattern in (*MODEL, *DOCUMENTS))]
     names += [name for name in code_files(root) if name not in names]
-    _check_unfinished(root)
+    if problem := not_whole(root):
+        raise ValueError(f"{problem} and push again.")
     if problem := refused(root):
         raise ValueError(f"{root} is not pushed: {problem}.")
     _check_weights(root, names)
-    staged = [Staged(name, root / name) for name in sorted(names)]
-    for file in staged:
-        check_publishable(root, file)
-    return staged
+    for name in names:
+        check_publishable(root, name)
+    return {name: root / name for name in sorted(names)}
 
 
 def left_out(folder: str | os.PathLike[str], taken: Container[str]) -> list[str]:
@@ -144,11 +129,10 @@ def _auto_map(root: Path, name: str) -> list[str]:
 
 
 def _check_weights(root: Path, names: list[str]) -> None:
-    """Weights must be there, as safetensors, and of the length that their headers promise."""
-    shards = [name for name in names if name.endswith(".safetensors")]
+    """Weights must be there, as safetensors."""
     if "model.safetensors.index.json" in names and "model.safetensors" not in names:
         index = read_json(root / "model.safetensors.index.json")
-        missing = sorted(set(index["weight_map"].values()) - set(shards))
+        missing = sorted(set(index["weight_map"].values()) - set(names))
         if missing:
             raise FileNotFoundError(f"{root} has no {missing[0]}, but its index names it; save the model again.")
     elif "model.safetensors" not in names:
@@ -156,38 +140,22 @@ def _check_weights(root: Path, names: list[str]) -> None:
             f"{root} has no model.safetensors: only safetensors weights are pushed, never .bin, .pt or .pkl; "
             "save with save_pretrained."
         )
-    for name in shards:
-        try:
-            with safe_open(root / name, framework="numpy"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{root / name} is not whole ({error}); was saving interrupted? Save again.") from None
 
 
-def _check_unfinished(root: Path) -> None:
-    """What is loaded must be as the folder's manifest says, if there is one; documents may have been written since."""
-    problems = damaged(root)
-    if problems:
-        raise ValueError(
-            f"{root} is not a whole checkpoint ({next(iter(problems.values()))}): saving or pulling was interrupted, "
-            f"or a file was changed; if the change is yours, delete {root / MANIFEST_NAME} and push again."
-        )
-
-
-def check_publishable(root: Path, file: Staged) -> None:
+def check_publishable(root: Path, name: str) -> None:
     """Refuse to publish what lies elsewhere, or an access token that found its way into a text file.
 
     Raises:
         ValueError: a symbolic link out of the folder, or the token's file.
     """
-    if leads_out(root, file.name):
+    path = root / name
+    if leads_out(root, name):
         raise ValueError(
-            f"{root / file.name} is or goes through a symbolic link out of the folder (to {file.path.resolve()}), and "
-            "what lies there is not pushed; put a copy in its place if it belongs to the checkpoint."
+            f"{path} is or goes through a symbolic link out of the folder (to {path.resolve()}), and what lies there "
+            "is not pushed; put a copy in its place if it belongs to the checkpoint."
         )
-    if not file.name.endswith(_TEXT) or file.name == "tokenizer.json":
+    if not name.endswith(_TEXT) or name == "tokenizer.json":
         return
-    content = file.path.read_bytes()
-    token = get_token()
+    content, token = path.read_bytes(), get_token()
     if _SECRET.search(content) or (token and len(token) > 8 and token.encode() in content):
-        raise ValueError(f"{file.path} contains a Hugging Face access token; remove it before pushing.")
+        raise ValueError(f"{path} contains a Hugging Face access token; remove it before pushing.")

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import safe_open
 
+from langsamp.core.files import temporary_beside
 from langsamp.core.manifest import MANIFEST_NAME, verify_manifest, write_manifest
-from langsamp.hub.staging import MODEL, Staged, check_publishable, code_files, matches
+from langsamp.hub.staging import MODEL, check_publishable, code_files, matches
 
 if TYPE_CHECKING:  # else where it is needed: most pushes and pulls have no trainer state and need not wait for it
     import torch
@@ -29,8 +31,8 @@ _KEPT = (*MODEL, "trainer_state.json", "langsamp_run.json")
 _STRUCTURE = "structure"
 
 
-def pack(folder: str | os.PathLike[str], scratch: str | os.PathLike[str]) -> list[Staged]:
-    """The newest whole ``checkpoint-N`` of a folder, or the folder if it is one, as files for the Hub.
+def pack(folder: str | os.PathLike[str], scratch: str | os.PathLike[str]) -> dict[str, Path]:
+    """The newest whole ``checkpoint-N`` of a folder, or the folder if it is one, as files for the Hub by name.
 
     Args:
         folder: the folder of a run, or a checkpoint with trainer state in it.
@@ -44,35 +46,44 @@ def pack(folder: str | os.PathLike[str], scratch: str | os.PathLike[str]) -> lis
     root = Path(folder)
     checkpoint = root if (root / "trainer_state.json").is_file() else _newest(root)
     code = code_files(checkpoint) if (checkpoint / "config.json").is_file() else []
-    staged = []
-    for path in sorted(checkpoint.iterdir()):
+    staged = {}
+    for path in sorted(path for path in checkpoint.iterdir() if path.is_file()):
         name = path.relative_to(root).as_posix()
         if any(path.match(pattern) for pattern in _PICKLED):
-            target = Path(scratch) / f"{path.name}.safetensors"
-            _to_safetensors(path, target)
-            staged.append(Staged(f"{name}.safetensors", target))
-        elif path.is_file() and (path.name in code or any(matches(path.name, pattern) for pattern in _KEPT)):
-            staged.append(Staged(name, path))
-            check_publishable(root, staged[-1])
+            check_publishable(root, name)
+            staged[f"{name}.safetensors"] = Path(scratch) / f"{path.name}.safetensors"
+            _to_safetensors(path, staged[f"{name}.safetensors"])
+        elif path.name in code or any(matches(path.name, pattern) for pattern in _KEPT):
+            check_publishable(root, name)
+            staged[name] = path
     return staged
 
 
-def unpack(folder: str | os.PathLike[str], fetched: Container[str]) -> list[str]:
+def unpack(folder: str | os.PathLike[str], fetched: Container[str], removed: Iterable[str] = ()) -> list[str]:
     """Turn packed state files of a pulled folder back into what the Trainer reads; the names of those written.
 
     Args:
         folder: the pulled folder.
         fetched: names that are new; of the others, what was unpacked before is kept.
+        removed: names that are gone; what was unpacked of them, often the largest files of all, goes too.
     """
     root = Path(folder)
     written, checkpoints = [], set()
+    for path in (root / name for name in removed if PACKED.match(name)):
+        path.with_suffix("").unlink(missing_ok=True)
+        if path.parent != root:  # made here, by the pull before
+            (path.parent / MANIFEST_NAME).unlink(missing_ok=True)
+            with suppress(OSError):  # something else is in it
+                path.parent.rmdir()
     for path in sorted([*root.glob("*.safetensors"), *root.glob("checkpoint-*/*.safetensors")]):
         name = path.relative_to(root).as_posix()
         target = path.with_name(path.name.removesuffix(".safetensors"))
         if PACKED.match(name) and (name in fetched or not target.exists()):
-            temporary = target.with_name(f".{target.name}.part")
-            _to_torch(path, temporary)
-            os.replace(temporary, target)
+            import torch
+
+            with temporary_beside(target) as temporary:
+                torch.save(_from_safetensors(path), temporary)
+                os.replace(temporary, target)
             checkpoints |= {path.parent} - {root}  # the root's manifest came from the Hub
             written.append(name.removesuffix(".safetensors"))
     for checkpoint in checkpoints:
@@ -108,13 +119,6 @@ def _to_safetensors(source: Path, target: Path) -> None:
         reason = f"it holds {error}" if isinstance(error, TypeError) else "it is torn, or there is code in it"
         raise ValueError(f"{source} does not go to the Hub: {reason}; push without trainer state.") from None
     save_file(tensors, target, metadata={_STRUCTURE: structure})
-
-
-def _to_torch(source: Path, target: Path) -> None:
-    """The way back."""
-    import torch
-
-    torch.save(_from_safetensors(source), target)
 
 
 def _from_safetensors(source: Path) -> Any:

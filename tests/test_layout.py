@@ -224,6 +224,25 @@ def test_loggers_have_one_name():
         assert set(names) <= {"logger"}, path
 
 
+IN_PROSE = re.compile(r"[.;:]\s+(?:Returns|Yields|Raises)\s|\b[Rr]aises?\s+\w*(?:Error|Exception)\b")
+
+
+@pytest.mark.parametrize("room", ["", "core", "checkpoints", "hub"])
+def test_docstrings_speak_of_results_and_errors_in_sections(room):
+    """``Returns:``, ``Yields:`` and ``Raises:``, not sentences; what comes back may stand in the first one."""
+    for path in _modules(room) if room else ROOT.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                prose = IN_PROSE.search(ast.get_docstring(node) or "")
+                assert prose is None, f"{path}: {getattr(node, 'name', 'the module')}: {prose and prose[0]}"
+
+
+def test_every_public_name_is_there():
+    import langsamp
+
+    assert all(hasattr(langsamp, name) for name in langsamp.__all__)
+
+
 def test_no_function_is_longer_than_a_screen():
     for path in (*ROOT.glob("*.py"), *(path for folder in ALLOWED for path in _modules(folder))):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
-from langsamp.checkpoints.official_ids import official_languages, official_scripts
+from langsamp.checkpoints.official_ids import read_id_lists
 
 pytestmark = pytest.mark.slow
+LANGUAGES, SCRIPTS = read_id_lists()
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +35,13 @@ def lines(shared) -> dict[str, list[str]]:
     found = {}
     for path in sorted((shared / "data" / "mlm").glob("*.parquet")):
         language, _, script = path.stem.partition("_")
-        if script not in {tag.partition("_")[2] for tag in found} and language in official_languages():
+        if script not in {tag.partition("_")[2] for tag in found} and language in LANGUAGES:
             found[path.stem] = pq.read_table(path, columns=["text"])["text"].to_pylist()[:20]
     return found
 
 
 def test_pieces_are_those_of_the_stock_tokenizer_in_over_twenty_scripts(real, lines):
-    ours = LangSAMPTokenizer.from_pretrained(real, languages=official_languages(), scripts=official_scripts())
+    ours = LangSAMPTokenizer.from_pretrained(real, languages=LANGUAGES, scripts=SCRIPTS)
     stock = AutoTokenizer.from_pretrained(real)  # by its own class, which adds to tokenizer.json
     assert len(ours.languages) == 611
     assert len(ours.scripts) == 31
@@ -57,18 +58,14 @@ def test_pieces_are_those_of_the_stock_tokenizer_in_over_twenty_scripts(real, li
 def test_two_doors(real, lines, run_fresh, tmp_path):
     """610 languages and 30 scripts, trained-looking rows, folded; both doors agree bit for bit on real text."""
     torch.manual_seed(0)
-    model = LangSAMPForMaskedLM.from_pretrained(
-        real, languages=official_languages(), scripts=official_scripts(), dtype=torch.float32
-    )
+    model = LangSAMPForMaskedLM.from_pretrained(real, languages=LANGUAGES, scripts=SCRIPTS, dtype=torch.float32)
     with torch.no_grad():
         for table in (model.lang_embeddings, model.script_embeddings):
             table.weight.normal_(std=0.02)
     model.fold_unknown()
     folder = tmp_path / "model"
     model.save_pretrained(folder)
-    LangSAMPTokenizer.from_pretrained(real, languages=official_languages(), scripts=official_scripts()).save_pretrained(
-        folder
-    )
+    LangSAMPTokenizer.from_pretrained(real, languages=LANGUAGES, scripts=SCRIPTS).save_pretrained(folder)
     texts = [line for texts in lines.values() for line in texts[:1]][:8]
     results = []
     for trust in (True, False):

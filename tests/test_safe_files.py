@@ -16,7 +16,7 @@ from transformers import AutoModelForMaskedLM
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPModel, LangSAMPTokenizer
 from langsamp.cli import main
-from langsamp.core.manifest import cut_off, write_manifest
+from langsamp.core.manifest import damaged, write_manifest
 from langsamp.core.outputs import add_handler
 from langsamp.core.retry import HubError
 from langsamp.core.runtime import resolve_model
@@ -133,7 +133,7 @@ def test_a_header_is_not_read_as_long_as_the_file_claims(tmp_path):
         file.write((900 << 20).to_bytes(8, "little"))
         file.truncate(1 << 30)  # takes no space on the disk
     tracemalloc.start()
-    problems = cut_off(tmp_path)
+    problems = damaged(tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert "no safetensors file" in problems["model.safetensors"]

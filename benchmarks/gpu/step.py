@@ -257,10 +257,9 @@ def attention(first: str) -> Callable[[ExitStack, Any], None]:
 
 def one_graph(stack: ExitStack, model: Any) -> None:
     """Compile all layers together."""
-    from langsamp.core.compute.kernels import patch
+    from langsamp.train.fast.ends import patch
 
-    encoder = model.base_model.encoder
-    stack.enter_context(patch(encoder, "forward", torch.compile(encoder.forward, dynamic=False)))
+    patch(stack, model.base_model.encoder, "forward", torch.compile(model.base_model.encoder.forward, dynamic=False))
 
 
 def curves(bench: Bench) -> None:

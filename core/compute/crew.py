@@ -77,9 +77,8 @@ class Crew:
     def __init__(self, employer: Employer, make: Callable[[], Any]) -> None:
         self.employer, self.make = employer, make
         self.tell: Callable[[str], None] = lambda text: None
-        self._events: SimpleQueue[Job | Future[Any] | None] = (
-            SimpleQueue()
-        )  # submitted, done, or nothing but a reason to look
+        # submitted, done, or nothing but a reason to look
+        self._events: SimpleQueue[Job | Future[Any] | None] = SimpleQueue()
         self._queues: dict[Hashable, deque[Job]] = {}
         self._busy: dict[Future[Any], tuple[Member, Job]] = {}
         self._losses: Counter[Job] = Counter()
@@ -91,7 +90,7 @@ class Crew:
         self._looked = -LOOK
 
     def results(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Any]]:
-        """Every job with its result, as they come; raises as :meth:`turn`."""
+        """Every job with its result, as they come; for errors see :meth:`turn`."""
         left = set()
         for job in jobs:
             left.add(job)
@@ -113,8 +112,9 @@ class Crew:
     def turn(self) -> tuple[Job, Any] | None:
         """Wait a few seconds for something to happen; a job with its result, if one was done.
 
-        Raises RuntimeError naming the worker for a job that costs `LOSSES` workers, or if none can start; whatever a
-        job raises is raised with the worker's and the job's name.
+        Raises:
+            RuntimeError: a job costs `LOSSES` workers, or none can start; the worker is named.
+            Exception: whatever a job raises, with the worker's and the job's name.
         """
         try:
             event = self._events.get(timeout=LOOK)
@@ -241,7 +241,10 @@ class Machine:
     """Processes of this machine, one a CUDA card; without a card they share the cores.
 
     Args:
-        count: how many. Raises ValueError if there are fewer cards (CUDA_VISIBLE_DEVICES says which are to be used).
+        count: how many.
+
+    Raises:
+        ValueError: there are fewer cards (CUDA_VISIBLE_DEVICES says which are to be used).
     """
 
     def __init__(self, count: int) -> None:
@@ -272,17 +275,17 @@ class Process:
 
     def __init__(self, name: str, environment: Mapping[str, str]) -> None:
         self.name = name
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), follow)
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _watch)
         with _environment(environment), _no_main():  # what CUDA and OpenMP read when they are loaded
             self._pid = self._pool.submit(os.getpid)
 
     def begin(self, make: Callable[[], Any]) -> Future[Any]:
         """Make the object."""
-        return self._pool.submit(hold, make)
+        return self._pool.submit(_make, make)
 
     def call(self, method: str, *arguments: Any) -> Future[Any]:
         """Call a method of it."""
-        return self._pool.submit(call, method, *arguments)
+        return self._pool.submit(_call, method, *arguments)
 
     def stop(self) -> None:
         """Kill it."""
@@ -332,25 +335,23 @@ def _no_main() -> Iterator[None]:
 _held: Any = None  # in a worker process: its object
 
 
-def follow() -> None:
-    """In a new process: leave interruptions to the parent, and end when it does, even by SIGKILL."""
+def _watch() -> None:
+    """In a new process: leave interruptions to the parent, and end when it does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
-    def end() -> None:
+    def follow() -> None:
         if parent is not None:
             parent.join()
         os._exit(1)
 
-    threading.Thread(target=end, daemon=True).start()
+    threading.Thread(target=follow, daemon=True).start()
 
 
-def hold(make: Callable[[], Any]) -> None:
-    """Make the object that this process is to hold."""
+def _make(make: Callable[[], Any]) -> None:
     global _held
     _held = make()
 
 
-def call(method: str, *arguments: Any) -> Any:
-    """Call a method of the object that this process holds."""
+def _call(method: str, *arguments: Any) -> Any:
     return getattr(_held, method)(*arguments)

@@ -34,23 +34,13 @@ def usable_cpus() -> int:
 
 
 @contextmanager
-def patch(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Give an instance another attribute inside the block."""
-    own = vars(owner)
-    before = {name: own[name]} if name in own else {}
-    own[name] = value
-    try:
-        yield
-    finally:
-        del own[name]
-        own.update(before)
-
-
-@contextmanager
 def threads(count: int | None = None) -> Iterator[int]:
-    """Run a block with that many torch threads and put the old number back; yields the number in force.
+    """Run a block with that many torch threads and put the old number back.
 
     Without a number: OMP_NUM_THREADS if the user set it, else no more than :func:`usable_cpus`.
+
+    Yields:
+        The number in force.
     """
     before = torch.get_num_threads()
     if count is None:
@@ -133,11 +123,14 @@ _ROUTE = _Route()
 
 @contextmanager
 def fast_matmul(enabled: bool = True) -> Iterator[bool]:
-    """Inside the block, fp32 matrix products on the CPU run at oneDNN's speed where that is exact; yields whether.
+    """Inside the block, fp32 matrix products on the CPU run at oneDNN's speed where that is exact.
 
     For forward and backward, nestable, safe to enter from several threads. Put it around computation only: while it
     is on, ``torch.get_float32_matmul_precision()`` refuses to answer. Elsewhere (see :func:`fast_matmul_allowed`) and
     on GPUs it changes nothing.
+
+    Yields:
+        Whether it is on.
     """
     if not (enabled and fast_matmul_allowed()):
         yield False
@@ -170,8 +163,10 @@ def keep_heap() -> bool:
     """Make glibc keep freed memory instead of giving it back after every large tensor; for the rest of the process.
 
     Fresh pages are the hidden cost of CPU training: one layer's step takes 616 instead of 759 ms with the heap kept.
-    The price is up to 0.5 GB more resident memory, so runs that are short of memory leave it out. Returns False, and
-    changes nothing, where the C library is not glibc.
+    The price is up to 0.5 GB more resident memory, so runs that are short of memory leave it out.
+
+    Returns:
+        Whether it does; False, and nothing is changed, where the C library is not glibc.
     """
     try:
         library = ctypes.CDLL("libc.so.6")

@@ -23,58 +23,36 @@ from langsamp.core.language.languages import (
 from langsamp.language_codes import TAG, TO_ISO_639_3, UNKNOWN_SCRIPT
 from langsamp.unicode_scripts import script_of
 
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "dev": "dev",
-    "valid": "dev",
-    "val": "dev",
-    "validation": "dev",
-    "development": "dev",
-    "test": "test",
-    "testing": "test",
-    "devtest": "test",
-    "eval": "test",
-    "heldout": "test",
-}
+
+def _by_word(words: Mapping[str, str]) -> dict[str, str]:
+    """``{"train": "train training"}`` -> ``{"train": "train", "training": "train"}``."""
+    return {word: meaning for meaning, some in words.items() for word in some.split()}
+
+
+SPLITS = _by_word(
+    {
+        "train": "train training",
+        "dev": "dev valid val validation development",
+        "test": "test testing devtest eval heldout",
+    }
+)
 SUBSETS = frozenset(
     {"noisy", "removed", "noclean", "noblocklist", "unclean", "dirty", "rejected", "discarded", "duplicates"}
 )
-_SCRIPT_WORDS = {
-    "rom": "Latn",
-    "latin": "Latn",
-    "cyrl": "Cyrl",
-    "cyrillic": "Cyrl",
-    "arabic": "Arab",
-    "simp": "Hans",
-    "simpl": "Hans",
-    "simplified": "Hans",
-    "trad": "Hant",
-    "traditional": "Hant",
-}
-# Codes of ISO 639-3 that are more often words in the name of a folder; a second name must agree before they count.
-_WORDS = frozenset(
+_SCRIPT_WORDS = _by_word(
     {
-        "all",
-        "bin",
-        "bio",
-        "dev",
-        "doc",
-        "gov",
-        "law",
-        "med",
-        "mix",
-        "ner",
-        "new",
-        "old",
-        "out",
-        "pos",
-        "raw",
-        "ref",
-        "run",
+        "Latn": "rom latin",
+        "Cyrl": "cyrl cyrillic",
+        "Arab": "arabic",
+        "Hans": "simp simpl simplified",
+        "Hant": "trad traditional",
     }
-    | {"set", "src", "sub", "tar", "tmp", "tok", "txt", "two", "val", "web"}
 )
+# Codes of ISO 639-3 that are more often words in the name of a folder; a second name must agree before they count.
+_WORDS = frozenset({
+    "all", "bin", "bio", "dev", "doc", "gov", "law", "med", "mix", "ner", "new", "old", "out", "pos", "raw", "ref",
+    "run", "set", "src", "sub", "tar", "tmp", "tok", "txt", "two", "val", "web",
+})  # fmt: skip
 # What may stand beside a code in a name: sw_part_00000, sw_clean_0000, c4-sw, swh_Latn_removed, 20231101.sw
 _BESIDE = re.compile(
     r"\d+[km]?|c4|mc4|of|part|shard|chunk|clean|cleaned|meta|dedup|deduped|deduplicated|tfrecord", re.I

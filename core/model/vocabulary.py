@@ -19,11 +19,15 @@ from langsamp.unicode_scripts import valid_unicode
 
 Tokenizer = TypeVar("Tokenizer", bound=PreTrainedTokenizerFast)
 NewRows = Literal["mean", "random"]
-_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 def check_unigram(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Raises ValueError for a vocabulary that is not a Unigram one: only from that pieces can be taken one by one."""
+    """Refuse a vocabulary that is not a Unigram one: only from that pieces can be taken one by one.
+
+    Raises:
+        ValueError: it is not.
+    """
     kind = type(tokenizer.backend_tokenizer.model).__name__
     if kind != "Unigram":
         raise ValueError(
@@ -90,11 +94,7 @@ def extend(tokenizer: Tokenizer, pieces: Sequence[str], scores: Sequence[float])
 
 @torch.no_grad()
 def carry_rows(
-    model: Any,
-    old: PreTrainedTokenizerFast,
-    new: PreTrainedTokenizerFast,
-    new_rows: NewRows = "mean",
-    seed: int = 0,
+    model: Any, old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast, new_rows: NewRows = "mean", seed: int = 0
 ) -> Any:
     """Give a masked LM another vocabulary, in place: each piece keeps its embedding and its output bias.
 
@@ -143,7 +143,7 @@ def _by_piece(model: Any) -> dict[str, torch.Tensor]:
 def _sources(old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast) -> list[list[int]]:
     """For each new id the old ids it comes from: one for a piece that stays, else the pieces it was cut into."""
     old_vocab, pieces = old.get_vocab(), new.get_vocab()
-    by_role = {getattr(new, role): old_vocab.get(getattr(old, role)) for role in _ROLES if getattr(new, role)}
+    by_role = {getattr(new, role): old_vocab.get(getattr(old, role)) for role in ROLES if getattr(new, role)}
     everything = sorted(set(old_vocab.values()) - set(old.all_special_ids))
     cut = old.backend_tokenizer.model.tokenize
     sources: list[list[int]] = [everything] * len(new)

@@ -190,3 +190,8 @@ def test_blocks_of_a_store(texts, tiny_tokenizer_dir, tmp_path):
         file.write(b"more")
     with pytest.raises(ValueError, match="the store is damaged"):
         read_blocks(tmp_path / "store", "rus_Cyrl")
+
+
+def test_a_relative_without_a_row_is_told_with_the_nearest(tiny_model_dir, tmp_path):
+    with pytest.raises(ValueError, match="'fra' has no row in this model; nearest: "):
+        add_language(str(tiny_model_dir), tmp_path / "out", "nld_Latn", script_mean=["deu", "fra"])

@@ -9,6 +9,10 @@ import torch
 from huggingface_hub import HfApi
 
 from langsamp import LangSAMPForMaskedLM
+from langsamp.checkpoints.add_language import add_language
+from langsamp.checkpoints.average import average
+from langsamp.checkpoints.convert import convert
+from langsamp.checkpoints.export import export_encoder, export_monolingual
 from langsamp.core.manifest import MANIFEST_NAME, verify_manifest
 from langsamp.core.outputs import GITIGNORE, add_gitignore, add_pooling, new_folder
 
@@ -70,3 +74,41 @@ def test_a_client_that_honours_it_sends_no_half_written_file(hub, tmp_path):
     api.upload_folder(repo_id="jane/run", folder_path=tmp_path / "run")
     assert {"config.json", ".gitignore"} <= set(api.list_repo_files("jane/run"))
     assert not set(names[:-1]) & set(api.list_repo_files("jane/run"))
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["an empty folder", "nothing yet"])
+def test_a_link_to_a_larger_disk_stays_a_link(tmp_path, there):
+    (tmp_path / "large").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "large" / "model")
+    if there:
+        (tmp_path / "large" / "model").mkdir()
+    with new_folder(tmp_path / "out") as folder:
+        assert folder.parent == tmp_path / "large"
+        (folder / "config.json").write_text("{}")
+    assert (tmp_path / "out").is_symlink()
+    assert verify_manifest(tmp_path / "large" / "model") == []
+
+
+def test_the_folder_one_is_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with new_folder(".") as folder:
+        (folder / "config.json").write_text("{}")
+    assert (tmp_path / "config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda out: add_language("no-model", out, "nld_Latn"),
+        lambda out: average(["no-model", "no-model"], out),
+        lambda out: convert("no-model", out),
+        lambda out: export_encoder("no-model", out),
+        lambda out: export_monolingual("no-model", out, "deu_Latn"),
+    ],
+    ids=["add_language", "average", "convert", "export_encoder", "export_monolingual"],
+)
+def test_a_taken_name_is_told_before_any_work(tmp_path, make):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    with pytest.raises(FileExistsError, match="out exists already; give a new folder"):
+        make(tmp_path / "out")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from langsamp.core import files, runtime
+from langsamp.core.manifest import RECORD_NAME, damaged, write_manifest
 
 
 def test_atomic_write_replaces_whole_files_only(tmp_path):
@@ -45,3 +48,18 @@ def test_weights_that_were_cut_off_are_named_without_a_manifest(tmp_path, tiny_x
         with pytest.raises(RuntimeError, match=f"model.safetensors: .*{problem}"):
             runtime.resolve_model(tmp_path / name)
     assert runtime.resolve_model(tiny_xlmr_dir).path == tiny_xlmr_dir
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_clone_without_git_lfs_is_told_what_to_do(tmp_path, tiny_xlmr_dir, name):
+    """A clone has the manifest and, of its large files, pointers."""
+    folder = shutil.copytree(tiny_xlmr_dir, tmp_path / "clone")
+    write_manifest(folder)
+    (folder / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    with pytest.raises(RuntimeError, match=rf"{name}: it is a Git LFS pointer, which `git lfs pull` turns into"):
+        runtime.resolve_model(folder)
+
+
+def test_a_record_that_is_no_text_says_nothing(tmp_path):
+    (tmp_path / RECORD_NAME).write_bytes(b"\xff\xfe")
+    assert damaged(tmp_path) == {}

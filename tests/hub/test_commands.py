@@ -9,6 +9,7 @@ from support.loopback import GOOD_TOKEN
 
 from langsamp.cli import main
 from langsamp.core.manifest import verify_manifest
+from langsamp.hub.documents import complete
 
 
 def test_dry_run_lists_files_and_sizes(hub, checkpoint, capsys):
@@ -70,3 +71,28 @@ def test_results_and_card_go_with_a_push(hub, tiny_model_dir, tmp_path):
     assert main(push) == 0
     assert len(hub.repos["user/x"].commits) == 2
     assert main(["push", str(model), "user/x", "--results", str(tmp_path)]) == 1
+
+
+def test_results_for_a_folder_that_is_not_there_make_none(hub, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.jsonl").touch()
+    assert main(["push", str(tmp_path / "typo"), "user/x", "--results", str(tmp_path / "run")]) == 1
+    assert f"there is no folder {tmp_path / 'typo'}" in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()
+
+
+def test_results_replace_a_link_and_not_what_it_leads_to(hub, checkpoint, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.jsonl").write_text("new")
+    (tmp_path / "old.jsonl").write_text("of another model")
+    (checkpoint / "results.jsonl").unlink()
+    (checkpoint / "results.jsonl").symlink_to(tmp_path / "old.jsonl")
+    complete(checkpoint, "user/x", tmp_path / "run")
+    assert (checkpoint / "results.jsonl").read_text() == "new"
+    assert (tmp_path / "old.jsonl").read_text() == "of another model"
+
+
+def test_a_torn_config_is_named(hub, checkpoint, capsys):
+    (checkpoint / "config.json").write_text("{")
+    assert main(["push", str(checkpoint), "user/x"]) == 1
+    assert "config.json is not readable JSON" in capsys.readouterr().err

@@ -296,3 +296,42 @@ def test_a_copy_that_a_bad_disk_made_is_not_put_in_place(hub, checkpoint, tmp_pa
     with pytest.raises(HubError, match=r"model.safetensors changed while it was copied .* Pull again"):
         pull("user/x", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- files and folders of one name
+
+
+def test_a_folder_that_becomes_a_file_and_back(hub, repo, tmp_path):
+    """`plots/` is a folder of the first commit."""
+    out, first = tmp_path / "out", repo.resolve("main")
+    pull("user/x", out)
+    repo.commit("main", {"plots": b"a file"}, deletes=("plots/map.png",))
+    pull("user/x", out)
+    assert (out / "plots").read_bytes() == b"a file"
+    pull("user/x", out, revision=first)
+    assert (out / "plots" / "map.png").is_file()
+
+
+def test_a_folder_that_is_gone_on_the_hub_goes(hub, repo, tmp_path):
+    pull("user/x", tmp_path / "out")
+    repo.commit("main", {}, deletes=("plots/map.png",))
+    pull("user/x", tmp_path / "out")
+    assert not (tmp_path / "out" / "plots").exists()
+
+
+@pytest.mark.parametrize("mine", ["README.md/notes", "plots"])
+def test_what_is_in_the_way_is_named_and_stays(hub, repo, tmp_path, mine):
+    out = tmp_path / "out"
+    (out / mine).parent.mkdir(parents=True)
+    (out / mine).write_text("mine")
+    with pytest.raises(HubError, match=rf"{mine} is in the way of (README.md|plots/map.png); move it"):
+        pull("user/x", out)
+    assert names_in(out) == {mine}
+    assert (out / mine).read_text() == "mine"
+
+
+def test_a_file_instead_of_the_folder_is_named(hub, repo, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(HubError, match="out is in the way of"):
+        pull("user/x", tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"

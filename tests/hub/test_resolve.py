@@ -6,6 +6,7 @@ import os
 import shutil
 
 import pytest
+from huggingface_hub import constants
 from support.loopback import Fault
 
 from langsamp.core.manifest import MANIFEST_NAME, write_manifest
@@ -125,3 +126,17 @@ def test_of_a_tokenizer_no_weights_are_downloaded(hub, tiny_model_dir):
     push(tiny_model_dir, "user/t")
     assert load_tokenizer("user/t").languages[0] == "und"
     assert not [line for line in hub.log if "safetensors" in line and line.startswith("GET")]
+
+
+@pytest.mark.parametrize("how", ["offline", "unreachable"])
+def test_a_cache_that_holds_a_part_is_not_called_an_unfinished_push(hub, tiny_model_dir, waits, monkeypatch, how):
+    """Of a model its tokenizer was used, then the network is gone."""
+    push(tiny_model_dir, "user/t")
+    load_tokenizer("user/t")
+    if how == "offline":
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    else:
+        hub.faults = [Fault(".", "drop", times=999)]
+    assert load_tokenizer("user/t").languages[0] == "und"
+    with pytest.raises(FileNotFoundError, match=r"the cache does not hold all of|cannot be had from the Hub"):
+        resolve_model("user/t")

@@ -138,7 +138,7 @@ def test_run_folder_carries_its_newest_whole_checkpoint(hub, checkpoint, save, s
     push(checkpoint, "user/x")
     assert not [name for name in hub.repos["user/x"].files() if name.startswith("checkpoint")]
     pull("user/x", tmp_path / "out")
-    assert not (tmp_path / "out" / "checkpoint-9" / "optimizer.pt.safetensors").exists()
+    assert not (tmp_path / "out" / "checkpoint-9").exists()
 
 
 def test_without_trainer_state(hub, checkpoint):
@@ -164,3 +164,13 @@ def test_state_that_holds_code_is_not_read(hub, save, tmp_path):
         push(folder, "user/x", with_trainer_state=True)
     assert hub.log == []
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_state_that_lies_elsewhere_stays_there(hub, save, tmp_path):
+    folder = save()
+    (folder / "optimizer.pt").rename(tmp_path / "of_another_run.pt")
+    (folder / "optimizer.pt").symlink_to(tmp_path / "of_another_run.pt")
+    (folder / MANIFEST_NAME).unlink()
+    with pytest.raises(ValueError, match=r"optimizer\.pt is or goes through a symbolic link out of the folder"):
+        push(folder, "user/x", with_trainer_state=True)
+    assert not hub.log

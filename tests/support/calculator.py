@@ -31,5 +31,10 @@ class Calculator:
     def fail(self, number):
         raise ValueError(f"{number} is not to be had")
 
+    def fill(self, number):
+        from langsamp.core.files import DiskFullError
+
+        raise DiskFullError(f"/disk/{number}")
+
     def where(self):
         return os.getpid()

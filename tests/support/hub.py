@@ -32,6 +32,8 @@ def hub(monkeypatch, tmp_path) -> Iterator:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_TOKEN", loopback.GOOD_TOKEN)
         yield server
+        # 0.36 keeps a session for each thread, and one that was made offline stays so
+        getattr(huggingface_hub.utils, "reset_sessions", lambda: None)()
 
 
 @pytest.fixture

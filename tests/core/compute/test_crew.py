@@ -61,6 +61,8 @@ def test_a_job_that_kills_every_worker_is_an_error(start):
 def test_errors_name_the_job_and_the_worker(start):
     with pytest.raises(ValueError, match=r"job 0, on process 0: 0 is not to be had"):
         list(start(1).results(jobs("fail", 1)))
+    with pytest.raises(OSError, match=r"job 0, on process 0: no space left on the disk of /disk/0; make room"):
+        list(start(1).results(jobs("fill", 1)))
     with pytest.raises(OSError, match=r"a worker could not start on process 0: no such folder"):
         list(start(1, broken="no such folder").results(jobs("double", 1)))
 
