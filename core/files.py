@@ -6,13 +6,13 @@ comparing, reporting, pushing and pulling do without it.
 from __future__ import annotations
 
 import errno
-import glob
 import os
 import re
 import secrets
 import shutil
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,8 +35,13 @@ class DiskFullError(OSError):
         return f"{self.strerror}; make room there and run the same command again."
 
 
-def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
+def atomic_write(path: str | os.PathLike[str], data: str | bytes, sync: bool = True) -> Path:
     """Write a file whole or not at all: a temporary sibling, then a rename; a reader never sees a part.
+
+    Args:
+        path: the file; its folder is made.
+        data: what goes into it, text as UTF-8.
+        sync: wait for the disk, so that a power cut takes nothing of it; a kill never does.
 
     Raises:
         DiskFullError: there is no room for it; what was there before is as it was.
@@ -47,8 +52,9 @@ def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
     with temporary_beside(target) as temporary:
         with temporary.open("xb") as file:
             file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, target)
     return target
 
@@ -63,11 +69,13 @@ def temporary_beside(target: Path) -> Iterator[Path]:
         DiskFullError: writing under it found the disk full.
     """
     host = re.sub(r"\W", "", socket.gethostname())
-    for old in target.parent.glob(f".{glob.escape(target.name)}.*-*-*.partial"):
-        where, number, _ = old.name.removeprefix(f".{target.name}.").split("-")[-3:]
-        if where == host and number.isdecimal() and not psutil.pid_exists(int(number)):
-            _remove(old)
-    temporary = target.with_name(f".{target.name}.{host}-{os.getpid()}-{secrets.token_hex(4)}.partial")
+    start, end = f".{target.name}.{host}-", ".partial"
+    for name in os.listdir(target.parent) if target.parent.is_dir() else ():
+        if name.startswith(start) and name.endswith(end):
+            process = name.removeprefix(start).partition("-")[0]
+            if process.isdecimal() and not psutil.pid_exists(int(process)):
+                _remove(target.with_name(name))
+    temporary = target.with_name(f"{start}{os.getpid()}-{secrets.token_hex(4)}{end}")
     try:
         yield temporary
     except Exception as error:
@@ -76,6 +84,35 @@ def temporary_beside(target: Path) -> Iterator[Path]:
         raise
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def held(lock: Path, otherwise: str) -> Iterator[None]:
+    """Hold a lock file, whose folder is made; a killed process lets go by dying.
+
+    Raises:
+        RuntimeError: somebody else holds it; `otherwise` is what it says.
+    """
+    from filelock import FileLock, Timeout
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        got = FileLock(lock).acquire(timeout=0)
+    except Timeout:
+        raise RuntimeError(otherwise) from None
+    with got:
+        yield
+
+
+def to_disk(folder: Path) -> None:
+    """Wait until all files below a folder are on the disk, so that what is written next cannot overtake them."""
+
+    def wait(path: Path) -> None:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    with ThreadPoolExecutor(8) as pool:  # a disk takes many at once
+        list(pool.map(wait, filter(Path.is_file, folder.rglob("*"))))
 
 
 def is_disk_full(error: BaseException) -> bool:

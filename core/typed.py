@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import MISSING, fields
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -25,7 +26,7 @@ def from_json(cls: type[T], found: Any, where: str | Path) -> T:
     """
     if not isinstance(found, dict):
         raise ValueError(f"{where} holds no JSON object; write it again")
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     values = {}
     for field in fields(cls):  # type: ignore[arg-type]
         if field.name in found:
@@ -33,6 +34,9 @@ def from_json(cls: type[T], found: Any, where: str | Path) -> T:
         elif field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"{where} has no {field.name}; write it again")
     return cls(**values)
+
+
+_hints = cache(get_type_hints)
 
 
 def _as(hint: Any, value: Any, where: str) -> Any:

@@ -11,14 +11,12 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from langsamp.core.files import atomic_write
+from langsamp.core.files import atomic_write, held
 from langsamp.eval.data.columns import DataError
 from langsamp.eval.results import records
 from langsamp.eval.results.catalog import TASKS
@@ -107,7 +105,8 @@ def run(
     """
     objects = [load_task(name) for name in tasks]
     context = replace(context)  # what is kept for the units is this run's
-    with _alone(context):
+    where = context.output
+    with held(where / LOCK, f"another evaluation is writing to {where}; wait for it or choose another --output."):
         check_settings(context, objects)
         done = records.Done(context.output)
         plans = [_plan(task, context, languages, done) for task in objects]
@@ -122,23 +121,6 @@ def run(
                 _run_task(plan, context, crew, done, bar)
                 save_coverage(context.output, plan.coverage)
     return [plan.coverage for plan in plans]
-
-
-@contextmanager
-def _alone(context: Context) -> Iterator[None]:
-    """Hold the run directory; a killed process lets go by dying."""
-    context.output.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(context.output / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RuntimeError(
-            f"another evaluation is writing to {context.output}; wait for it or choose another --output."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _plan(task: Task, context: Context, languages: Sequence[str] | None, done: records.Done) -> _Plan:

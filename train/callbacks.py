@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 from transformers.utils import logging as transformers_logging
 
 from langsamp.core.files import atomic_write
@@ -42,18 +42,14 @@ class JsonLog(TrainerCallback):
         self.path, self.tokens_per_step = path, tokens_per_step
         self.started = time.monotonic()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Cut the file back to where the run goes on."""
         self.started = time.monotonic()
         if state.is_world_process_zero and self.path.exists():
             kept = [entry for entry in read_log(self.path) if entry["step"] <= state.global_step]
             atomic_write(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Logs = None, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Logs = None, **kwargs: Any) -> None:
         """Append one line."""
         if not state.is_world_process_zero or not logs:
             return
@@ -82,9 +78,7 @@ class Progress(TrainerCallback):
         self.shown: dict[str, str] = {}
         self.began = self.last = (0, 0.0)  # step, time
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Open the bar where the run goes on."""
         self.began = self.last = (state.global_step, time.monotonic())
         if state.is_world_process_zero and sys.stderr.isatty():
@@ -92,16 +86,14 @@ class Progress(TrainerCallback):
                 total=state.max_steps, initial=state.global_step, desc="training", unit=" steps", dynamic_ncols=True
             )
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Logs = None, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Logs = None, **kwargs: Any) -> None:
         """Remember the losses."""
         names = {"loss": "loss", "eval_loss": "held out"}
         self.shown |= {names[name]: f"{value:.4f}" for name, value in (logs or {}).items() if name in names}
         if self.bar is not None:
             self.bar.set_postfix(self.shown, refresh=False)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Move the bar, or write a line if it is time for one."""
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
@@ -116,9 +108,7 @@ class Progress(TrainerCallback):
             speed = self.tokens_per_step / max(a_step, 1e-9)
             logger.info("step %d of %d%s, %.0f tokens a second, %s to go", step, state.max_steps, losses, speed, left)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Close the bar."""
         if self.bar is not None:
             self.bar.close()

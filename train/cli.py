@@ -1,4 +1,4 @@
-"""Commands of the training side: ``prepare``. Thin: arguments in, one call of a documented function, a summary out."""
+"""Commands of the training side. Thin: arguments in, one call of a documented function, a summary out."""
 
 from __future__ import annotations
 
@@ -161,8 +161,11 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
     def parse_known_args(*args: Any, **kwargs: Any) -> Any:
         if not parser.get_default("with_options"):
+            from langsamp.train.settings import option_groups
+
             parser.set_defaults(with_options=True)
-            _add_options(parser)
+            for options in option_groups():
+                parser._add_container_actions(options)  # what argparse's own parents= does
         namespace, rest = parse(*args, **kwargs)
         wrong = next((word.partition("=")[0] for word in rest if word.startswith("--")), None)
         if wrong:
@@ -171,14 +174,6 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         return namespace, rest
 
     parser.parse_known_args = parse_known_args  # type: ignore[method-assign]
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    """Every field of PretrainSettings and TrainingArguments as an option."""
-    from langsamp.train.settings import option_groups
-
-    for options in option_groups():
-        parser._add_container_actions(options)  # what argparse's own parents= does
 
 
 def run_train(

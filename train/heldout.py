@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from langsamp.core.compute.kernels import patch
 from langsamp.core.files import atomic_write
 from langsamp.core.model.masking import IGNORED
 from langsamp.core.record import Record
@@ -94,7 +94,7 @@ class HeldOut:
         inner: Any = getattr(model, "module", model)
         device = next(inner.parameters()).device
         sums, names = None, ["loss"]
-        with _forward(inner, partial(_losses, inner)):
+        with patch(inner, "forward", partial(_losses, inner)):  # reached through FSDP, which gathers weights there
             for start in range(0, len(samples), self.batch_size):
                 some = samples[start : start + self.batch_size]
                 batch = {name: value.to(device) for name, value in self.collate(some).items()}
@@ -156,19 +156,6 @@ class HeldOut:
         atomic_write(path, "".join(kept + fresh))
 
 
-@contextmanager
-def _forward(module: Any, function: Callable[..., Tensor]) -> Iterator[None]:
-    """Another forward for a module, reached through whatever is wrapped around it (FSDP gathers weights there)."""
-    own = vars(module).get("forward")
-    module.forward = function
-    try:
-        yield
-    finally:
-        del module.forward
-        if own is not None:
-            module.forward = own
-
-
 def _losses(model: Any, batch: dict[str, Tensor], choices: list[dict[str, Tensor]]) -> Tensor:
     """Summed losses of each block with each choice of ids, and below them the masked tokens: (choices + 1, blocks)."""
     labels = batch["labels"]
@@ -187,6 +174,6 @@ def _gathered(mine: Losses, world: int) -> Losses:
     """The parts of all processes together."""
     if world == 1:
         return mine
-    parts: list[Any] = [None] * world
+    parts: list[Losses] = [{}] * world
     torch.distributed.all_gather_object(parts, mine)
     return {language: losses for part in parts for language, losses in part.items()}

@@ -20,7 +20,9 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments, set_seed
 
+from langsamp.core.compute.kernels import patch
 from langsamp.core.facts import TrainingFacts
+from langsamp.core.files import held
 from langsamp.core.language.languages import parse_same_as, renamed
 from langsamp.core.manifest import write_manifest
 from langsamp.core.outputs import add_gitignore, add_pooling
@@ -125,22 +127,20 @@ def pretrain(
     """
     args = training_arguments(settings.output, training or {})
     run = Path(settings.output)
-    with checkpoints.held(run) if args.process_index == 0 else nullcontext():
+    taken = f"another run is training in {run}; wait for it or choose another --output."
+    with held(run / checkpoints.LOCK, taken) if args.process_index == 0 else nullcontext():
         if args.should_save:
             checkpoints.clean(run)
         if args.world_size > 1:
             torch.distributed.barrier()  # nobody looks for checkpoints while they are being tidied
         set_seed(args.seed)
-        store = store or _open(settings)
+        if store is None:
+            if not settings.store:
+                raise ValueError("no store to train on; make one with langsamp prepare and give --store DIR.")
+            store = open_store(settings.store)
         if model is None or tokenizer is None:
             model, tokenizer = _start(settings, store, args.seed)
         return _Pretraining(settings, args, model, tokenizer, store).go(publish, fetch, callbacks or [])
-
-
-def _open(settings: PretrainSettings) -> BlockStore:
-    if not settings.store:
-        raise ValueError("no store to train on; make one with langsamp prepare and give --store DIR.")
-    return open_store(settings.store)
 
 
 def _start(settings: PretrainSettings, store: BlockStore, seed: int) -> tuple[LangSAMPForMaskedLM, LangSAMPTokenizer]:
@@ -230,7 +230,8 @@ class _Pretraining:
             logger.info("sampling of languages:\n%s", format_table(self.sampling))
         if self.publisher and self.args.process_index == 0:
             self.publisher.start(self.args, int(checkpoints.read_facts(checkpoint)["step"]) if checkpoint else 0)
-        with self._known_ids(), self._faster() as fast, one_name_each(self.model, self.args):
+        known = patch(self.model, "check_ids", False)  # the collator takes the ids from the very tables
+        with known, self._faster() as fast, one_name_each(self.model, self.args):
             trainer = self._trainer(checkpoint, callbacks, fast)
             trainer.train(resume_from_checkpoint=os.fspath(checkpoint) if checkpoint else None)
         unsent = self.publisher.close() if self.publisher else []
@@ -245,15 +246,6 @@ class _Pretraining:
         return self._result(model, self.publisher.close() if self.publisher else [])
 
     # -- training ---------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _known_ids(self) -> Iterator[None]:
-        """The model does not look at the ids again: the collator takes them from the very tables."""
-        self.model.check_ids = False
-        try:
-            yield
-        finally:
-            del self.model.check_ids  # the class's own stays
 
     @contextmanager
     def _faster(self) -> Iterator[bool]:

@@ -11,7 +11,7 @@ import os
 import re
 import reprlib
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,11 @@ class PretrainSettings:
     )
 
     def __post_init__(self) -> None:
-        """Check what the type cannot say. Raises ValueError naming the setting."""
+        """Check what the type cannot say.
+
+        Raises:
+            ValueError: a value that makes no sense; its setting is named.
+        """
         for name in ("mlm_probability", "lang_dropout", "lang_dropout_from"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}.")
@@ -129,23 +133,15 @@ class PretrainSettings:
         Raises:
             ValueError: a malformed ``alpha_schedule``, or bounds that make no sense.
         """
-        options: dict[str, Any] = {
-            "min_share": self.min_share,
-            "max_share": self.max_share,
-            "max_epochs": self.max_epochs,
-        }
         schedule = []
         for entry in self.alpha_schedule or []:
             step, _, alpha = str(entry).partition(":")
             if not (step.isdigit() and re.fullmatch(r"\d+(\.\d+)?", alpha)):
                 raise ValueError(f"alpha_schedule has {entry!r}; write STEP:ALPHA, like 10000:0.5.")
             schedule.append((int(step) * batch, float(alpha)))
-        if self.max_epochs is not None:
-            options["total"] = steps * batch
-        options["schedule"] = tuple(schedule)
-        if self.glot500_sampling:
-            return replace(glot500(languages, **options), alpha=self.alpha)
-        return Sampling(alpha=self.alpha, **options)
+        flat = glot500(languages).flat if self.glot500_sampling else ()
+        total = None if self.max_epochs is None else steps * batch
+        return Sampling(self.alpha, tuple(schedule), self.min_share, self.max_share, flat, self.max_epochs, total)
 
     @property
     def unknown_policy(self) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import set_seed
 
+from langsamp.core.compute.kernels import patch
 from langsamp.core.model.tokenizer import load_tokenizer
 from langsamp.core.model.vocabulary import NewRows, carry_rows
 from langsamp.core.runtime import resolve_model
@@ -63,7 +64,9 @@ def starting_model(
     codes = sorted({code for code, _ in pairs} - {UNKNOWN_LANGUAGE}) if lang else []
     scripts = sorted({code for _, code in pairs if code} - {UNKNOWN_SCRIPT}) if script else []
     own = load_tokenizer(folder)
-    new = own if tokenizer is None else _tokenizer(tokenizer)
+    new = own if tokenizer is None else tokenizer
+    if not isinstance(new, LangSAMPTokenizer):
+        new = load_tokenizer(new)
     set_seed(seed)
     model = _model(folder, codes, scripts, table_init)
     if new is own and model.config.vocab_size > len(own):  # rows that pad the matrix; nothing to look up
@@ -75,10 +78,6 @@ def starting_model(
             carry_rows(model, own, new, new_rows, seed)
     new.languages, new.scripts = model.config.languages, model.config.scripts
     return model, new
-
-
-def _tokenizer(given: str | os.PathLike[str] | LangSAMPTokenizer) -> LangSAMPTokenizer:
-    return given if isinstance(given, LangSAMPTokenizer) else load_tokenizer(given)
 
 
 def _model(folder: Path, codes: list[str], scripts: list[str], table_init: float) -> LangSAMPForMaskedLM:
@@ -114,23 +113,13 @@ def _model(folder: Path, codes: list[str], scripts: list[str], table_init: float
 
 def _load(folder: Path, **options: Any) -> LangSAMPForMaskedLM:
     """Load in fp32; new tables are expected, anything else that the base lacks is told."""
-    report = logging.getLogger("transformers.modeling_utils")
-    report.addFilter(_nothing)  # transformers prints the missing tables as a problem
-    try:
-        model, found = LangSAMPForMaskedLM.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, **options
-        )
-    finally:
-        report.removeFilter(_nothing)
+    options |= {"dtype": torch.float32, "output_loading_info": True}
+    with patch(logging.getLogger("transformers.modeling_utils"), "disabled", True):  # which tells of missing tables
+        model, found = LangSAMPForMaskedLM.from_pretrained(folder, **options)
     lacking = model.config.family.lacking(found["missing_keys"])
     if lacking:
         logger.warning("%s has no %s; they start at random", folder, ", ".join(lacking))
     return model
-
-
-def _nothing(record: logging.LogRecord) -> bool:
-    """A filter that lets nothing through."""
-    return False
 
 
 def _with_scripts(model: LangSAMPForMaskedLM, scripts: list[str]) -> LangSAMPForMaskedLM:

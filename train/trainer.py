@@ -17,11 +17,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import DefaultFlowCallback, Trainer, TrainerCallback
 
 from langsamp.core.hashing import bits
-from langsamp.train.batches.stream import BlockStream, InOrder
+from langsamp.train.batches.stream import BlockStream
 from langsamp.train.fast.late import Late
 from langsamp.train.fast.optimizer import fold_clip
 from langsamp.train.saves import checkpoints
@@ -90,7 +90,7 @@ class LangSAMPTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         data: Any = train_dataset if train_dataset is not None else self.train_dataset
-        return InOrder(data)
+        return SequentialSampler(data)
 
     @property
     def samples_per_step(self) -> int:
@@ -118,7 +118,11 @@ class LangSAMPTrainer(Trainer):
     # -- non-finite numbers -----------------------------------------------------------------------------------------
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """As in Trainer. Raises NonFiniteError if a loss is not finite, or a norm: see :meth:`_look_at`."""
+        """As in Trainer.
+
+        Raises:
+            NonFiniteError: a loss is not finite, or a norm: see :meth:`_look_at`.
+        """
         self.saver.check()
         self._prepare_saves()
         torch.manual_seed(self._draw_of(self._next_micro_batch()))

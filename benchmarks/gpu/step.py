@@ -257,9 +257,10 @@ def attention(first: str) -> Callable[[ExitStack, Any], None]:
 
 def one_graph(stack: ExitStack, model: Any) -> None:
     """Compile all layers together."""
-    from langsamp.train.fast.ends import patch
+    from langsamp.core.compute.kernels import patch
 
-    patch(stack, model.base_model.encoder, "forward", torch.compile(model.base_model.encoder.forward, dynamic=False))
+    encoder = model.base_model.encoder
+    stack.enter_context(patch(encoder, "forward", torch.compile(encoder.forward, dynamic=False)))
 
 
 def curves(bench: Bench) -> None:

@@ -275,17 +275,17 @@ class Process:
 
     def __init__(self, name: str, environment: Mapping[str, str]) -> None:
         self.name = name
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _watch)
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), follow)
         with _environment(environment), _no_main():  # what CUDA and OpenMP read when they are loaded
             self._pid = self._pool.submit(os.getpid)
 
     def begin(self, make: Callable[[], Any]) -> Future[Any]:
         """Make the object."""
-        return self._pool.submit(_make, make)
+        return self._pool.submit(hold, make)
 
     def call(self, method: str, *arguments: Any) -> Future[Any]:
         """Call a method of it."""
-        return self._pool.submit(_call, method, *arguments)
+        return self._pool.submit(call, method, *arguments)
 
     def stop(self) -> None:
         """Kill it."""
@@ -335,23 +335,25 @@ def _no_main() -> Iterator[None]:
 _held: Any = None  # in a worker process: its object
 
 
-def _watch() -> None:
-    """In a new process: leave interruptions to the parent, and end when it does."""
+def follow() -> None:
+    """In a new process: leave interruptions to the parent, and end when it does, even by SIGKILL."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
-    def follow() -> None:
+    def end() -> None:
         if parent is not None:
             parent.join()
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=end, daemon=True).start()
 
 
-def _make(make: Callable[[], Any]) -> None:
+def hold(make: Callable[[], Any]) -> None:
+    """Make the object that this process is to hold."""
     global _held
     _held = make()
 
 
-def _call(method: str, *arguments: Any) -> Any:
+def call(method: str, *arguments: Any) -> Any:
+    """Call a method of the object that this process holds."""
     return getattr(_held, method)(*arguments)

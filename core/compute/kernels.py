@@ -34,6 +34,19 @@ def usable_cpus() -> int:
 
 
 @contextmanager
+def patch(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an instance another attribute inside the block."""
+    own = vars(owner)
+    before = {name: own[name]} if name in own else {}
+    own[name] = value
+    try:
+        yield
+    finally:
+        del own[name]
+        own.update(before)
+
+
+@contextmanager
 def threads(count: int | None = None) -> Iterator[int]:
     """Run a block with that many torch threads and put the old number back.
 

@@ -162,7 +162,7 @@ class Plan:
         high = np.full(len(counts), rule.max_share)
         if rule.max_epochs is not None and rule.total:
             high = np.minimum(high, rule.max_epochs * counts / rule.total)
-        low = np.minimum(np.full(len(counts), rule.min_share), high)
+        low = np.minimum(rule.min_share, high)
         stretches = [(0, rule.alpha), *((round(start / self._size), alpha) for start, alpha in rule.schedule)]
         return (
             np.array([start for start, _ in stretches], np.int64),
@@ -174,11 +174,15 @@ class Plan:
         phase = int(np.searchsorted(self._starts, index // self._size, side="right")) - 1
         return dict(zip(self.languages, self._p[phase].tolist()))
 
+    def _expected(self, rounds: float) -> np.ndarray:
+        """Expected draws of each language in the first ``rounds`` rounds: (L,)."""
+        phase = int(np.searchsorted(self._starts, rounds, side="right")) - 1
+        expected: np.ndarray = self._before[phase] + (rounds - self._starts[phase]) * self._size * self._p[phase]
+        return expected
+
     def _drawn(self, rounds: int) -> np.ndarray:
         """Draws of each language in the first ``rounds`` rounds: (L,) int64."""
-        phase = int(np.searchsorted(self._starts, rounds, side="right")) - 1
-        expected = self._before[phase] + (rounds - self._starts[phase]) * self._size * self._p[phase]
-        return np.floor(expected + self._offset).astype(np.int64)
+        return np.floor(self._expected(rounds) + self._offset).astype(np.int64)
 
     def _make_round(self, number: int) -> _Round:
         before, after = self._drawn(number), self._drawn(number + 1)
@@ -241,25 +245,12 @@ class Plan:
     def table(self, total: int | None = None) -> list[dict[str, Any]]:
         """One row a language: blocks, probability (at the start), and with a total the expected draws and epochs."""
         total = total or self.sampling.total
-        rows: list[dict[str, Any]] = []
-        expected = None if total is None else self._expected(total)
-        for i, language in enumerate(self.languages):
-            row: dict[str, Any] = {
-                "language": language,
-                "blocks": int(self._counts[i]),
-                "probability": float(self._p[0, i]),
-            }
-            if expected is not None:
-                row |= {"draws": float(expected[i]), "epochs": float(expected[i] / self._counts[i])}
-            rows.append(row)
+        columns = {"language": self.languages, "blocks": self._counts.tolist(), "probability": self._p[0].tolist()}
+        if total is not None:
+            draws = self._expected(total / self._size)
+            columns |= {"draws": draws.tolist(), "epochs": (draws / self._counts).tolist()}
+        rows = [dict(zip(columns, row)) for row in zip(*columns.values())]
         return sorted(rows, key=lambda row: (-row["probability"], row["language"]))
-
-    def _expected(self, total: int) -> np.ndarray:
-        """Expected draws of each language in ``total`` samples."""
-        rounds = total / self._size
-        phase = int(np.searchsorted(self._starts, rounds, side="right")) - 1
-        expected: np.ndarray = self._before[phase] + (rounds - self._starts[phase]) * self._size * self._p[phase]
-        return expected
 
     def save(self, path: str | Path, total: int | None = None) -> None:
         """Write the rule, the seed and the table as JSON; equal files mean equal streams."""

@@ -10,12 +10,12 @@ it is in, on workers or on ranks.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from langsamp.core.hashing import uniform
 from langsamp.core.model.masking import IGNORED, SHARE, Masking
@@ -45,34 +45,16 @@ class BlockStream(Dataset):
         return self.__getitems__([i])[0]
 
     def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """The samples of a batch at once (torch's fetcher asks for it); numbers of a batch follow each other."""
-        first = numbers[0] + self.offset
-        if list(numbers) == list(range(numbers[0], numbers[0] + len(numbers))):
-            picks = list(self.plan.draws(first, len(numbers)))
-        else:
-            picks = [pick for n in numbers for pick in self.plan.draws(n + self.offset, 1)]
+        """The samples of a batch at once (torch's fetcher asks for it)."""
         return [
             {"index": index, "language": language, "input_ids": self.store.block(language, block)}
-            for index, language, block in picks
+            for index, language, block in (self.plan.draw(number + self.offset) for number in numbers)
         ]
 
     def mix(self, first: int, count: int) -> dict[str, int]:
         """How often each language occurs among ``count`` samples from number ``first`` on; most frequent first."""
         counts = Counter(language for _, language, _ in self.plan.draws(first + self.offset, count))
         return dict(counts.most_common())
-
-
-class InOrder(Sampler[int]):
-    """0, 1, 2 ...: the order is the plan's business."""
-
-    def __init__(self, data: Sized) -> None:
-        self.data = data
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(len(self.data)))
-
-    def __len__(self) -> int:
-        return len(self.data)
 
 
 class Collator:
@@ -153,8 +135,6 @@ class Collator:
         """Rows of ids in one array, shorter ones padded on the right."""
         arrays = [np.asarray(row) for row in rows]
         length = max((len(array) for array in arrays), default=0)
-        if all(len(array) == length for array in arrays) and arrays:
-            return np.stack(arrays).astype(np.int64)
         ids = np.full((len(arrays), length), self.mask.pad_id, np.int64)
         for row, array in zip(ids, arrays):
             row[: len(array)] = array
@@ -162,13 +142,12 @@ class Collator:
 
     def _row(self, tag: str) -> tuple[int, int]:
         """Rows of the two tables for ``deu_Latn``."""
-        found = self._rows.get(tag)
-        if found is None:
+        if tag not in self._rows:
             language, _, script = tag.partition("_")
             language = self._same_as.get(language, language)
-            found = (_find(language, self._languages, "language"), _find_script(script, self._scripts))
-            self._rows[tag] = found
-        return found
+            script = match_script(script, list(self._scripts)) or script  # Hans in a table that has Hani
+            self._rows[tag] = _find(language, self._languages, "language"), _find(script, self._scripts, "script")
+        return self._rows[tag]
 
 
 def _find(code: str, table: Mapping[str, int], what: str) -> int:
@@ -185,8 +164,3 @@ def _find(code: str, table: Mapping[str, int], what: str) -> int:
             f"{', '.join(suggest(code, list(table)))}. Start the model from this store, or leave the {what} out."
         )
     return table[code]
-
-
-def _find_script(code: str, table: Mapping[str, int]) -> int:
-    """As :func:`_find`; scripts of the same writing stand for each other (Hans in a table that has Hani)."""
-    return _find(match_script(code, list(table)) or code, table, "script") if table else 0

@@ -18,14 +18,15 @@ from typing import Any
 
 from langsamp.core.compute.cluster import Cluster, session
 from langsamp.core.compute.crew import Crew, Job, Led
-from langsamp.train.blocks.workers import EncodedPart, Encoder, ParkedPart
+from langsamp.train.blocks.workers import EncodedPart, Encoder
 from langsamp.train.text.corpus import Corpus, Part
 
 
 class NodeEncoder(Encoder):
     """An encoder that looks whether this node sees what the driver sees.
 
-    Raises FileNotFoundError naming the node if not.
+    Raises:
+        FileNotFoundError: it does not; it is named.
     """
 
     def __init__(self, corpus: Corpus, *worker: Any) -> None:
@@ -34,9 +35,7 @@ class NodeEncoder(Encoder):
         corpus.check_seen(self._node)
         super().__init__(corpus, *worker)
 
-    def part(
-        self, part: Part, skip: int, heldout_share: float, parking: tuple[Path, str] | None = None
-    ) -> EncodedPart | ParkedPart:
+    def part(self, part: Part, skip: int, heldout_share: float, parking: tuple[Path, str] | None = None) -> EncodedPart:
         """See :meth:`Encoder.part`."""
         if parking is not None and not parking[0].is_dir():
             raise FileNotFoundError(

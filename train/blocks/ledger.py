@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,26 +18,8 @@ from langsamp.core.files import atomic_write
 from langsamp.core.typed import from_json
 from langsamp.safe_files import read_json
 from langsamp.train.blocks.index import LanguageEntry
+from langsamp.train.blocks.segment import NOTHING, Totals
 from langsamp.train.blocks.store import TOKEN, data_file, file_sha256
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Sums over the text of one language so far; ``bytes`` are of UTF-8, ``unknown`` counts unknown tokens."""
-
-    documents: int
-    bytes: int
-    tokens: int
-    heldout_tokens: int
-    unknown: int
-
-    def plus(self, other: Totals) -> Totals:
-        """The sum."""
-        mine, theirs = asdict(self), asdict(other)
-        return Totals(**{name: mine[name] + theirs[name] for name in mine})
-
-
-NOTHING = Totals(0, 0, 0, 0, 0)
 
 
 @dataclass
@@ -53,12 +35,12 @@ class Ledger:
         sha256, heldout_sha256: of the padded data files; empty while the language is unfinished.
     """
 
-    heldout_share: float = 0.0
-    totals: Totals = NOTHING
-    done: dict[str, str] = field(default_factory=dict)
-    current: Current | None = None
-    sha256: str = ""
-    heldout_sha256: str = ""
+    heldout_share: float
+    totals: Totals
+    done: dict[str, str]
+    current: Current | None
+    sha256: str
+    heldout_sha256: str
 
     @classmethod
     def load(cls, path: Path) -> Ledger | None:
@@ -70,12 +52,9 @@ class Ledger:
         if not path.exists():
             return None
         try:
-            row = read_json(path)
-            if missing := {entry.name for entry in fields(cls)} - set(row):
-                raise ValueError(f"{path} has no {', '.join(sorted(missing))}")
-            return from_json(cls, row, path)
+            return from_json(cls, read_json(path), path)
         except ValueError as error:
-            reason = str(error).rstrip(".")
+            reason = str(error).removesuffix("; write it again").rstrip(".")
             raise ValueError(f"{reason}; delete {path.with_suffix('')}.* and run langsamp prepare again.") from None
 
     def entry(self, block_size: int) -> LanguageEntry:
@@ -90,8 +69,8 @@ class Ledger:
         )
 
     def save(self, path: Path) -> None:
-        """Write the ledger whole or not at all."""
-        atomic_write(path, json.dumps(asdict(self), indent=1) + "\n")
+        """Write the ledger whole or not at all; it reaches the disk with the tokens, at the end of the run."""
+        atomic_write(path, json.dumps(asdict(self), indent=1) + "\n", sync=False)
 
 
 @dataclass(frozen=True)
@@ -113,7 +92,7 @@ class LanguageWriter:
         self._block_size = block_size
         self._pad_id = pad_id
         self._files: dict[str, BinaryIO] = {}
-        self.ledger = Ledger.load(self._path) or Ledger(heldout_share=heldout_share)
+        self.ledger = Ledger.load(self._path) or Ledger(heldout_share, NOTHING, {}, None, "", "")
 
     @property
     def _path(self) -> Path:
@@ -140,11 +119,12 @@ class LanguageWriter:
         )
 
     def append(self, tokens: bytes | Path, heldout: bytes | Path, totals: Totals) -> None:
-        """Write tokens, or copy those in a file; they count from the next :meth:`commit` on."""
+        """Write tokens, or move those in a file; they count from the next :meth:`commit` on."""
         for kind, data in (("", tokens), ("heldout_", heldout)):
             if isinstance(data, Path):
                 with open(data, "rb") as source:
                     shutil.copyfileobj(source, self._open(kind), 1 << 24)
+                data.unlink()
             elif data:
                 self._open(kind).write(data)
         if self.ledger.current is not None:
@@ -166,11 +146,8 @@ class LanguageWriter:
                 raise RuntimeError(
                     f"{path} has lost data; delete {self._folder / self.language}.* and run langsamp prepare again."
                 )
-            path.touch()
-            file = open(path, "r+b")  # noqa: SIM115 (closed by finish())
+            file = self._files[kind] = open(path, "ab")  # noqa: SIM115 (closed by finish())
             file.truncate(counted)
-            file.seek(counted)
-            self._files[kind] = file
         return file
 
     def commit(self) -> None:

@@ -25,10 +25,9 @@ from tqdm.auto import tqdm
 
 from langsamp.core.reading import unpacked_name
 from langsamp.train.blocks.index import StoreIndex
-from langsamp.train.blocks.ledger import LanguageWriter, Totals
+from langsamp.train.blocks.ledger import LanguageWriter
 from langsamp.train.blocks.segment import Encoded
-from langsamp.train.blocks.store import data_file
-from langsamp.train.blocks.workers import CHUNK_CHARS, SMALL, EncodedPart, ParkedPart, Team, chunks, totals
+from langsamp.train.blocks.workers import CHUNK_CHARS, SMALL, EncodedPart, Team, chunks
 from langsamp.train.text.corpus import Corpus, Part
 
 logger = logging.getLogger(__name__)
@@ -58,7 +57,6 @@ class Pipeline:
         self._corpus = corpus
         self._folder = folder.absolute()
         self._index = index
-        self._source = Path(corpus.name).name if Path(corpus.name).is_dir() else corpus.name
         self._committed = time.monotonic()
         self._parking = self._folder / f"{_PARKING}{secrets.token_hex(4)}"
         self._bar = tqdm(
@@ -167,7 +165,7 @@ class Pipeline:
             yield fingerprint, part
 
     def _name(self, part: Part) -> str:
-        return f"{self._source}/{part.name}"
+        return f"{self._corpus.source}/{part.name}"
 
     def _part_steps(self, writer: LanguageWriter, fingerprint: str, part: Part, team: Team) -> Iterator[Step]:
         current, share = writer.ledger.current, writer.ledger.heldout_share
@@ -176,44 +174,28 @@ class Pipeline:
         size = _text_size(part)
         if not (self._corpus.read_in_workers and team.takes(size)):
             for chunk in chunks(islice(self._corpus.documents(part), skip, None)):
-                yield 1, partial(self._append_chunk, writer, team.submit(part, "chunk", chunk, share))
+                yield 1, partial(self._append_part, writer, team.submit(part, "chunk", chunk, share))
         elif team.parks and size > SMALL:
-            parked = team.submit(part, "part", part, skip, share, (self._parking, fingerprint))
-            yield 1, partial(self._append_parked, writer, parked)
+            future = team.submit(part, "part", part, skip, share, (self._parking, fingerprint))
+            yield 1, partial(self._append_part, writer, future)
         else:
             future = team.submit(part, "part", part, skip, share)
             yield 1 + size // CHUNK_CHARS, partial(self._append_part, writer, future)
         yield 0, partial(self._end_part, writer)
 
     def _append_part(self, writer: LanguageWriter, future: Future[EncodedPart]) -> None:
-        """Wait for a part and write it."""
+        """Wait for a part, or a chunk of one, and write it."""
         found = future.result()
         self._corpus.report.add(found.report)
         for chunk in found.chunks:
-            self._append(writer, chunk.tokens, chunk.heldout, totals(chunk), chunk.cached)
+            self._append(writer, chunk)
 
-    def _append_parked(self, writer: LanguageWriter, future: Future[ParkedPart]) -> None:
-        """Wait for a part, and write what lies in its files."""
-        found = future.result()
-        self._corpus.report.add(found.report)
-        files = [data_file(self._parking, found.name, kind) for kind in ("", "heldout_")]
-        self._append(writer, files[0], files[1], found.totals, found.cached)
-        for file in files:
-            file.unlink()
-
-    def _append_chunk(self, writer: LanguageWriter, future: Future[Encoded]) -> None:
-        """Wait for a chunk and write it."""
-        chunk = future.result()
-        self._append(writer, chunk.tokens, chunk.heldout, totals(chunk), chunk.cached)
-
-    def _append(
-        self, writer: LanguageWriter, tokens: bytes | Path, heldout: bytes | Path, sums: Totals, cached: bool
-    ) -> None:
-        if not cached and not self._plain:
+    def _append(self, writer: LanguageWriter, chunk: Encoded) -> None:
+        if not chunk.cached and not self._plain:
             self._plain = True
             logger.info("this tokenizer takes the plain way (no word cache)")
-        writer.append(tokens, heldout, sums)
-        seen = min(sums.bytes, self._left) if self._bar.total else sums.bytes
+        writer.append(chunk.tokens, chunk.heldout, chunk.totals)
+        seen = min(chunk.totals.bytes, self._left) if self._bar.total else chunk.totals.bytes
         self._left -= seen
         self._bar.set_postfix_str(
             f"{writer.language}, {self._languages[writer.language]} of {len(self._languages)}{self._workers}", False

@@ -6,15 +6,15 @@ The work is done by :mod:`langsamp.train.blocks.pipeline`; here the settings are
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from dataclasses import dataclass, replace
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from langsamp.core.compute.kernels import usable_cpus
+from langsamp.core.files import held, to_disk
 from langsamp.train.blocks.cluster import ray_team
 from langsamp.train.blocks.index import INDEX, StoreIndex, TokenizerFacts
 from langsamp.train.blocks.ledger import Ledger
@@ -22,6 +22,8 @@ from langsamp.train.blocks.pipeline import Pipeline
 from langsamp.train.blocks.store import BlockStore
 from langsamp.train.blocks.workers import Pool
 from langsamp.train.text.corpus import Corpus
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,9 @@ def _facts(tokenizer: Any, name: str) -> TokenizerFacts:
 
 def tokenizer_hash(tokenizer: Any) -> str:
     """A sha256 of all pieces and their ids: equal if and only if ids mean the same, in any library version."""
-    pieces: list[list[str]] = [[] for _ in range(len(tokenizer))]
-    for piece, i in tokenizer.get_vocab().items():
-        if i >= len(pieces):  # ids with gaps between them
-            pieces += [[] for _ in range(i + 1 - len(pieces))]
-        pieces[i].append(piece)
+    ids = tokenizer.get_vocab()
     # json.dumps of the pairs (piece, id), sorted by id: half a second less for 250,000 pieces
-    pairs = (f"[{encode_basestring_ascii(piece)}, {i}]" for i, same in enumerate(pieces) for piece in sorted(same))
+    pairs = (f"[{encode_basestring_ascii(piece)}, {ids[piece]}]" for piece in sorted(sorted(ids), key=ids.__getitem__))
     return hashlib.sha256(f"[{', '.join(pairs)}]".encode()).hexdigest()
 
 
@@ -121,25 +119,19 @@ def prepare(
         raise ValueError(f"block_size {block_size} must be at least 8 and heldout {heldout} at least 0.")
     loaded = tokenizer if isinstance(tokenizer, LoadedTokenizer) else open_tokenizer(tokenizer)
     folder = Path(output).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        with lock:
-            index = _begin(folder, loaded, block_size, heldout, corpus.name)
-            worker = (loaded.backend, word_cache, loaded.facts.unk_id)
-            team = Pool(corpus, worker, num_proc or usable_cpus()) if ray is None else ray_team(corpus, worker, ray)
-            with team as encoders:
-                Pipeline(corpus, folder, index, progress).run(corpus.languages, encoders)
-            _finish(folder, index)
-    except Timeout:
-        raise RuntimeError(f"another langsamp prepare is writing to {folder}; wait for it or stop it.") from None
+    with held(folder / ".lock", f"another langsamp prepare is writing to {folder}; wait for it or stop it."):
+        index = _begin(folder, loaded, block_size, heldout, corpus.source)
+        worker = (loaded.backend, word_cache, loaded.facts.unk_id)
+        team = Pool(corpus, worker, num_proc or usable_cpus()) if ray is None else ray_team(corpus, worker, ray)
+        with team as encoders:
+            Pipeline(corpus, folder, index, progress).run(corpus.languages, encoders)
+        _finish(folder, index)
     return BlockStore(folder)
 
 
 def _begin(folder: Path, tokenizer: LoadedTokenizer, block_size: int, heldout: int, source: str) -> StoreIndex:
     """Check the settings against those of a store that is there, and mark the store unfinished."""
-    sources = [Path(source).name if Path(source).is_dir() else source]
-    index = StoreIndex(block_size=block_size, heldout=heldout, tokenizer=tokenizer.facts, source=sources)
+    index = StoreIndex(block_size=block_size, heldout=heldout, tokenizer=tokenizer.facts, source=[source])
     if (folder / INDEX).exists():
         old = StoreIndex.read(folder)
         same_pieces = replace(old.tokenizer, name=tokenizer.facts.name)  # which may have moved
@@ -153,7 +145,7 @@ def _begin(folder: Path, tokenizer: LoadedTokenizer, block_size: int, heldout: i
                     f"the store in {folder} was made with another {key} ({_short(before)}, now {_short(now)}); "
                     "give another --output or the old setting."
                 )
-        index = replace(index, source=sorted({*old.source, *sources}))
+        index = replace(index, source=sorted({*old.source, source}))
     index.write(folder)
     return index
 
@@ -163,10 +155,15 @@ def _short(value: int | TokenizerFacts) -> str:
 
 
 def _finish(folder: Path, index: StoreIndex) -> None:
-    """Collect the ledgers of all languages into store.json."""
+    """Collect the ledgers of all languages into store.json, when all that it names is on the disk."""
     languages = {}
     for path in sorted(folder.glob("*_*.json")):
         ledger = Ledger.load(path)
         if ledger is not None and ledger.sha256:
             languages[path.stem] = ledger.entry(index.block_size)
+        else:
+            logger.warning(
+                "%s is left out: an earlier run that added to it was interrupted; run that one again", path.stem
+            )
+    to_disk(folder)
     replace(index, languages=languages, complete=True).write(folder)

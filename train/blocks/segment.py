@@ -14,7 +14,9 @@ import sys
 import zlib
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from operator import add
+from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -172,14 +174,30 @@ def _pack(ids: Sequence[int]) -> bytes:
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """What a worker sends back: ids of the documents to train on and of those held out, and sums over them."""
+class Totals:
+    """Sums over text; ``bytes`` are of UTF-8, ``unknown`` counts unknown tokens."""
 
-    tokens: bytes
-    heldout: bytes
     documents: int
     bytes: int
+    tokens: int
+    heldout_tokens: int
     unknown: int
+
+    def plus(self, other: Totals) -> Totals:
+        """The sum."""
+        return Totals(*map(add, astuple(self), astuple(other)))
+
+
+NOTHING = Totals(0, 0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a worker sends back: ids of the documents to train on and of those held out, or the files they lie in."""
+
+    tokens: bytes | Path
+    heldout: bytes | Path
+    totals: Totals
     cached: bool
 
 
@@ -210,7 +228,8 @@ class Worker:
         tokens = self._segmenter.encode(train)
         unknown = 0 if self._unknown is None else np.count_nonzero(np.frombuffer(tokens, np.uint32) == self._unknown)
         held = self._segmenter.encode(heldout)
-        return Encoded(_stored(tokens), _stored(held), len(documents), size, int(unknown), self._segmenter.cached)
+        totals = Totals(len(documents), size, len(tokens) // 4, len(held) // 4, int(unknown))
+        return Encoded(_stored(tokens), _stored(held), totals, self._segmenter.cached)
 
 
 def _stored(tokens: bytes) -> bytes:

@@ -152,12 +152,10 @@ def data_file(folder: Path, language: str, kind: str = "") -> Path:
 
 def file_sha256(path: Path) -> str:
     """The sha256 of a file in hex; of nothing if there is no file."""
-    digest = hashlib.sha256()
-    if path.exists():
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    if not path.exists():
+        return hashlib.sha256().hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def push_store(path: str | os.PathLike[str], repo: str, private: bool = False) -> str:

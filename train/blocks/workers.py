@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from langsamp.core.compute import crew
 from langsamp.core.files import temporary_beside
-from langsamp.train.blocks.ledger import NOTHING, Totals
-from langsamp.train.blocks.segment import Encoded, Worker
-from langsamp.train.blocks.store import TOKEN, data_file
+from langsamp.train.blocks.segment import NOTHING, Encoded, Worker
+from langsamp.train.blocks.store import data_file
 from langsamp.train.text.corpus import Corpus, Part, Report
 
 CHUNK_CHARS = 1 << 19  # text encoded at once
@@ -34,16 +33,6 @@ class EncodedPart:
     """What comes of a part: its chunks in order, and what reading it met."""
 
     chunks: list[Encoded]
-    report: Report
-
-
-@dataclass(frozen=True)
-class ParkedPart:
-    """What comes of a part whose tokens lie in a folder, in files as of a language called `name`."""
-
-    name: str
-    totals: Totals
-    cached: bool
     report: Report
 
 
@@ -61,12 +50,6 @@ def chunks(documents: Iterable[str]) -> Iterator[list[str]]:
         yield chunk
 
 
-def totals(found: Encoded) -> Totals:
-    """The sums over a chunk."""
-    size = TOKEN.itemsize
-    return Totals(found.documents, found.bytes, len(found.tokens) // size, len(found.heldout) // size, found.unknown)
-
-
 class Encoder:
     """A tokenizer and a corpus to read from.
 
@@ -82,46 +65,43 @@ class Encoder:
         """See :meth:`Corpus.fingerprint`."""
         return self._corpus.fingerprint(part)
 
-    def chunk(self, documents: list[str], heldout_share: float) -> Encoded:
-        """Encode a chunk."""
-        return self._worker(documents, heldout_share)
+    def chunk(self, documents: list[str], heldout_share: float) -> EncodedPart:
+        """Encode a chunk that has been read elsewhere."""
+        return EncodedPart([self._worker(documents, heldout_share)], Report())
 
-    def part(
-        self, part: Part, skip: int, heldout_share: float, parking: tuple[Path, str] | None = None
-    ) -> EncodedPart | ParkedPart:
-        """Read a part from document number `skip` on, and encode it.
+    def part(self, part: Part, skip: int, heldout_share: float, parking: tuple[Path, str] | None = None) -> EncodedPart:
+        """Read a part and encode it.
 
         Args:
-            part: which. skip: documents to leave out. heldout_share: see :meth:`chunk`.
+            part: which.
+            skip: documents to leave out at its start.
+            heldout_share: of the documents.
             parking: folder and name for the tokens of a large part, which then are nowhere in memory as a whole.
         """
         before, self._corpus.report = self._corpus.report, Report()
         try:
             documents = islice(self._corpus.documents(part), skip, None)
             found = (self._worker(chunk, heldout_share) for chunk in chunks(documents))
-            if parking is None:
-                return EncodedPart(list(found), self._corpus.report)
-            sums, cached = _park(found, *parking)
-            return ParkedPart(parking[1], sums, cached, self._corpus.report)
+            return EncodedPart(list(found) if parking is None else [_park(found, *parking)], self._corpus.report)
         finally:
             self._corpus.report = before
 
 
-def _park(found: Iterable[Encoded], folder: Path, name: str) -> tuple[Totals, bool]:
-    """Write tokens to files, and return the sums over them."""
+def _park(found: Iterable[Encoded], folder: Path, name: str) -> Encoded:
+    """The chunks as one whose tokens lie in files, as of a language called `name`."""
     sums, cached = NOTHING, True
+    paths = [data_file(folder, name, kind) for kind in ("", "heldout_")]
     with ExitStack() as stack:
-        paths = {kind: data_file(folder, name, kind) for kind in ("", "heldout_")}
-        hidden = {kind: stack.enter_context(temporary_beside(path)) for kind, path in paths.items()}
-        files = {kind: stack.enter_context(open(path, "xb")) for kind, path in hidden.items()}
+        hidden = [stack.enter_context(temporary_beside(path)) for path in paths]
+        files = [stack.enter_context(open(path, "xb")) for path in hidden]
         for chunk in found:
-            files[""].write(chunk.tokens)
-            files["heldout_"].write(chunk.heldout)
-            sums, cached = sums.plus(totals(chunk)), cached and chunk.cached
-        for kind, file in files.items():
+            for file, tokens in zip(files, (chunk.tokens, chunk.heldout)):
+                file.write(tokens)  # type: ignore[arg-type]  # bytes, from our own worker
+            sums, cached = sums.plus(chunk.totals), cached and chunk.cached
+        for file, path, target in zip(files, hidden, paths):
             file.close()
-            os.replace(hidden[kind], paths[kind])
-    return sums, cached
+            os.replace(path, target)
+    return Encoded(paths[0], paths[1], sums, cached)
 
 
 class Team(Protocol):
@@ -157,13 +137,13 @@ class Pool:
         self._stack = ExitStack()
         self._pool: ProcessPoolExecutor | None = None
         forks = sys.platform == "linux"  # elsewhere forking is unsafe or impossible, and each process loads its own
-        if num_proc == 1 or forks:
-            load(corpus, *worker)
-            self._stack.callback(forget)
+        make = partial(Encoder, corpus, *worker)
+        if num_proc == 1 or forks:  # the children share its 300 MB (XLM-R's vocabulary)
+            crew.hold(make)
+            self._stack.callback(crew.hold, lambda: None)
         if num_proc > 1:
             context = multiprocessing.get_context("fork" if forks else "spawn")
-            arguments = () if forks else (corpus, *worker)
-            self._pool = ProcessPoolExecutor(num_proc, context, start, arguments)
+            self._pool = ProcessPoolExecutor(num_proc, context, start, () if forks else (make,))
             self._stack.callback(self._pool.shutdown, wait=True, cancel_futures=True)
 
     def __enter__(self) -> Pool:
@@ -179,48 +159,15 @@ class Pool:
     def submit(self, part: Part, method: str, *arguments: Any) -> Future[Any]:
         """See :class:`Team`."""
         if self._pool is not None:
-            return self._pool.submit(_call, method, *arguments)
+            return self._pool.submit(crew.call, method, *arguments)
         done: Future[Any] = Future()
-        done.set_result(_call(method, *arguments))
+        done.set_result(crew.call(method, *arguments))
         return done
 
 
-_loaded: Encoder | None = None
-
-
-def load(corpus: Corpus, tokenizer: Any, cached: bool, unknown: int | None) -> None:
-    """Make this process ready. Done before forking, the children share its 300 MB (XLM-R's vocabulary)."""
-    global _loaded
-    _loaded = Encoder(corpus, tokenizer, cached, unknown)
-
-
-def forget() -> None:
-    """Free what :func:`load` made."""
-    global _loaded
-    _loaded = None
-
-
-def start(*arguments: Any) -> None:
-    """Set a worker process up; it ends itself when its parent is gone, even by SIGKILL.
-
-    Args:
-        arguments: those of :func:`load`, if this process was not forked from one that has done it.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the work in order
+def start(*make: Callable[[], Any]) -> None:
+    """Set a worker process up; `make` makes its encoder, unless it was forked from one that has it."""
+    crew.follow()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a process: the processes are the parallelism
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    if arguments:
-        load(*arguments)
-
-
-def _end_with(parent: Any) -> None:
-    parent.join()
-    os._exit(1)
-
-
-def _call(method: str, *arguments: Any) -> Any:
-    if _loaded is None:
-        raise RuntimeError("workers.load was not called in this process.")
-    return getattr(_loaded, method)(*arguments)
+    for function in make:
+        crew.hold(function)

@@ -21,7 +21,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from langsamp.core.compute import kernels as cpu_kernels
 from langsamp.train.fast.cpu_head import LOGITS_KEPT, HeadLoss
 from langsamp.train.fast.cpu_layer import PARAMETERS, Dropout, FastLayer, LayerOptions
-from langsamp.train.fast.ends import Owner, fast_lookup, one_process, patch, writable
+from langsamp.train.fast.ends import Owner, fast_lookup, one_process, writable
 
 logger = logging.getLogger(__name__)
 # transformers 5 checkpoints inside the layer's class-level forward, which the fast one replaces; 4 does it around
@@ -71,14 +71,14 @@ def _install_layers(model: Any, recompute: bool, stack: ExitStack) -> bool:
         logger.info("the encoder's layers stay as they are: not the architecture that the fast ones know")
         return False
     for layer in layers:
-        patch(stack, layer, "forward", _fast_forward(layer, config, recompute))
+        stack.enter_context(cpu_kernels.patch(layer, "forward", _fast_forward(layer, config, recompute)))
     dropout = model.base_model.embeddings.dropout
     stock = dropout.forward
 
     def fast_dropout(x: Tensor) -> Tensor:
         return Dropout.apply(x, dropout.p) if dropout.training and 0 < dropout.p < 1 else stock(x)
 
-    patch(stack, dropout, "forward", fast_dropout)
+    stack.enter_context(cpu_kernels.patch(dropout, "forward", fast_dropout))
     return True
 
 
@@ -166,10 +166,10 @@ def _install_ends(model: Any, stack: ExitStack) -> list[str]:
     owner = Owner(words.weight)
     installed = []
     if hasattr(model, "summed_loss"):
-        patch(stack, model, "summed_loss", _fast_loss(model.summed_loss, owner))
+        stack.enter_context(cpu_kernels.patch(model, "summed_loss", _fast_loss(model.summed_loss, owner)))
         installed.append("loss")
     if not (words.sparse or words.scale_grad_by_freq or words.max_norm):
-        patch(stack, words, "forward", fast_lookup(words, owner))
+        stack.enter_context(cpu_kernels.patch(words, "forward", fast_lookup(words, owner)))
         installed.append("lookup")
     return installed
 

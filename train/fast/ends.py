@@ -8,7 +8,6 @@ one process only: DDP and FSDP watch the engine, not ``weight.grad``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -101,13 +100,3 @@ def writable(weight: Tensor) -> bool:
 def one_process() -> bool:
     """Whether nobody else reduces our gradients (DDP and FSDP watch the autograd engine, not ``weight.grad``)."""
     return not (torch.distributed.is_available() and torch.distributed.is_initialized())
-
-
-def patch(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
-    """Set an attribute on the instance until the stack closes."""
-    own = vars(owner)
-    if name in own:
-        stack.callback(own.__setitem__, name, own[name])
-    else:
-        stack.callback(own.pop, name)
-    own[name] = value

@@ -19,8 +19,9 @@ from torch._dynamo.exc import TorchDynamoException
 from torch._functorch import config as functorch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from langsamp.core.compute.kernels import patch
 from langsamp.core.plain import one_line
-from langsamp.train.fast.ends import Owner, fast_lookup, one_process, patch
+from langsamp.train.fast.ends import Owner, fast_lookup, one_process
 
 logger = logging.getLogger(__name__)
 # floating-point operations in the layers of a run for which a large GPU takes as long as the compiler
@@ -93,7 +94,7 @@ def _install_loss(model: Any, stack: ExitStack, owner: Owner, dtype: torch.dtype
     wrong = gpu_head.disagreement(owner.weight.device, dtype)
     if wrong:
         return wrong
-    patch(stack, model, "summed_loss", gpu_head.fast_loss(model.summed_loss, owner))
+    stack.enter_context(patch(model, "summed_loss", gpu_head.fast_loss(model.summed_loss, owner)))
     return None
 
 
@@ -102,7 +103,7 @@ def _install_lookup(model: Any, stack: ExitStack, owner: Owner, *_: Any) -> str 
     words = model.get_input_embeddings()
     if words.weight is not owner.weight or words.sparse or words.scale_grad_by_freq or words.max_norm:
         return "the word embeddings are not plain rows of the head's matrix"
-    patch(stack, words, "forward", fast_lookup(words, owner))
+    stack.enter_context(patch(words, "forward", fast_lookup(words, owner)))
     return None
 
 
@@ -123,11 +124,11 @@ def _install_layers(model: Any, stack: ExitStack, _: Any, __: Any, compiling: di
     if hasattr(functorch, "force_non_lazy_backward_lowering"):  # what fails shall fail in the first forward pass
         stack.enter_context(functorch.patch(force_non_lazy_backward_lowering=True))
     for layer in layers:
-        patch(stack, layer, "forward", _compiled(layer, kinds[type(layer)], given))
+        stack.enter_context(patch(layer, "forward", _compiled(layer, kinds[type(layer)], given)))
     embeddings, words = getattr(model.base_model, "embeddings", nn.Module()), model.get_input_embeddings()
     if words in embeddings.children() and "inputs_embeds" in signature(embeddings.forward).parameters:
         switch = Switch(type(embeddings).__name__)
-        patch(stack, embeddings, "forward", _compiled_embeddings(embeddings, words, switch, given))
+        stack.enter_context(patch(embeddings, "forward", _compiled_embeddings(embeddings, words, switch, given)))
     return None
 
 

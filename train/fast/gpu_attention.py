@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from langsamp.train.fast.ends import patch
+from langsamp.core.compute.kernels import patch
 
 _flash = torch.ops.aten._flash_attention_forward  # torch.nn.attention.varlen would be it, but has no dropout
 _NAME = "sequence_ends"  # the keyword under which the ends travel from the encoder's forward to the attention
@@ -86,15 +86,16 @@ def install(model: Any, stack: ExitStack, device: torch.device, dtype: torch.dty
                 kwargs[_NAME], attention_mask = sequence_ends(attention_mask), none
         return stock(*args, attention_mask=attention_mask, **kwargs)
 
-    patch(stack, encoder, "forward", forward)
+    stack.enter_context(patch(encoder, "forward", forward))
     return None
 
 
 def _windows(encoder: Any, stock: Callable[..., Any], device: torch.device, mask: Any = None) -> list[int | None]:
     """The window of every attention, None where it is over all tokens.
 
-    Empty if keywords of the encoder's forward do not reach all attention, or if one is limited by more than its window
-    (as its mask shows; with a ``mask`` given to the encoder, the attention must get None).
+    Returns:
+        Nothing if keywords of the encoder's forward do not reach all attention, or if one is limited by more than its
+        window (as its mask shows; with a ``mask`` given to the encoder, the attention must get None).
     """
     windows: list[int | None] = []
     right = []

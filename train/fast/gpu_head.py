@@ -91,7 +91,8 @@ def product(a: Tensor, b: Tensor, out: Tensor | None = None, add: bool = False) 
     """The product of two matrices of one type, in fp32 (never rounded to a narrower type on its way, where torch can).
 
     Args:
-        a: (n, k). b: (k, m).
+        a: (n, k).
+        b: (k, m).
         out: (n, m) where to write it.
         add: to what is in ``out``.
     """

@@ -11,14 +11,11 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from langsamp.core.files import atomic_write
+from langsamp.core.files import atomic_write, to_disk
 from langsamp.core.manifest import MANIFEST_NAME, verify_manifest, write_manifest
 
 logger = logging.getLogger(__name__)
@@ -28,25 +25,6 @@ LOCK = ".langsamp.lock"
 RUN_FACTS = "langsamp_run.json"
 TRAINER_STATE = "trainer_state.json"
 _PICKLES = ("training_args.bin",)
-
-
-@contextmanager
-def held(run: Path) -> Iterator[None]:
-    """Hold the output folder of a run; a killed process lets go by dying.
-
-    Raises:
-        RuntimeError: another run holds it.
-    """
-    run.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RuntimeError(f"another run is training in {run}; wait for it or choose another --output.") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def step_of(checkpoint: Path) -> int:
@@ -100,7 +78,7 @@ def publish_staged(run: Path, step: int, facts: Mapping[str, Any]) -> Path:
         (staged / name).unlink(missing_ok=True)
     atomic_write(staged / RUN_FACTS, json.dumps(facts, indent=1) + "\n")
     write_manifest(staged)
-    _sync(staged)
+    to_disk(staged)
     if target.exists():
         # two renames: between them the good old folder is gone from sight, but the new one is whole and found again
         os.replace(target, run / STAGING / f"replaced-{step}")
@@ -156,11 +134,3 @@ def read_facts(checkpoint: Path) -> dict[str, Any]:
             f"{checkpoint} has no {RUN_FACTS}: it was not saved by langsamp train; use it as --base."
         )
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _sync(folder: Path) -> None:
-    """Force the files of a folder to the disk, so that the rename cannot overtake them at a power cut."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())

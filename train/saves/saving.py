@@ -72,12 +72,20 @@ class Saver:
         self._under_way.append(self._worker.submit(write))
 
     def check(self) -> None:
-        """Raise what went wrong in the thread, if something did and is known by now."""
+        """Look at what is done by now.
+
+        Raises:
+            Exception: whatever went wrong in the thread.
+        """
         while self._under_way and self._under_way[0].done():
             self._under_way.pop(0).result()
 
     def wait(self) -> None:
-        """Wait until everything is written. Raises what went wrong in the thread."""
+        """Wait until everything is written.
+
+        Raises:
+            Exception: whatever went wrong in the thread.
+        """
         while self._under_way:
             self._under_way.pop(0).result()
 

@@ -1,8 +1,8 @@
 """The built-in corpus: names, dates, durations and lists of the Unicode CLDR, read from Babel; no download.
 
-First stop of the data flow for ``langsamp quickstart``: parallel phrases keyed by CLDR item (:func:`phrases`, for
+First stop of the data flow for ``langsamp quickstart``: parallel phrases keyed by CLDR item (:func:`texts`, for
 retrieval and classification) and, composed from the phrases of the training split only, text for masked language
-modelling (:func:`corpus`). CLDR data is under the Unicode licence (free use with attribution).
+modelling (:class:`CldrCorpus`). CLDR data is under the Unicode licence (free use with attribution).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,23 +29,6 @@ MIN_NAMES = 60  # locales with fewer names of their own are mostly placeholders
 MAX_REPEATED = 0.85  # a locale that shares more of its names than this with a larger one is a copy of it
 TEST_PERCENT = 10
 _SCRIPT_NAMES = {"Kore": "Hang"}  # Korean text is written Hang in the data sets and in the official language table
-
-
-@dataclass(frozen=True)
-class Phrase:
-    """One CLDR item in many languages.
-
-    Attributes:
-        key: the item, as ``territory/DE`` or ``date/2031-05-17``.
-        topic: its kind, the part of the key before the slash: a label for classification.
-        split: ``train`` or ``test``.
-        texts: ``lang_Script`` -> text. Languages whose CLDR data lacks the item are absent.
-    """
-
-    key: str
-    topic: str
-    split: str
-    texts: Mapping[str, str]
 
 
 @cache
@@ -111,7 +93,8 @@ def _own_data(identifier: str) -> Mapping[str, Any]:
 def _tag(identifier: str) -> str | None:
     """``zh_Hant`` -> ``zho_Hant``, ``ko`` -> ``kor_Hang``; the script that is not given is Babel's likely one.
 
-    None for a code too young for the normaliser's tables (``tok``, Toki Pona).
+    Returns:
+        None for a code too young for the normaliser's tables (``tok``, Toki Pona).
     """
     likely = get_global("likely_subtags").get(identifier, identifier).split("_")[:2]
     try:
@@ -129,6 +112,9 @@ def languages() -> list[str]:
 
 def texts(language: str) -> Mapping[str, str]:
     """All phrases of one language, key -> text, both splits, sorted by key.
+
+    A key is a CLDR item in any language, as ``territory/DE`` or ``date/2031-05-17``; the part before the slash is its
+    topic, a label for classification.
 
     Within a language a text belongs to one key (Arabic, the language, and Arabic, the script). No training phrase
     contains a test phrase of its language as a sequence of words ("Swiss French" when "French" is held out), and none
@@ -178,24 +164,6 @@ def _candidates(language: str) -> Mapping[str, str]:
     return {key: text for key, text in sorted(unique.items()) if split_of(key) == "test" or not guard.hit(text)}
 
 
-def phrases(split: str | None = None, only: list[str] | None = None) -> list[Phrase]:
-    """The parallel phrases, sorted by key.
-
-    Args:
-        split: ``train``, ``test`` or None for both.
-        only: the languages wanted (``lang_Script``); None for all.
-    """
-    table: dict[str, dict[str, str]] = {}
-    for language in only or languages():
-        for key, text in texts(language).items():
-            table.setdefault(key, {})[language] = text
-    return [
-        Phrase(key, key.split("/")[0], split_of(key), table[key])
-        for key in sorted(table)
-        if split is None or split_of(key) == split
-    ]
-
-
 def write_phrases(folder: str | Path, split: str = "test", only: list[str] | None = None) -> Path:
     """Write one ``lang_Script.parquet`` a language with columns id, text, label, split: the evaluation data format.
 
@@ -214,14 +182,12 @@ def write_phrases(folder: str | Path, split: str = "test", only: list[str] | Non
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     for language in only or languages():
-        rows = [(key, text) for key, text in texts(language).items() if split in ("all", split_of(key))]
-        columns = {
-            "id": [key for key, _ in rows],
-            "text": [text for _, text in rows],
-            "label": [key.split("/")[0] for key, _ in rows],
-            "split": [split_of(key) for key, _ in rows],
-        }
-        pq.write_table(pa.table(columns, schema=schema), target / f"{language}.parquet")
+        rows = [
+            {"id": key, "text": text, "label": key.split("/")[0], "split": split_of(key)}
+            for key, text in texts(language).items()
+            if split in ("all", split_of(key))
+        ]
+        pq.write_table(pa.Table.from_pylist(rows, schema), target / f"{language}.parquet")
     return target
 
 

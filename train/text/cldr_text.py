@@ -11,6 +11,7 @@ import random
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 from babel import Locale, localedata
@@ -130,13 +131,17 @@ def _triples() -> list[tuple[str, str, str]]:
 
 def _lists(data: Mapping[str, Any], usable: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Lists of three territories ("Chad, Peru, and Togo")."""
-    pattern = data.get("list_patterns", {}).get("standard")
-    if not isinstance(pattern, Mapping) or not {"start", "end"} <= pattern.keys():
-        return
-    for codes in _triples():
+    pattern = _list_pattern(data)
+    for codes in _triples() if pattern else ():
         keys = [f"territory/{code}" for code in codes]
         if all(key in usable for key in keys):
             yield "list/" + "-".join(codes), join([usable[key] for key in keys], pattern)
+
+
+def _list_pattern(data: Mapping[str, Any]) -> Mapping[str, str]:
+    """How the locale writes lists; empty if it does not say."""
+    pattern = data.get("list_patterns", {}).get("standard")
+    return pattern if isinstance(pattern, Mapping) and {"start", "end"} <= pattern.keys() else {}
 
 
 def join(items: Sequence[str], pattern: Mapping[str, str]) -> str:
@@ -153,9 +158,7 @@ def lines(language: str, train: Mapping[str, str], data: Mapping[str, Any]) -> l
     """Lines to train on, shuffled by a seed of the language's own, so that no two languages run in parallel."""
     rng = random.Random(f"cldr {language}")
     found = list(train.values()) + list(_facts(train))
-    pattern = data.get("list_patterns", {}).get("standard")
-    if not isinstance(pattern, Mapping) or not {"start", "end"} <= pattern.keys():
-        pattern = {"start": "{0}, {1}", "middle": "{0}, {1}", "end": "{0}, {1}"}
+    pattern = _list_pattern(data) or {"start": "{0}, {1}", "middle": "{0}, {1}", "end": "{0}, {1}"}
     by_topic: dict[str, list[str]] = {}
     for key, text in train.items():
         by_topic.setdefault(key.split("/")[0], []).append(text)
@@ -230,24 +233,14 @@ class Guard:
 
     def _units(self, text: str) -> tuple[str, ...]:
         words = text.casefold().translate(_BOUNDARIES).split()
-        if not self._by_character:
-            return tuple(words)
-        return tuple(unit for word in words for unit in ((word,) if word.isdigit() else _characters(word)))
+        return tuple(unit for word in words for unit in _characters(word)) if self._by_character else tuple(words)
 
 
 def _characters(word: str) -> Iterator[str]:
     """The characters of a word, each run of digits in one."""
-    digits = ""
-    for char in word:
-        if char.isdigit():
-            digits += char
-            continue
-        if digits:
-            yield digits
-            digits = ""
-        yield char
-    if digits:
-        yield digits
+    for digits, run in groupby(word, str.isdigit):
+        text = "".join(run)
+        yield from [text] if digits else text
 
 
 class _Boundaries(dict):

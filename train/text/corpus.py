@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 from langsamp.core.language.languages import check_tag, scripts_agree
-from langsamp.core.language.names import SPLITS, Told, script_told
+from langsamp.core.language.names import SPLITS, Told, find_language, script_told
 from langsamp.unicode_scripts import script_of, valid_unicode
 
 LONGEST = 1 << 22  # characters of a document; the tokenizer takes 150 bytes for each
@@ -143,7 +144,7 @@ class Corpus(ABC):
         how: what is read, and how.
 
     Attributes:
-        name: what the user asked for, kept in the store as its source.
+        name: what the user asked for.
         report: what reading met so far.
         read_in_workers: whether parts may be read in other processes (what is made or fetched is read in one).
     """
@@ -167,7 +168,11 @@ class Corpus(ABC):
         return {**{name: value for name, value in vars(self).items() if name != "parts"}, "report": Report()}
 
     def check_seen(self, where: str) -> None:  # noqa: B027 (nothing to check where text is fetched or made)
-        """Raise FileNotFoundError if the machine called `where`, this one, does not see the corpus."""
+        """Look whether the machine called `where`, this one, sees the corpus.
+
+        Raises:
+            FileNotFoundError: it does not.
+        """
 
     @abstractmethod
     def _find(self) -> dict[str, list[Part]]:
@@ -195,6 +200,22 @@ class Corpus(ABC):
             called = part.name if part.name.startswith(part.language) else f"{part.name} ({part.language})"
             self.report.notes.append(f"{called}: the text is in {found}, not in {script}; is the tag right?")
         return chain(head, texts)
+
+    def texts(self, language: str) -> Iterator[str]:
+        """The documents of all parts of a language; errors as of :meth:`documents`."""
+        return (text for part in self.parts[language] for text in self.documents(part))
+
+    def _told(self, pieces: list[str]) -> Told:
+        """The language that a name tells, given in pieces.
+
+        Raises:
+            ValueError: it tells none, or several.
+        """
+        told = find_language(pieces, self._names)
+        if told is None:
+            check_tag(pieces[-1].split(".")[0])  # which says what is wrong with it, where it looks like a tag
+            raise ValueError("no language in its name")
+        return told
 
     def _add(self, found: dict[str, list[Part]], told: Told, part: Part) -> None:
         """Put a part where it belongs, if its language is wanted."""
@@ -260,6 +281,11 @@ class Corpus(ABC):
                 f"{self.name} has no text: expected files named like deu_Latn.txt, .jsonl or .parquet.{left_out}"
             )
         return {language: sorted(found[language], key=lambda part: part.name) for language in sorted(found)}
+
+    @cached_property
+    def source(self) -> str:
+        """What a store calls it: a folder goes by its name alone, as it may move."""
+        return Path(self.name).name if Path(self.name).is_dir() else self.name
 
     @property
     def languages(self) -> list[str]:

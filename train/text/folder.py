@@ -10,13 +10,13 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from langsamp.core.language.languages import check_tag
-from langsamp.core.language.names import Told, find_language, marks, pair_side
-from langsamp.core.reading import CHUNK, damage_named, is_archive, members, opened, unpacked_name
+from langsamp.core.language.names import marks, pair_side
+from langsamp.core.manifest import measure
+from langsamp.core.reading import damage_named, is_archive, members, opened, unpacked_name
 from langsamp.train.text.corpus import Corpus, Part, Reading, Report, clean
 from langsamp.train.text.formats import FILES, STREAMS, Source
 
@@ -43,7 +43,6 @@ class FolderCorpus(Corpus):
         super().__init__(how)
         self.folder = Path(folder).expanduser().absolute()
         self.name = str(folder)
-        self._digest = cache(_sha256)
 
     @classmethod
     def of_file(cls, path: Path, language: str) -> FolderCorpus:
@@ -59,13 +58,6 @@ class FolderCorpus(Corpus):
         corpus.parts = {language: [part]}
         return corpus
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What is known of files' sums does not travel."""
-        return {name: value for name, value in super().__getstate__().items() if name != "_digest"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _digest=cache(_sha256))
-
     def check_seen(self, where: str) -> None:
         """See :meth:`Corpus.check_seen`."""
         if not self.folder.is_dir():
@@ -75,30 +67,22 @@ class FolderCorpus(Corpus):
         found: dict[str, list[Part]] = {}
         rejected: list[str] = []
         for part in self._files():
-            if _BESIDE.fullmatch(PurePosixPath(part.name).name):
+            name, pieces = PurePosixPath(part.name).name, _pieces(part.name)
+            if _BESIDE.fullmatch(name):
                 self.report.left_out[part.name] = "comes with the data, no text"
             elif self._kind(part) is None:
                 self.report.left_out[part.name] = "no format that is read"
-            elif why := self._selection.against(marks(_pieces(part.name), self._selection.subsets)):
+            elif why := self._selection.against(marks(pieces, self._selection.subsets)):
                 self.report.left_out[part.name] = why
             else:
                 try:
-                    told = self._told(part.name)
+                    told = pair_side(unpacked_name(name)) or self._told(pieces)
                 except ValueError as error:
                     rejected.append(f"{part.name} ({error})")
                     continue
                 self._add(found, told, part)
         self._refuse(rejected, "files")
         return found
-
-    def _told(self, name: str) -> Told:
-        """The language of a file. Raises ValueError if its path tells none, or several."""
-        pieces = _pieces(name)
-        told = pair_side(unpacked_name(PurePosixPath(name).name)) or find_language(pieces, self._names)
-        if told is None:
-            check_tag(pieces[-1].split(".")[0])  # which says what is wrong with it, where it looks like a tag
-            raise ValueError("no language in its name")
-        return told
 
     def _files(self) -> Iterator[Part]:
         """All files, and those in archives, as parts whose language is still to be filled in."""
@@ -123,8 +107,10 @@ class FolderCorpus(Corpus):
         """Sha256 of the file's bytes and of the way they are read."""
         how = self._how(part)
         if part.member:
-            return hashlib.sha256(f"{how}{self._digest(part.detail)} {part.member}".encode()).hexdigest()
-        return _sha256(part.detail, how.encode())
+            archive = measure(Path(part.detail)).sha256
+            return hashlib.sha256(f"{how}{archive} {part.member}".encode()).hexdigest()
+        with open(part.detail, "rb") as file:
+            return hashlib.file_digest(file, partial(hashlib.sha256, how.encode())).hexdigest()
 
     def _texts(self, part: Part, report: Report) -> Iterator[str]:
         where = part.detail if not part.member else f"{part.detail}/{part.member}"
@@ -183,11 +169,3 @@ def _walk(folder: Path) -> Iterator[Path]:
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (path for name in files if not name.startswith(".") and (path := Path(place, name)).is_file())
-
-
-def _sha256(path: str, before: bytes = b"") -> str:
-    digest = hashlib.sha256(before)
-    with open(path, "rb") as file:
-        while block := file.read(CHUNK):
-            digest.update(block)
-    return digest.hexdigest()

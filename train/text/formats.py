@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -269,16 +270,6 @@ def read_table(stream: Readable, source: Source, delimiter: str) -> Iterator[Any
         raise ValueError(f"{source.where} is not CSV ({error}).") from error
 
 
-def read_tsv(stream: Readable, source: Source) -> Iterator[Any]:
-    """See :func:`read_table`."""
-    return read_table(stream, source, "\t")
-
-
-def read_csv(stream: Readable, source: Source) -> Iterator[Any]:
-    """See :func:`read_table`."""
-    return read_table(stream, source, ",")
-
-
 def read_wiki(stream: Readable, source: Source) -> Iterator[Any]:
     """What wikiextractor writes, articles as JSON lines or between ``<doc ...>`` and ``</doc>``."""
     head = stream.read(CHUNK)
@@ -362,8 +353,8 @@ STREAMS: dict[str, Callable[[Readable, Source], Iterator[Any]]] = {
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
     ".json": read_json,
-    ".tsv": read_tsv,
-    ".csv": read_csv,
+    ".tsv": partial(read_table, delimiter="\t"),
+    ".csv": partial(read_table, delimiter=","),
     "-sentences.txt": read_numbered,
     "wiki": read_wiki,
 }

@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from langsamp.core.hub_names import HubName
-from langsamp.core.language.languages import check_tag
-from langsamp.core.language.names import SPLITS, find_language, marks
+from langsamp.core.language.names import SPLITS, marks
 from langsamp.train.text.corpus import Corpus, Part, Reading, Report, clean
 from langsamp.train.text.formats import Source, choose
 
@@ -48,10 +47,7 @@ class HubCorpus(Corpus):
                 self.report.left_out[config] = why
                 continue
             try:
-                told = find_language([config], self._names)
-                if told is None:
-                    check_tag(config)  # which says what is wrong with it, where it looks like a tag
-                    raise ValueError("no language in its name")
+                told = self._told([config])
             except ValueError as error:
                 rejected.append(f"{config} ({error})")
                 continue
@@ -84,7 +80,8 @@ class HubCorpus(Corpus):
         from datasets import get_dataset_split_names, load_dataset
 
         splits = get_dataset_split_names(self._repo, part.detail, revision=self.commit)
-        wanted = [split for split in splits if self._wants_split(split)]
+        asked, kinds = self._split.split("+"), self._selection.splits  # by its own name, or by what it is
+        wanted = [split for split in splits if split in asked or SPLITS.get(split.lower()) in kinds]
         if not wanted and self._split != "train":
             raise ValueError(f"{where} has no split {self._split!r}; it has {', '.join(splits)}.")
         if not wanted:
@@ -94,7 +91,3 @@ class HubCorpus(Corpus):
             rows = load_dataset(self._repo, part.detail, split=split, revision=self.commit, streaming=True)
             for batch in rows.iter(batch_size=1000):
                 yield from batch[choose(list(batch), source)]
-
-    def _wants_split(self, split: str) -> bool:
-        """Whether a split is asked for, by its own name or by what it is."""
-        return split in self._split.split("+") or SPLITS.get(split.lower()) in self._selection.splits

@@ -67,11 +67,12 @@ def read_texts(spec: str | os.PathLike[str], language: str) -> Iterator[str]:
         language: ``deu_Latn``.
 
     Raises:
-        FileNotFoundError: no such file or corpus. ValueError: it has no text of the language, or cannot be read.
+        FileNotFoundError: no such file or corpus.
+        ValueError: it has no text of the language, or cannot be read.
     """
     path = Path(spec).expanduser()
     corpus = FolderCorpus.of_file(path, language) if path.is_file() else open_corpus(spec, only=[language])
-    return (text for parts in corpus.parts.values() for part in parts for text in corpus.documents(part))
+    return (text for name in corpus.languages for text in corpus.texts(name))
 
 
 def read_names(given: Iterable[str]) -> dict[str, str]:

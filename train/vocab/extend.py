@@ -12,6 +12,7 @@ import os
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -25,7 +26,6 @@ from langsamp.core.outputs import must_be_new, new_folder
 from langsamp.core.runtime import resolve_model
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
 from langsamp.train.start import starting_model
-from langsamp.train.text.corpus import Corpus
 from langsamp.train.text.open import open_corpus
 
 logger = logging.getLogger(__name__)
@@ -42,15 +42,6 @@ class Fertility:
     tokens_per_word: float  # words by white space: of little meaning for Thai, Chinese or Japanese
     tokens_per_character: float  # white space not counted
     unknown: float  # share of <unk> among the tokens
-
-
-def corpus_texts(corpus: Corpus) -> Texts:
-    """A corpus as streams that can be started again and again."""
-
-    def stream(language: str) -> Callable[[], Iterator[str]]:
-        return lambda: (text for part in corpus.parts[language] for text in corpus.documents(part))
-
-    return {language: stream(language) for language in corpus.languages}
 
 
 def extend_vocab(
@@ -88,7 +79,8 @@ def extend_vocab(
     must_be_new(output)
     old = load_tokenizer(resolve_model(base).path)
     check_unigram(old)
-    texts = corpus_texts(open_corpus(corpus, only=languages))
+    source = open_corpus(corpus, only=languages)
+    texts = {language: partial(source.texts, language) for language in source.languages}
     pieces, scores = learn_pieces(old, texts, size, alpha, max_characters)
     new = extend(old, pieces, scores)
     logger.info("added %d pieces to %d", len(pieces), len(old))

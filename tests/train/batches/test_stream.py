@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 
 from langsamp.train.batches.sampling import Plan
-from langsamp.train.batches.stream import BlockStream, InOrder
+from langsamp.train.batches.stream import BlockStream
 
 
 @pytest.fixture
@@ -40,7 +40,8 @@ def test_loader_with_and_without_workers(stream, workers):
     def indices(samples):
         return [(sample["index"], int(sample["input_ids"].sum())) for sample in samples]
 
-    loader = DataLoader(stream, batch_size=8, sampler=InOrder(stream), num_workers=workers, collate_fn=indices)
+    sampler = SequentialSampler(stream)
+    loader = DataLoader(stream, batch_size=8, sampler=sampler, num_workers=workers, collate_fn=indices)
     seen = [pair for batch in loader for pair in batch]
     assert [index for index, _ in seen] == list(range(60))
     assert seen == indices([stream[i] for i in range(60)])
@@ -50,7 +51,7 @@ def test_ranks_partition_the_single_stream(stream):
     from accelerate.data_loader import BatchSamplerShard
     from torch.utils.data import BatchSampler
 
-    batches = BatchSampler(InOrder(stream), batch_size=5, drop_last=False)
+    batches = BatchSampler(SequentialSampler(stream), batch_size=5, drop_last=False)
     ranks = [[i for batch in BatchSamplerShard(batches, 3, rank) for i in batch] for rank in range(3)]
     assert sorted(i for rank in ranks for i in rank) == list(range(60))
     assert ranks[1][:5] == [5, 6, 7, 8, 9]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import os
 import pickle
 import random
@@ -20,6 +21,9 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
+from langsamp.train.blocks import workers
+from langsamp.train.blocks.index import StoreIndex
+from langsamp.train.blocks.ledger import LanguageWriter
 from langsamp.train.blocks.prepare import as_tokenizer, open_tokenizer, prepare
 from langsamp.train.blocks.segment import Segmenter, Worker
 from langsamp.train.blocks.store import BlockStore
@@ -135,8 +139,6 @@ def test_a_worker_that_finds_its_cache_wrong_goes_the_plain_way(stock):
 
 
 def test_processes_and_cache_change_nothing(tmp_path, texts, tokenizer, monkeypatch):
-    from langsamp.train.blocks import workers
-
     folder = _corpus(tmp_path / "c", texts, 200)
     prints = set()
     for name, num_proc, cache in (("one", 1, True), ("two", 2, True), ("plain", 1, False), ("large", 2, True)):
@@ -372,6 +374,69 @@ def test_a_part_that_changes_after_an_interruption_is_taken_back(tmp_path, token
     store = prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 1, progress=False)
     whole = prepare(open_corpus(folder), tokenizer, tmp_path / "whole", 32, 1, progress=False)
     assert store.fingerprint == whole.fingerprint
+
+
+def test_a_language_that_another_run_left_half_way_is_told(tmp_path, texts, tokenizer, monkeypatch, caplog):
+    """It was whole before; without a word the next model would be trained without it."""
+    from langsamp.train.blocks import pipeline
+
+    folder, output = _corpus(tmp_path / "c", {k: texts[k] for k in ("deu_Latn", "rus_Cyrl")}), tmp_path / "s"
+    prepare(open_corpus(folder), tokenizer, output, 32, 1, progress=False)
+    (folder / "deu_Latn.b.txt").write_text("Am Fluss.\n" * 50)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "_COMMIT_SECONDS", 0.0)
+        patch.setattr(LanguageWriter, "finish", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            prepare(open_corpus(folder), tokenizer, output, 32, 1, progress=False)
+    store = prepare(open_corpus(folder, only=["rus"]), tokenizer, output, 32, 1, progress=False)
+    assert store.languages == ["rus_Cyrl"]
+    assert "deu_Latn is left out: an earlier run that added to it was interrupted" in caplog.text
+    assert prepare(open_corpus(folder), tokenizer, output, 32, 1, progress=False).languages == ["deu_Latn", "rus_Cyrl"]
+
+
+def test_a_store_is_complete_only_when_all_of_it_is_on_the_disk(tmp_path, texts, tokenizer, monkeypatch):
+    """After a power cut blocks of the right size would hold zeros, and nobody would notice."""
+    synced, fsync, write = set(), os.fsync, StoreIndex.write
+
+    def remember(descriptor):
+        synced.add(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def check(index, output):
+        if index.complete:
+            files = {path.name for path in output.glob("*_*.*")}
+            assert len(files) > 2 * len(texts)
+            assert files <= synced
+        write(index, output)
+
+    monkeypatch.setattr(os, "fsync", remember)
+    monkeypatch.setattr(StoreIndex, "write", check)
+    store = prepare(
+        open_corpus(_corpus(tmp_path / "c", texts)), tokenizer, tmp_path / "s", 32, 1, heldout=1, progress=False
+    )
+    assert store.index.complete
+
+
+def test_a_worker_that_dies_is_one_sentence_and_the_next_run_goes_on(tmp_path, texts, tokenizer, monkeypatch):
+    folder = _corpus(tmp_path / "c", texts, 3000)
+    expected = prepare(open_corpus(folder), tokenizer, tmp_path / "whole", 32, 1, progress=False)
+    append = LanguageWriter.append
+
+    def kill(self, *arguments):
+        append(self, *arguments)
+        for worker in multiprocessing.active_children():
+            worker.kill()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "CHUNK_CHARS", 4000)
+        patch.setattr(LanguageWriter, "append", kill)
+        with pytest.raises(RuntimeError, match=r"a worker process died .*; run the same command again"):
+            prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 2, progress=False)
+    assert multiprocessing.active_children() == []
+    with pytest.raises(FileNotFoundError, match="unfinished"):
+        BlockStore(tmp_path / "s")
+    again = prepare(open_corpus(folder), tokenizer, tmp_path / "s", 32, 2, progress=False)
+    assert again.fingerprint == expected.fingerprint
 
 
 def test_a_damaged_store_is_refused_by_name(tmp_path, texts, tokenizer):
