@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from transformers import XLMRobertaConfig
 
+from langsamp.configuration_langsamp import LangSAMPConfig
 from langsamp.core.runtime import resolve_model
 from langsamp.eval.engines.predict import pad_batch, predict
 from langsamp.modeling_langsamp import LangSAMPForSequenceClassification
@@ -29,7 +29,7 @@ def make_model(spec: str | None) -> LangSAMPForSequenceClassification:
     torch.manual_seed(0)
     if spec:
         return LangSAMPForSequenceClassification.from_pretrained(resolve_model(spec).path, num_labels=CLASSES).eval()
-    config = XLMRobertaConfig(vocab_size=5000, max_position_embeddings=514, type_vocab_size=1, num_labels=CLASSES)
+    config = LangSAMPConfig(vocab_size=5000, max_position_embeddings=514, type_vocab_size=1, num_labels=CLASSES)
     return LangSAMPForSequenceClassification(config).eval()
 
 
