@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from langsamp import __version__
 from langsamp.core.files import DiskFullError, is_disk_full
 from langsamp.core.plain import console, printable
+from langsamp.core.reading import is_url
 
 _WITHOUT_MODELS = ("compare", "report", "push", "pull")  # these need not wait for transformers
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
@@ -104,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         build_parser().parse_args(argv, arguments)
         if arguments.command not in _WITHOUT_MODELS:
             _no_bars_for_loading()
+        _check_places(arguments)
         with console():
             return int(arguments.run(arguments))
     except KeyboardInterrupt:
@@ -115,6 +117,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"langsamp: error: {printable(_sentence(error, arguments))}", file=sys.stderr)
         return 1
+
+
+def _check_places(arguments: argparse.Namespace) -> None:
+    """Refuse URLs where a folder is meant, which would become one called `s3:`."""
+    for name in ("output", "output_dir", "store", "data"):
+        if is_url(str(getattr(arguments, name, None))):
+            raise ValueError(
+                f"{getattr(arguments, name)} is in an object store, where only a corpus is read; give a folder, and copy "
+                "it there or from there with `aws s3 sync`, `gcloud storage rsync` or the like."
+            )
 
 
 def _sentence(error: Exception, arguments: argparse.Namespace) -> str:

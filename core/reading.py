@@ -72,12 +72,18 @@ def binary(place: str | Path) -> BinaryIO:
 
     Raises:
         ImportError: the package for the store is not installed; it is named.
+        ConnectionError: the store's own errors, such as of missing credentials.
     """
     if not is_url(os.fspath(place)):
         return open(place, "rb")
     import fsspec
 
-    return cast(BinaryIO, fsspec.open(place, "rb").open())
+    try:
+        return cast(BinaryIO, fsspec.open(place, "rb").open())
+    except (OSError, ValueError, ImportError):
+        raise
+    except Exception as error:
+        raise ConnectionError(f"cannot be read ({one_line(error)})") from error
 
 
 def members(place: str | Path) -> list[tuple[str, int]]:

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from langsamp.eval.results.catalog import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 PROSE = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), *sorted(ROOT.glob("docs/*.md"))]
-RECIPES = sorted(ROOT.glob("recipes/*.yaml"))
+SCRIPTS = sorted(ROOT.glob("recipes/*/*.sh"))
+RECIPES = [*sorted(ROOT.glob("recipes/*.yaml")), *SCRIPTS]
 TEMPLATES = [*ROOT.glob("hub/space/README.md"), *ROOT.glob("eval/results/*/*.jinja")]
 SOURCES = [path for room in (".", "core", "train", "eval", "checkpoints", "hub") for path in (
     ROOT.glob("*.py") if room == "." else (ROOT / room).rglob("*.py"))]  # fmt: skip
-START = re.compile(r"^(?:[#$] +|srun +)?(?:torchrun [^`]*?-m )?langsamp +(?=[\w.-])")
+START = re.compile(r"^(?:[#$] +|srun +(?:[^`]*? )?)?(?:torchrun [^`]*?-m )?langsamp +(?=[\w.-])")
 _WORD = r"[^-\s`;,()][^\s`;,()]*"
 BARE = re.compile(rf"langsamp ((?:{'|'.join(commands())})\b(?: --[\w-]+(?: {_WORD})?| [A-Z./]{_WORD})*)")
 OPTION = re.compile(r"(?<![\w-])--([A-Za-z][\w-]*)")
@@ -33,7 +35,7 @@ def _lines(path: Path) -> Iterator[str]:
     for line in text.splitlines():
         line = re.sub(r"(  +#.*|  +[^'\"#]*)$", "", line.strip().removeprefix("#").strip())  # what is said beside it
         if START.match(line):
-            yield START.sub("", line)
+            yield START.sub("", line).removesuffix("&")
 
 
 def _mentions(text: str) -> Iterator[str]:
@@ -114,6 +116,14 @@ WHOLE = [
 @pytest.mark.parametrize(("place", "line"), WHOLE)
 def test_whole_commands_parse(place, line):
     assert build_parser().parse_args(shlex.split(line)).command == line.split()[0]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_for_a_cluster_are_shell_and_hold_a_command(script):
+    checked = subprocess.run(["bash", "-n", script], capture_output=True, text=True)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert len([line for where, line in WHOLE if where == script.relative_to(ROOT).as_posix()]) == 1
+    assert f"sbatch recipes/slurm/{script.name} " in (ROOT / "docs/scale.md").read_text(encoding="utf-8")
 
 
 STANDS_FOR = {"FacebookAI/xlm-roberta-base": "xlmr", "cis-lmu/glot500-base": "xlmr", "./baseline": "./xlmr"}

@@ -6,10 +6,15 @@ Used by :mod:`langsamp.train.settings` when the Trainer's arguments are made, wh
 from __future__ import annotations
 
 import os
+import socket
+import time
 from datetime import timedelta
 
 import torch
 from transformers import TrainingArguments
+
+_PLACE = "langsamp/port"
+_store: torch.distributed.TCPStore | None = None  # lives as long as the process that the others meet at
 
 
 def launched() -> int:
@@ -41,26 +46,39 @@ def check(args: TrainingArguments) -> None:
         )
 
 
-def meet_again(timeout: float) -> None:
-    """After torchrun has restarted the processes, make their group under keys that were not used before.
+def meet(timeout: float) -> None:
+    """Have torchrun's processes meet in a store of their own, made by the first of them each time they are started.
 
     torchrun's store outlives a restart, and with it the addresses of the processes that are gone; who reads before
-    they are replaced waits for the dead (seen with torch 2.13).
+    they are replaced waits for the dead (seen with torch 2.13). How often they were started tells no two nodes the
+    same: torchrun counts where a process was lost only.
 
     Args:
         timeout: seconds that a process waits for the others.
+
+    Raises:
+        TimeoutError: the first process does not come.
     """
-    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if (
-        restarts == "0"
-        or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        or torch.distributed.is_initialized()
-    ):
+    global _store
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or torch.distributed.is_initialized():
         return
-    patience = timedelta(seconds=timeout)
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    store = torch.distributed.TCPStore(
-        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, is_master=False, timeout=patience
-    )
-    fresh = torch.distributed.PrefixStore(f"restart-{restarts}", store)
-    torch.distributed.init_process_group(store=fresh, rank=rank, world_size=size, timeout=patience)
+    host, patience = os.environ["MASTER_ADDR"], timedelta(seconds=timeout)
+    agents = torch.distributed.TCPStore(host, int(os.environ["MASTER_PORT"]), is_master=False, timeout=patience)
+    if os.environ["RANK"] == "0":
+        _store = torch.distributed.TCPStore(host, 0, None, True, patience, wait_for_workers=False, multi_tenant=True)
+        agents.set(_PLACE, str(_store.port))
+    port, deadline = agents.get(_PLACE).decode(), time.monotonic() + timeout
+    while not _answers(host, port):  # that of a first process that is gone
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the first process of {host} has not come in {timeout:.0f} seconds")
+        time.sleep(0.2)
+        port = agents.get(_PLACE).decode()
+    os.environ.update(MASTER_PORT=port, TORCHELASTIC_USE_AGENT_STORE="False")
+
+
+def _answers(host: str, port: str) -> bool:
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True

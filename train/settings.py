@@ -183,7 +183,7 @@ def training_arguments(
         own = {**DEFAULTS, "per_device_eval_batch_size": given.get("per_device_train_batch_size", 8)}
         if processes.launched() > 1 and not torch.accelerator.is_available():
             own["use_cpu"] = True  # else accelerate leaves the processes alone, each with a run of its own
-        processes.meet_again(given.get("ddp_timeout", 1800))
+        processes.meet(given.get("ddp_timeout", 1800))
         args = TrainingArguments(**{**own, **given, **FIXED, "output_dir": os.fspath(output)})
     sharding: Any = args.fsdp_config or {}
     if args.fsdp and "version" in sharding:

@@ -109,12 +109,15 @@ def test_a_killed_process_is_started_again_and_the_end_is_the_undisturbed_one(to
 
 
 def test_two_nodes_are_one_with_two_processes(torchrun, tmp_path):
+    """Also when a process is lost, which its own node alone counts as a restart."""
     start, result = torchrun
     one = result("one", start("one", *TWO))
     meeting = ("--nnodes", "2", "--nproc_per_node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "test",
                "--rdzv-endpoint", f"127.0.0.1:{_port()}")  # fmt: skip
-    nodes = [start("two", *meeting, "--local-addr", address) for address in ("127.0.0.1", "127.0.0.2")]
+    meeting += ("--max-restarts", "3", "--local-addr")
+    nodes = [start("two", *meeting, address, die=["1:3"]) for address in ("127.0.0.1", "127.0.0.2")]
     two = result("two", *nodes)
+    assert (tmp_path / "died-1-3").exists()
     assert two["losses"] == one["losses"]
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
     assert weights[0] == weights[1]

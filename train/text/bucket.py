@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from langsamp.core.plain import one_line
 from langsamp.train.text.corpus import Part, Reading
 from langsamp.train.text.folder import FolderCorpus
 
@@ -33,11 +35,9 @@ class BucketCorpus(FolderCorpus):
         """Any node sees a store; what it may not read is told by name when it is read."""
 
     def _places(self) -> Iterator[tuple[str, int, str]]:
-        store, root = self._store()
-        try:
+        with _named(f"{self.name} cannot be listed"):
+            store, root = self._store()
             found = store.find(root, detail=True)
-        except Exception as error:  # stores have errors of their own, such as of missing credentials
-            raise OSError(f"{self.name} cannot be listed: {error}") from error
         for path, facts in sorted(found.items()):
             name = path.removeprefix(root).lstrip("/")
             if not any(piece.startswith(".") for piece in name.split("/")):
@@ -45,7 +45,25 @@ class BucketCorpus(FolderCorpus):
 
     def fingerprint(self, part: Part) -> str:
         """Of what the store says of the file's content, and of the way it is read: the bytes are not fetched for it."""
-        store, _ = self._store()
-        facts = store.info(part.detail)
+        with _named(f"{part.detail} cannot be read"):
+            store, _ = self._store()
+            facts = store.info(part.detail)
         version = next((str(facts[name]) for name in _VERSIONS if facts.get(name)), None) or store.ukey(part.detail)
         return hashlib.sha256(f"{self._how(part)}{version} {part.member}".encode()).hexdigest()
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Tell in one sentence what a store or fsspec has raised.
+
+    Raises:
+        ImportError: the package for such stores is not installed. OSError: whatever else it was.
+    """
+    try:
+        yield
+    except ImportError as error:
+        package = getattr(error.__cause__, "name", None)
+        raise ImportError(f"{what}: {f'pip install {package}' if package else error}") from error
+    except Exception as error:  # stores have errors of their own, such as of missing credentials
+        text = f"{what}: {one_line(error)}; look whether it is there and your credentials for it are set"
+        raise OSError(text) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import sys
 import threading
 import zipfile
 from functools import partial
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from langsamp.cli import main
 from langsamp.train.blocks.prepare import prepare
 from langsamp.train.text.bucket import BucketCorpus
 from langsamp.train.text.open import open_corpus
@@ -94,7 +96,7 @@ def test_what_is_in_is_not_fetched_again_and_what_changed_is_told(tmp_path, buck
 def test_troubles_are_named(bucket, monkeypatch):
     with pytest.raises(ValueError, match=r"memory://bucket/nothing has no text"):
         open_corpus("memory://bucket/nothing").languages  # noqa: B018
-    with pytest.raises(ValueError, match="Protocol not known: nosuch"):
+    with pytest.raises(OSError, match="nosuch://bucket cannot be listed: Protocol not known: nosuch"):
         open_corpus("nosuch://bucket").languages  # noqa: B018
     corpus = open_corpus(URL, only=["hin_Deva"])
     [part] = corpus.parts["hin_Deva"]
@@ -109,3 +111,42 @@ def test_troubles_are_named(bucket, monkeypatch):
     with pytest.raises(OSError, match=r"memory://bucket/text cannot be listed: Access Denied"):
         open_corpus(URL).languages  # noqa: B018
     assert isinstance(open_corpus(URL), BucketCorpus)
+
+
+def test_errors_that_a_store_calls_its_own_are_told_wherever_they_come(bucket, monkeypatch):
+    class NoCredentialsError(Exception):
+        pass
+
+    def deny(*args, **kwargs):
+        raise NoCredentialsError("Unable to locate credentials")
+
+    corpus = open_corpus(URL, only=["hin_Deva"])
+    [part] = corpus.parts["hin_Deva"]
+    monkeypatch.setattr(type(bucket), "_open", deny)
+    with pytest.raises(OSError, match=r"^memory://.*/hin_Deva.txt: cannot be read \(Unable to locate credentials\)$"):
+        list(corpus.documents(part))
+    monkeypatch.setattr(type(bucket), "info", deny)
+    with pytest.raises(OSError, match=r"hin_Deva.txt cannot be read: Unable to locate credentials; look whether it is"):
+        corpus.fingerprint(part)
+
+
+def test_a_missing_package_is_named_with_the_place(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(ImportError, match="^s3://bucket/text cannot be listed: pip install s3fs$"):
+        open_corpus("s3://bucket/text").languages  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "prepare --corpus cldr --tokenizer x --output s3://bucket/store",
+        "train --base x --store gs://bucket/store --output y",
+        "eval --model x --tasks lm --data s3://bucket/data --output y",
+    ],
+)
+def test_a_folder_in_a_store_is_refused_where_one_is_meant_on_a_disk(line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(line.split()) == 1
+    assert "://bucket" in (told := capsys.readouterr().err)
+    assert "is in an object store, where only a corpus is read; give a folder, and copy it" in told
+    assert list(tmp_path.iterdir()) == []
