@@ -124,8 +124,8 @@ def _check_places(arguments: argparse.Namespace) -> None:
     for name in ("output", "output_dir", "store", "data"):
         if is_url(str(getattr(arguments, name, None))):
             raise ValueError(
-                f"{getattr(arguments, name)} is in an object store, where only a corpus is read; give a folder, and copy "
-                "it there or from there with `aws s3 sync`, `gcloud storage rsync` or the like."
+                f"{getattr(arguments, name)} is in an object store, where only a corpus is read; give a folder, and "
+                "copy it there or from there with `aws s3 sync`, `gcloud storage rsync` or the like."
             )
 
 

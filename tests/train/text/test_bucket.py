@@ -132,7 +132,7 @@ def test_errors_that_a_store_calls_its_own_are_told_wherever_they_come(bucket, m
 
 def test_a_missing_package_is_named_with_the_place(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(ImportError, match="^s3://bucket/text cannot be listed: pip install s3fs$"):
+    with pytest.raises(ImportError, match=r"^s3://bucket/text cannot be listed: pip install s3fs$"):
         open_corpus("s3://bucket/text").languages  # noqa: B018
 
 
