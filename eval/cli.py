@@ -132,7 +132,7 @@ def run_eval(arguments: Namespace) -> int:
         progress=arguments.progress,
         options=TaskOptions.of({name: value for name, value in vars(arguments).items() if name in TaskOptions.names()}),
     )
-    tasks = [name.strip() for name in arguments.tasks.split(",") if name.strip()]
+    tasks = [name.strip() for name in arguments.tasks.split(",") if name.strip()] or [arguments.tasks]
     with team(context, arguments.devices, arguments.ray) as crew:
         for coverage in run(context, tasks, arguments.languages, crew):
             print(coverage.line())

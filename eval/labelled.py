@@ -28,6 +28,17 @@ def read_examples(context: Context, folder: str, tag: str, split: str) -> Exampl
     return Examples([rows["text"][i] for i in keep], [str(rows["label"][i]) for i in keep])
 
 
+def usable(context: Context, folder: str, tags: Sequence[str], split: str) -> list[str]:
+    """The tags with labelled sentences in a split; one whose data cannot be used is left out, with a warning."""
+    found = []
+    for tag in tags:
+        try:
+            found += [tag] if read_examples(context, folder, tag, split).texts else []
+        except DataError as error:
+            logger.warning("%s is left out: %s", tag, error)
+    return found
+
+
 def read_texts(context: Context, folder: str, tag: str) -> list[str]:
     """Sentences to characterise a language by: its dev split (parallel in SIB-200), else test, else train."""
     for split in ("dev", "test", "train"):
@@ -37,14 +48,20 @@ def read_texts(context: Context, folder: str, tag: str) -> list[str]:
 
 
 def read_test(context: Context, folder: str, tag: str, known: Sequence[str]) -> Examples:
-    """The test split. Raises DataError if it is empty.
+    """The test split.
 
     A label the source never showed stays: no model can predict it, so it counts as a class with F1 0, with a warning.
+
+    Raises:
+        DataError: it is empty, or the source showed none of its labels (numbers, another language's names).
     """
     test = read_examples(context, folder, tag, "test")
     if not test.texts:
         raise DataError(f"{folder}/{tag} has no test sentences with a label")
-    if unknown := sorted(set(test.labels) - set(known)):
+    unknown = sorted(set(test.labels) - set(known))
+    if len(unknown) == len(set(test.labels)):
+        raise DataError(f"{folder}/{tag}: no test label is one of {', '.join(known)}; found {', '.join(unknown)}")
+    if unknown:
         logger.warning("%s/%s: labels that training never showed count as wrong: %s", folder, tag, ", ".join(unknown))
     return test
 

@@ -87,11 +87,12 @@ class Worker:
 
 @dataclass
 class _Plan:
-    """What a task has to do: its languages, and the units whose records are not all there."""
+    """What a task has to do: its languages, the units whose records are not all there, and whose were at a stage."""
 
     task: Task
     coverage: Coverage
     todo: list[Unit]
+    measured: set[tuple[int, str | None]]
 
 
 def run(
@@ -103,7 +104,7 @@ def run(
     equal results. Returns the coverage of each task. Raises ValueError for an unknown task or if the folder holds a run
     with other settings, RuntimeError if another run writes there, and DataError if a task has no language at all.
     """
-    objects = [load_task(name) for name in tasks]
+    objects = [load_task(name) for name in dict.fromkeys(tasks)]
     context = replace(context)  # what is kept for the units is this run's
     where = context.output
     with held(where / LOCK, f"another evaluation is writing to {where}; wait for it or choose another --output."):
@@ -126,19 +127,22 @@ def run(
 def _plan(task: Task, context: Context, languages: Sequence[str] | None, done: records.Done) -> _Plan:
     context.begin((task.name, None))
     chosen, coverage = choose_languages(task.name, task.languages(context), languages)
-    units = task.units(context, chosen)
-    return _Plan(task, coverage, [unit for unit in units if any(record not in done for record in unit.expected)])
+    units = list(task.units(context, chosen))
+    todo = [unit for unit in units if any(record not in done for record in unit.expected)]
+    whole = {(unit.stage, unit.language) for unit in units if all(record in done for record in unit.expected)}
+    return _Plan(task, coverage, todo, whole)
 
 
 def _run_task(plan: _Plan, context: Context, crew: Crew, done: records.Done, bar: tqdm) -> None:
-    """Compute the units that are not done; a language with unusable data is counted as missing, with the reason."""
+    """Compute the units that are not done; a language none of whose data is usable is missing, with the reason."""
     for stage in sorted({unit.stage for unit in plan.todo}):
         units = _with_given(context, [unit for unit in plan.todo if unit.stage == stage])
+        problems = {}
         safe = time.monotonic()  # the disk is waited for once a second, which only a loss of power would notice
         for number, (unit, outcome) in enumerate(crew.outcomes(plan.task.name, units), 1):
             bar.update()
             if outcome.problem is not None and unit.language is not None:
-                plan.coverage.missing[unit.language] = outcome.problem
+                problems[unit.language] = outcome.problem
                 logger.warning("%s: %s is left out: %s", plan.task.name, unit.language, outcome.problem)
                 continue
             for name, content in outcome.files.items():
@@ -148,6 +152,8 @@ def _run_task(plan: _Plan, context: Context, crew: Crew, done: records.Done, bar
             records.append(context.output, fresh, wait)
             done.add(fresh)
             safe = time.monotonic() if wait else safe
+            plan.measured.add((stage, unit.language))
+        plan.coverage.missing |= {tag: why for tag, why in problems.items() if (stage, tag) not in plan.measured}
     if plan.coverage.asked and not plan.coverage.measured:
         raise DataError(plan.coverage.line())
 

@@ -49,9 +49,11 @@ def check_settings(context: Context, tasks: Iterable[Task]) -> None:
 
 
 def save_coverage(output: Path, coverage: Coverage) -> None:
-    """Note which languages a task was asked for and which are missing, with the reasons."""
+    """Note which languages a task was asked for, in this run or before, and which are missing, with the reasons."""
     known = RunInfo.read(output)
-    known.coverage[coverage.task] = coverage
+    before = known.coverage.get(coverage.task, coverage)
+    missing = {tag: why for tag, why in before.missing.items() if tag not in coverage.asked} | coverage.missing
+    known.coverage[coverage.task] = Coverage(coverage.task, sorted({*before.asked, *coverage.asked}), missing)
     known.write(output)
 
 

@@ -90,6 +90,23 @@ class EvalData:
             rows = {name: [values[index] for index in keep] for name, values in rows.items()}
         return {name: rows[name] for name in columns}
 
+    def by_id(self, folder: str, tag: str, split: str | None = None) -> dict[str, str]:
+        """Text by id; the same line twice is one.
+
+        Raises:
+            DataError: as `rows`, or an id stands for two texts.
+        """
+        rows = self.rows(folder, tag, ["id", "text"], split)
+        found: dict[str, str] = {}
+        for name, text in zip(map(str, rows["id"]), rows["text"]):
+            if found.setdefault(name, text) != text:
+                raise DataError(f"{folder}/{tag}: id {name} stands for two different sentences; make the ids unique")
+        return found
+
+    def first(self, folders: Sequence[str]) -> str:
+        """The first of these data sets that there is; without any the first, for the error."""
+        return next((name for name in folders if self.folders(name)), folders[0])
+
     def _check_script(self, where: str, tag: str, rows: Columns) -> None:
         """Say so, once, if the text is in another script than its tag."""
         texts = rows.get("text") or [" ".join(map(str, words)) for words in rows.get("tokens", [])[:50]]

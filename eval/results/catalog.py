@@ -7,7 +7,7 @@ model card look up here. An unknown task or measure goes under its own name, as 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -216,6 +216,11 @@ def metric(name: str) -> Metric:
             )
             return shown._replace(label=label, k=int(parts["k"] or 0), of=parts["of"], place=place)
     return Metric(name[:1].upper() + name[1:].replace("_", " "), kind=name, place=len(_METRICS))
+
+
+def rankers(names: Collection[str]) -> list[str]:
+    """Rankers of donors in order of preference, those of others behind ours."""
+    return sorted(names, key=lambda name: (RANKERS.index(name) if name in RANKERS else len(RANKERS), name))
 
 
 def metric_order(name: str) -> tuple[int, str, int, str]:

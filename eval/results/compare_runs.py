@@ -102,7 +102,7 @@ def write_comparison(found: Sequence[Comparison], output: str | Path) -> Path:
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     atomic_write(output / "compare.md", markdown(found))
-    lines = (json.dumps(entry.to_json(), ensure_ascii=False) for entry in found)
+    lines = (json.dumps(entry.to_json()) for entry in found)
     atomic_write(output / "compare.json", "[\n" + ",\n".join(lines) + "\n]\n")
     rows = ([*entry.cell, *row] for entry in found for row in entry.rows)
     head = [*Cell._fields, "language", found[0].a, found[0].b, "difference"]

@@ -185,14 +185,11 @@ def _forest(axis: Axes, panel: Sequence[Comparison]) -> None:
             whole = name == "all"
             colour = MOODS.get(entry.verdict, SOFT) if whole else "#a9b1bb"
             _dot(axis, -len(names), mean, entry.metric, colour, 1.0 if whole else 0.75)
-            title = catalog.task(entry.cell.task).title + (f": {_plain(entry.b)}" if len(models) > 1 else "")
+            title = catalog.task(entry.cell.task).title + (f": {entry.b}" if len(models) > 1 else "")
             names.append(f"{title}, {entry.metric.label} (n = {n})" if whole else f"{name} (n = {n})")
     axis.axvline(0, color=SOFT, linewidth=1, zorder=1)
-    axis.set_yticks([-i for i in range(len(names))], names)
-    axis.set_ylim(-len(names) + 0.4, 0.6)
-    axis.grid(axis="x", color=GRID, linewidth=0.8)
     unit = panel[0].metric.difference_unit
-    axis.set_xlabel(f"mean difference with 95 % interval{f', {unit}' if unit else ''}", color=SOFT, fontsize=9)
+    _name_rows(axis, names, f"mean difference with 95 % interval{f', {unit}' if unit else ''}")
     side = {1: "right is better", -1: "left is better"}
     better = {entry.metric.better for entry in panel}
     told = f" ({side[better.pop()]})" if len(better) == 1 and better <= set(side) else ""
@@ -205,6 +202,14 @@ def _dot(axis: Axes, y: float, mean: Interval, metric: catalog.Metric, colour: s
         ends = [metric.scaled(mean.low), metric.scaled(mean.high)]
         axis.plot(ends, [y, y], color=colour, linewidth=2 * size, zorder=2)
     axis.plot([metric.scaled(mean.value)], [y], "o", color=colour, markersize=6.5 * size, zorder=3)
+
+
+def _name_rows(axis: Axes, names: Sequence[str], label: str) -> None:
+    """Names of the rows from the top, and what their common axis shows."""
+    axis.set_yticks([-i for i in range(len(names))], [_plain(name) for name in names])
+    axis.set_ylim(-len(names) + 0.4, 0.6)
+    axis.grid(axis="x", color=GRID, linewidth=0.8)
+    axis.set_xlabel(label, color=SOFT, fontsize=9)
 
 
 def layers(results: Results) -> Figure | None:
@@ -243,11 +248,8 @@ def losses(results: Results) -> Figure | None:
     for cell, system, mean in rows:
         metric = catalog.metric(cell.metric)
         _dot(axis, -len(names), mean.mean, metric, _colour(results, system))
-        names.append(f"{_plain(results.label(system))}: {metric.label} (n = {mean.n})")
-    axis.set_yticks([-i for i in range(len(names))], names)
-    axis.set_ylim(-len(names) + 0.4, 0.6)
-    axis.grid(axis="x", color=GRID, linewidth=0.8)
-    axis.set_xlabel("nats per masked token, mean over languages with 95 % interval", color=SOFT, fontsize=9)
+        names.append(f"{results.label(system)}: {metric.label} (n = {mean.n})")
+    _name_rows(axis, names, "nats per masked token, mean over languages with 95 % interval")
     set_title(axis, "Masked-LM loss")
     return figure
 
@@ -279,18 +281,20 @@ def similarity(results: Results) -> Figure | None:
 
 
 def embedding_map(results: Results) -> Figure | None:
-    """The PCA of the language rows, coloured by script; the languages that stand apart are named."""
-    found = rowmap.places(results.run.records).get("pca", [])
-    found = [place for place in found if place.language is not None]
-    if len(found) < 3:
+    """The PCA of the last model's language rows, coloured by script; the languages that stand apart are named."""
+    maps = {system: rowmap.places(records).get("pca", []) for system, records in results.by_system.items()}
+    maps = {system: [place for place in found if place.language is not None] for system, found in maps.items()}
+    drawn = [system for system, found in maps.items() if len(found) >= 3]
+    if not drawn:
         return None
+    found = maps[drawn[-1]]
     scripts = [place.script for place in found]
     common = [name for name, count in Counter(filter(None, sorted(scripts, key=str))).most_common(8) if count > 1]
     figure, (axis,) = new_figure(8, 5.6)
     for name in [*common, None]:
         own = [place for place in found if (place.script if place.script in common else None) == name]
         if own:
-            label = catalog.script_name(name) if name else "other scripts"
+            label = _plain(catalog.script_name(name)) if name else "other scripts"
             colour = CATEGORIES[common.index(name)] if name else PALE
             axis.scatter([place.x for place in own], [place.y for place in own], s=16, color=colour, linewidths=0,
                          label=f"{label} ({len(own)})")  # fmt: skip
@@ -299,7 +303,8 @@ def embedding_map(results: Results) -> Figure | None:
     axis.spines["bottom"].set_visible(False)
     axis.set_aspect("equal", adjustable="datalim")
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=SOFT)
-    set_title(axis, f"Language rows, first two principal components ({len(found)} languages)")
+    whose = f", {results.label(drawn[-1])}" if len(drawn) > 1 else ""
+    set_title(axis, f"Language rows{whose}, first two principal components ({len(found)} languages)")
     figure.draw_without_rendering()  # the places are known only now
     _name_apart(axis, found)
     return figure

@@ -12,7 +12,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from langsamp.core.facts import FACTS, TrainingFacts
 from langsamp.core.files import atomic_write
 from langsamp.core.plain import one_line
-from langsamp.core.record import Record
+from langsamp.core.record import Key, Record, key
 from langsamp.core.typed import from_json
+from langsamp.eval.results.aggregate import System, labels
 from langsamp.eval.results.records import RESULTS, read
 from langsamp.safe_files import read_json
 
@@ -72,7 +73,7 @@ class RunInfo:
 
     def write(self, folder: Path) -> None:
         """Write it into the folder, whole or not at all."""
-        atomic_write(folder / RUN, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+        atomic_write(folder / RUN, json.dumps(asdict(self), indent=1) + "\n")
 
 
 @dataclass(frozen=True)
@@ -117,17 +118,26 @@ class Run:
 def load(paths: str | Path | Sequence[str | Path]) -> Run:
     """Read run directories (or `.jsonl` files) together.
 
-    A directory without results.jsonl stands for its sub-directories that have one. Raises FileNotFoundError if there is
-    none, and ValueError for a file that is not what it should be.
+    A directory without results.jsonl stands for its sub-directories that have one.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: a file is not what it should be, or two runs tell different values of one model.
     """
-    run = Run([])
-    for given in [paths] if isinstance(paths, (str, Path)) else paths:
-        folders = _folders(Path(given))
-        for path in folders:
-            run.records += read(path)
-        for path in dict.fromkeys([*folders, Path(given)]):
-            if path.is_dir():
-                _read_sides(path, run)
+    given = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
+    folders = [folder for path in given for folder in _folders(path)]
+    known: dict[Key, Record] = {}
+    for folder in folders:
+        for record in read(folder):
+            if known.setdefault(key(record), record).value != record.value:
+                raise ValueError(
+                    f"{folder} has other values of {record.model} than a run before it ({record.task}, "
+                    f"{record.metric}); give one of these runs only, or `langsamp compare` one with the other"
+                )
+    run = Run(list(known.values()))
+    sides = {System(str(path.resolve())): path for path in [*folders, *given] if path.is_dir()}
+    for system, name in labels(sides).items():
+        _read_sides(sides[system], name, run)
     return run
 
 
@@ -140,8 +150,8 @@ def _folders(path: Path) -> list[Path]:
     return found
 
 
-def _read_sides(folder: Path, run: Run) -> None:
+def _read_sides(folder: Path, name: str, run: Run) -> None:
     if (folder / FACTS).is_file():
-        run.losses.append((folder.resolve().name, TrainingFacts.read(folder).curve))
-    run.matrices += map(Matrices.read, sorted(folder.glob("neutrality/layer*.npz")))
+        run.losses.append((name, TrainingFacts.read(folder).curve))
+    run.matrices += [replace(Matrices.read(path), folder=name) for path in sorted(folder.glob("neutrality/layer*.npz"))]
     run.coverage += RunInfo.read(folder).coverage.values()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,12 @@ from langsamp.core.language.languages import normalize_tag
 from langsamp.core.record import Record
 from langsamp.eval.data.columns import DataError
 from langsamp.eval.engines.probe import fit_probe
-from langsamp.eval.labelled import Source, read_examples, read_test
+from langsamp.eval.labelled import Examples, Source, read_examples, usable
 from langsamp.eval.metrics import compute
 from langsamp.eval.results import catalog
 from langsamp.eval.task import Context, Unit
-from langsamp.eval.tasks.rankers import Rankers, read_table, row_tags
+from langsamp.eval.tasks.rankers import FOLDER, Rankers, read_table, row_tags
 
-FOLDER = "sib200"
 TRANSFER = "donors-transfer"
 TOP = 3
 ENGLISH = "eng_Latn"
@@ -61,33 +61,23 @@ def references(target_gains: dict[str, float]) -> dict[str, dict[str, float]]:
     return found
 
 
-class Transfer:
-    """Probe scores of every source on every target at one layer; the targets' vectors are computed once and kept."""
+def measure_transfer(context: Context, unit: Unit, layer: int) -> list[Record]:
+    """Train a probe on the unit's language and measure it on all targets, whose vectors are computed once and kept."""
 
-    def __init__(self, context: Context, layer: int) -> None:
-        self.context, self.layer = context, layer
-        self._tests: dict[str, tuple[np.ndarray, list[str]]] = {}
+    def encoded(examples: Examples) -> tuple[np.ndarray, list[str]]:
+        return context.encoder((layer,)).encode(examples.texts)[0], examples.labels
 
-    def _encode(self, texts: Sequence[str]) -> np.ndarray:
-        return self.context.encoder((self.layer,)).encode(texts)[0]
+    def test(target: str) -> tuple[np.ndarray, list[str]]:
+        return encoded(read_examples(context, FOLDER, target, "test"))
 
-    def measure(self, source: str, expected: Sequence[Record]) -> list[Record]:
-        """Train on one source, measure on all targets."""
-        data = Source(self.context, FOLDER, source)
-        train, dev = self._encode(data.train.texts), self._encode(data.dev.texts)
-        probe = fit_probe(train, data.train.labels, dev, data.dev.labels)
-        found = []
-        for record in expected:
-            vectors, labels = self._test(record.code or "", data.labels)
-            score = compute("macro_f1", predictions=probe.predict(vectors), references=labels)["macro_f1"]
-            found.append(replace(record, value=score, n=len(labels)))
-        return found
-
-    def _test(self, target: str, labels: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-        if target not in self._tests:
-            test = read_test(self.context, FOLDER, target, labels)
-            self._tests[target] = (self._encode(test.texts), test.labels)
-        return self._tests[target]
+    source = Source(context, FOLDER, unit.language or "")
+    probe = fit_probe(*encoded(source.train), *encoded(source.dev))
+    found = []
+    for record in unit.expected:
+        vectors, labels = context.shared(("test", record.code), partial(test, record.code or ""))
+        score = compute("macro_f1", predictions=probe.predict(vectors), references=labels)["macro_f1"]
+        found.append(replace(record, value=score, n=len(labels)))
+    return found
 
 
 class Donors:
@@ -99,8 +89,7 @@ class Donors:
         """The target, or all languages of SIB-200 that can be tested on."""
         if target := context.options.target:
             return [normalize_tag(target)]
-        tags = context.data.languages(FOLDER)
-        return [tag for tag in tags if read_examples(context, FOLDER, tag, "test").texts]
+        return usable(context, FOLDER, context.data.languages(FOLDER), "test")
 
     def settings(self, context: Context) -> dict[str, Any]:
         """The candidates of the study (an answer for one target adds to any run), and the table if there is one."""
@@ -130,7 +119,7 @@ class Donors:
             targets = [target for target in languages if target != source]
             return [context.record(TRANSFER, tag, "macro_f1", source=source, layer=layer) for tag in targets]
 
-        rankers = Rankers(context, FOLDER, _all(languages, sources), layer, context.options.similarity)
+        rankers = Rankers(context, _all(languages, sources), layer, sources)
         english = ENGLISH in sources and _trainable(context, ENGLISH)
         return [Unit(source, transfer(source)) for source in sources] + [
             _judged_unit(context, target, languages, sources, rankers, english) for target in languages
@@ -140,10 +129,10 @@ class Donors:
         """The answer for a target, the transfer from a source, or how good the rankings for a target are."""
         layer = context.layer_list()[-1]
         if unit.about is None:
-            transfer = context.shared("transfer", lambda: Transfer(context, layer))
-            return transfer.measure(unit.language or "", unit.expected)
+            return measure_transfer(context, unit, layer)
         tags, sources = unit.about
-        rankers = context.shared(tags, lambda: Rankers(context, FOLDER, tags, layer, context.options.similarity))
+        centre = sources if unit.wants else tags
+        rankers = context.shared(tags, lambda: Rankers(context, tags, layer, centre))
         return judged(unit, sources, rankers) if unit.wants else answer(unit, sources, rankers)
 
 
@@ -158,8 +147,7 @@ def candidates(context: Context) -> list[str]:
         return sorted({normalize_tag(tag) for tag in asked})
     if not context.data.folders(FOLDER):
         return []
-    tags = context.data.languages(FOLDER)
-    return [tag for tag in tags if read_examples(context, FOLDER, tag, "train").texts]
+    return usable(context, FOLDER, context.data.languages(FOLDER), "train")
 
 
 def _trainable(context: Context, tag: str) -> bool:
@@ -178,7 +166,7 @@ def _answer_unit(context: Context, target: str, sources: list[str]) -> Unit:
     """
     sources = [tag for tag in sources or row_tags(context) if tag != target]
     layer = context.layer_list()[-1]
-    rankers = Rankers(context, FOLDER, _all([target], sources), layer, context.options.similarity)
+    rankers = Rankers(context, _all([target], sources), layer)
     wanted = []
     for name in rankers.names:
         at = layer if name == "centroid" else None
@@ -210,7 +198,7 @@ def _judged_unit(
         for name in names
         for metric in (f"ndcg@{TOP}_{name}", f"regret_{name}")
     ]
-    return Unit(target, wanted, about=(_all(languages, sources), others), stage=1, wants=TRANSFER)
+    return Unit(target, wanted, about=(_all(languages, sources), sources), stage=1, wants=TRANSFER)
 
 
 def judged(unit: Unit, sources: Sequence[str], rankers: Rankers) -> list[Record]:
@@ -251,7 +239,7 @@ def ranking_table(found: Sequence[Record], target: str, rows: int = 20) -> str:
             regrets.setdefault(metric.of, []).append(record.value)
     if not similar:
         raise ValueError(f"no similarities with {target} here: run `langsamp eval --tasks donors --target {target}`")
-    names = [name for name in catalog.RANKERS if name in similar]
+    names = catalog.rankers(similar)
     score = catalog.metric("macro_f1")
     measured = {r.source or "": r.value for r in found if r.task == TRANSFER and r.code == target}
     first = similar[names[0]]

@@ -99,35 +99,26 @@ class EmbeddingMap:
         return sorted(likely_tag(name) for name in tables[0].names) if tables[0] else []
 
     def units(self, context: Context, languages: list[str]) -> list[Unit]:
-        """One unit: the map needs all rows at once, and is made in a moment."""
-        found = []
-        for kind in ("languages", "scripts"):
-            rows = read_rows(context.source.path, kind)
-            if rows is not None:
-                wanted = [likely_tag(name) in languages for name in rows.names] if kind == "languages" else None
-                found += map_records(context, kind, rows, wanted)
-        return [Unit(None, found)]
+        """One unit: the map is made in a moment, of all rows at once, so that a later run adds to the same one."""
+        tables = {kind: read_rows(context.source.path, kind) for kind in ("languages", "scripts")}
+        found = [record for kind, rows in tables.items() if rows for record in map_records(context, kind, rows)]
+        return [Unit(None, [record for record in found if record.code is None or record.code in languages])]
 
     def compute(self, context: Context, unit: Unit) -> Sequence[Record]:
         """What `units` has found."""
         return unit.expected
 
 
-def map_records(context: Context, kind: str, rows: TableRows, wanted: Sequence[bool] | None = None) -> list[Record]:
-    """All records of one table; `wanted` (rows,) chooses rows, None means all."""
-    if wanted is not None:
-        keep = np.asarray(wanted, dtype=bool) if len(wanted) else np.zeros(0, dtype=bool)
-        rows = TableRows([name for name, kept in zip(rows.names, keep) if kept], rows.vectors[keep], rows.init)
-    found = [_row_record(context, kind, name, "row_norm", value) for name, value in zip(rows.names, _norms(rows))]
+def map_records(context: Context, kind: str, rows: TableRows) -> list[Record]:
+    """All records of one table."""
+    norms = np.linalg.norm(rows.vectors.astype(np.float64), axis=1)
+    found = [_row_record(context, kind, name, "row_norm", value) for name, value in zip(rows.names, norms)]
     left_out = [name for name, out in zip(rows.names, rows.untrained) if out]
     if left_out:
         logger.warning(
             "embedding map: %d of %d %s were never trained and are left out: %s",
-            len(left_out),
-            len(rows.names),
-            kind,
-            ", ".join(left_out),
-        )
+            len(left_out), len(rows.names), kind, ", ".join(left_out),
+        )  # fmt: skip
     found += [_row_record(context, kind, name, "untrained", 1.0) for name in left_out]
     trained = rows.trained
     if len(trained.names) < 3:
@@ -145,10 +136,6 @@ def map_records(context: Context, kind: str, rows: TableRows, wanted: Sequence[b
         metric = f"{singular}_pca_variance_{axis}"
         found.append(context.record(EmbeddingMap.name, None, metric, value, n=len(trained.names)))
     return found + (_purity_records(context, trained) if kind == "languages" else [])
-
-
-def _norms(rows: TableRows) -> np.ndarray:
-    return np.linalg.norm(rows.vectors.astype(np.float64), axis=1)
 
 
 def _row_record(context: Context, kind: str, name: str, metric: str, value: float) -> Record:

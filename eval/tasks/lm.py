@@ -192,7 +192,7 @@ class Scorer:
 
 def _folder(context: Context) -> str:
     """The folder of held-out text."""
-    return context.options.text or next((name for name in FOLDERS if context.data.folders(name)), FOLDERS[0])
+    return context.options.text or context.data.first(FOLDERS)
 
 
 def _limit(context: Context) -> int:

@@ -59,8 +59,10 @@ class Neutrality:
         """One unit a layer, with the numbers of all languages; one for each language that has too few sentences."""
         sample = context.shared("sample", lambda: Sample.draw(context, languages))
         layers = context.layer_list("all")
-        few = [tag for tag in languages if tag not in sample.languages]
-        units = [Unit(tag, [context.record(self.name, tag, METRICS[0], layer=layers[0])]) for tag in few]
+        units = [
+            Unit(tag, [context.record(self.name, tag, METRICS[0], layer=layers[0])], about=why)
+            for tag, why in sample.problems.items()
+        ]
         for layer in layers:
             _check_same_languages(context.output / Matrices.file(layer), sample.languages)
             expected = [
@@ -73,46 +75,52 @@ class Neutrality:
         return units
 
     def compute(self, context: Context, unit: Unit) -> list[Record]:
-        """The numbers of one layer. Raises DataError for a language with too few sentences."""
+        """The numbers of one layer. For a language that takes no part a DataError says why."""
         if unit.language is not None:
-            raise DataError(f"fewer than {FEWEST} of the sampled sentences")
+            raise DataError(unit.about)
         sample = context.shared("sample", lambda: Sample.draw(context, unit.about))
         return measure_layer(context, sample, context.layer_list("all"), unit.expected)
 
 
 @dataclass
 class Sample:
-    """The sentences compared: `texts[language][id]`, and which (languages, ids) exist."""
+    """The sentences compared, `texts[language][id]`, and why other languages take no part."""
 
     languages: list[str]
     ids: list[str]
     texts: dict[str, dict[str, str]]
+    problems: dict[str, str]
 
     @classmethod
     def draw(cls, context: Context, languages: list[str]) -> Sample:
-        """The ids that most languages have, ties in an order that depends on the id alone.
+        """The ids that most of the languages have that take part, ties in an order that depends on the id alone.
 
-        Raises DataError if fewer than two languages have `FEWEST` of them, or if an id stands for two sentences.
+        A language takes part if it has `FEWEST` of the sentences; one that does not changes nothing.
+
+        Raises:
+            DataError: fewer than two languages take part.
         """
-        limit = _limit(context)
-        folder = _folder(context)
-        texts = {}
+        limit, folder = _limit(context), _folder(context)
+        texts: dict[str, dict[str, str]] = {}
+        problems: dict[str, str] = {}
         for tag in languages:
-            rows = context.data.rows(folder, tag, ["id", "text"], "test")
-            own: dict[str, str] = {}
-            texts[tag] = own
-            for name, text in zip(map(str, rows["id"]), rows["text"]):
-                if text.strip() and own.setdefault(name, text) != text:
-                    raise DataError(
-                        f"{folder}/{tag}: id {name} stands for two different sentences; make the ids unique"
-                    )
-        counts = Counter(name for own in texts.values() for name in own)
-        shared = [name for name, count in counts.items() if count > 1]
-        ids = sorted(shared, key=lambda name: (-counts[name], hashlib.sha256(name.encode()).hexdigest()))[:limit]
-        kept = [tag for tag in languages if sum(name in texts[tag] for name in ids) >= min(FEWEST, limit)]
-        if len(kept) < 2:
+            try:
+                found = context.data.by_id(folder, tag, "test")
+                texts[tag] = {name: text for name, text in found.items() if text.strip()}
+            except DataError as error:
+                problems[tag] = str(error)
+        few, ids = list(texts), list[str]()
+        while few:  # without these others may have too few
+            counts = Counter(name for own in texts.values() for name in own)
+            shared = [name for name, count in counts.items() if count > 1]
+            ids = sorted(shared, key=lambda name: (-counts[name], hashlib.sha256(name.encode()).hexdigest()))[:limit]
+            few = [tag for tag, own in texts.items() if sum(name in own for name in ids) < min(FEWEST, limit)]
+            for tag in few:
+                problems[tag] = f"fewer than {FEWEST} of the sampled sentences"
+                del texts[tag]
+        if len(texts) < 2:
             raise DataError(f"neutrality needs two languages with sentences parallel by id in {folder}")
-        return cls(kept, ids, texts)
+        return cls(list(texts), ids, texts, problems)
 
     @cached_property
     def mask(self) -> Mask:
@@ -172,8 +180,7 @@ def _check_same_languages(path: Path, languages: list[str]) -> None:
 
 def _folder(context: Context) -> str:
     """The parallel folder asked for, else the first there is."""
-    given = context.options.parallel
-    return given or next((name for name in FOLDERS if context.data.folders(name)), FOLDERS[0])
+    return context.options.parallel or context.data.first(FOLDERS)
 
 
 def _limit(context: Context) -> int:

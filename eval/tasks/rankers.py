@@ -16,6 +16,7 @@ from langsamp.eval.task import Context
 from langsamp.eval.tasks.table_rows import likely_tag, read_rows
 from langsamp.language_codes import match_script, parse_tag
 
+FOLDER = "sib200"
 Table = dict[tuple[str, str], float]
 
 
@@ -31,19 +32,25 @@ class Rankers:
 
     - `language+script-row`: cosine of what the model adds for a language in a script (paper, section 3);
     - `language-row`: cosine of the language rows alone; for both, rows never trained are left out;
-    - `centroid`: cosine of the mean sentence vectors of `folder` at `layer`, less their mean over all `tags` (as they
-      are, all point one way); needs the encoder, no labels;
-    - `table`: the similarities of a file (`path`), as they are.
+    - `centroid`: cosine of the mean sentence vectors of `FOLDER` at `layer`, less their mean over the `centre` (as
+      they are, all point one way); needs the encoder, no labels;
+    - `table`: the similarities of a file (the option `similarity`), as they are.
+
+    Args:
+        context: model, data and options.
+        tags: the languages that are compared.
+        layer: of the centroids.
+        centre: languages with text; a study's are its sources, lest its numbers depend on the targets asked for.
+            None: all `tags`.
     """
 
-    def __init__(
-        self, context: Context, folder: str, tags: Sequence[str], layer: int, path: str | Path | None = None
-    ) -> None:
-        self.context, self.folder, self.layer, self.tags = context, folder, layer, list(tags)
-        self._rows = row_vectors(context, self.tags)
+    def __init__(self, context: Context, tags: Sequence[str], layer: int, centre: Sequence[str] | None = None) -> None:
+        self.context, self.layer, self.centre = context, layer, centre
+        self._rows = row_vectors(context, tags)
+        path = context.options.similarity
         self._table = read_table(path) if path else None
-        data = context.data.languages(folder) if context.data.folders(folder) else []
-        self._with_text = [tag for tag in self.tags if tag in data]
+        data = context.data.languages(FOLDER) if context.data.folders(FOLDER) else []
+        self._with_text = [tag for tag in tags if tag in data]
 
     @property
     def names(self) -> list[str]:
@@ -72,11 +79,11 @@ class Rankers:
 
     @cached_property
     def _centroids(self) -> dict[str, np.ndarray]:
-        texts = {tag: read_texts(self.context, self.folder, tag) for tag in self._with_text}
+        texts = {tag: read_texts(self.context, FOLDER, tag) for tag in self._with_text}
         flat = self.context.encoder((self.layer,)).encode([text for part in texts.values() for text in part])[0]
         ends = np.cumsum([len(part) for part in texts.values()])[:-1]
         means = {tag: part.mean(0) for tag, part in zip(texts, np.split(flat, ends))}
-        middle = np.mean(list(means.values()), axis=0)
+        middle = np.mean([mean for tag, mean in means.items() if self.centre is None or tag in self.centre], axis=0)
         return {tag: mean - middle for tag, mean in means.items()}
 
 

@@ -86,8 +86,8 @@ class Retrieval:
             rows = data.rows(self.folder, tag, ["text", "english"])
             found = list(zip(rows["text"], rows["english"]))
         else:
-            own = _by_id(data, self.folder, tag)
-            english = _by_id(data, self.folder, ENGLISH) if english is None else english
+            own = data.by_id(self.folder, tag)
+            english = data.by_id(self.folder, ENGLISH) if english is None else english
             found = [(text, english[name]) for name, text in own.items() if name in english]
             if not found:
                 raise DataError(f"{self.folder}/{tag} has no id in common with {ENGLISH}: the files are not parallel")
@@ -106,7 +106,7 @@ class Retrieval:
             both = encoder.encode(texts + english)  # together: fuller batches
             own, other = both[:, : len(texts)], both[:, len(texts) :]
         else:  # all languages share the English side: it is read and encoded once
-            known = context.shared("english", lambda: _by_id(context.data, self.folder, ENGLISH))
+            known = context.shared("english", lambda: context.data.by_id(self.folder, ENGLISH))
             texts, english = self.pairs(context.data, unit.language or "", known)
             pool = context.shared("pool", lambda: Pool(encoder, [*known.values()]))
             own, other = encoder.encode(texts), pool.vectors(english)
@@ -138,16 +138,6 @@ def score(
 def _metrics(context: Context) -> list[str]:
     endings = ("", "_csls") if context.options.csls else ("",)
     return [f"acc@{k}{ending}" for ending in endings for k in TOP]
-
-
-def _by_id(data: EvalData, folder: str, tag: str) -> dict[str, str]:
-    """Text by id. The same line twice is one; one id with two texts is an error."""
-    rows = data.rows(folder, tag, ["id", "text"])
-    found: dict[str, str] = {}
-    for name, text in zip(map(str, rows["id"]), rows["text"]):
-        if found.setdefault(name, text) != text:
-            raise DataError(f"{folder}/{tag}: id {name} stands for two different sentences; make the ids unique")
-    return found
 
 
 SR_BIBLE = Retrieval("sr-bible", "bible_retrieval", english_in_file=False)

@@ -20,6 +20,7 @@ from langsamp.eval import run as runner
 from langsamp.eval.data.columns import DataError
 from langsamp.eval.data.sets import EvalData
 from langsamp.eval.results import records
+from langsamp.eval.results.rundir import RunInfo
 from langsamp.eval.task import Context, Coverage, TaskOptions, Unit, choose_languages
 
 WORDS = [
@@ -129,7 +130,8 @@ def test_missing_languages_are_named(task, context):
     (coverage,) = runner.run(context, ["count"])
     assert coverage.line() == "count: 4 of 5 languages; missing: qtx_Latn (broken on purpose)"
     assert json.loads((context.output / "run.json").read_text())["coverage"]["count"]["missing"] == {
-        "qtx_Latn": "broken on purpose"
+        "qtx_Latn": "broken on purpose",
+        "xyz": "no data",
     }
     with pytest.raises(DataError, match=r"0 of 1 languages; missing: qtx_Latn \(broken on purpose\)"):
         runner.run(context, ["count"], ["qtx_Latn"])
@@ -315,3 +317,35 @@ def test_killed_in_the_middle_of_a_hundred_languages(tmp_path, tiny_model_dir):
     killed, whole = ((output / records.RESULTS).read_bytes() for output in outputs)
     assert killed == whole
     assert len(records.read(outputs[1])) == 100 * 12
+
+
+def test_a_language_is_missing_if_none_of_its_data_sets_is_usable(task, context, monkeypatch):
+    """Two data sets a language, as the tagging tasks have them; the second of French is broken, and all of Serbian."""
+
+    def units(self, context, languages):
+        pairs = [(tag, name) for name in ("one", "two") for tag in languages]
+        return [Unit(tag, [context.record(name, tag, "rows")], about=name) for tag, name in pairs]
+
+    def compute(self, context, unit):
+        if unit.language == "srp_Cyrl" or (unit.language, unit.about) == ("fra_Latn", "two"):
+            raise DataError("broken on purpose")
+        return unit.expected
+
+    monkeypatch.setattr(Count, "units", units)
+    monkeypatch.setattr(Count, "compute", compute)
+    for _ in range(2):  # again with the first data set done
+        (coverage,) = runner.run(context, ["count"], ["fra", "srp_Cyrl"])
+        assert coverage.line() == "count: 1 of 2 languages; missing: srp_Cyrl (broken on purpose)"
+        assert runner.run(context, ["count"], ["fra"])[0].missing == {}
+
+
+def test_coverage_is_that_of_all_runs_in_a_folder(task, context):
+    runner.run(context, ["count"], ["deu", "swe"])
+    runner.run(context, ["count"], ["fra"])
+    kept = RunInfo.read(context.output).coverage["count"]
+    assert (kept.asked, kept.missing) == (["deu_Latn", "fra_Latn", "swe"], {"swe": "no data"})
+
+
+def test_a_task_named_twice_is_run_once(task, context):
+    assert len(runner.run(context, ["count", "count"])) == 1
+    assert task.computed == ["deu_Latn", "fra_Latn", "srp_Cyrl", "srp_Latn"]

@@ -51,12 +51,11 @@ def write_report(
 
     Raises FileNotFoundError without records, ValueError for malformed files or an unknown baseline.
     """
-    page = render(Results.of(rundir.load(run_dir), baseline), title)
-    return atomic_write(Path(output), printable(valid_unicode(page)))
+    return atomic_write(output, render(Results.of(rundir.load(run_dir), baseline), title))
 
 
 def render(results: Results, title: str | None = None) -> str:
-    """The text of the HTML page."""
+    """The text of the HTML page, without controls and halves of characters, whatever the names hold."""
     parts = (task_sections, donor_sections, map_sections, training_section, coverage_section)
     sections = [section for part in parts for section in part(results)]
     environment = Environment(
@@ -66,7 +65,7 @@ def render(results: Results, title: str | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(TEMPLATE).render(
+    page = environment.get_template(TEMPLATE).render(
         title=title or results.title,
         results=results,
         models=[(kind(results, system), results.label(system), system.revision) for system in results.systems],
@@ -76,6 +75,7 @@ def render(results: Results, title: str | None = None) -> str:
         style=Markup(_asset(environment, "report.css")),
         script=Markup(_asset(environment, "report.js")),
     )
+    return printable(valid_unicode(page))
 
 
 def _packed(results: Results) -> str:

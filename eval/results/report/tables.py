@@ -68,8 +68,7 @@ def measures_table(results: Results, task: str) -> Table:
 
 def donor_table(sources: Mapping[str, Mapping[str, float]], measured: Mapping[str, float]) -> Table:
     """Sources by similarity: one column a ranker, and the measured transfer (macro-F1) where there is one."""
-    rankers = [name for name in catalog.RANKERS if any(name in row for row in sources.values())]
-    rankers += sorted({name for row in sources.values() for name in row} - set(rankers))
+    rankers = catalog.rankers({name for row in sources.values() for name in row})
     table = Table([Head("Source", "text"), *(Head(name.replace("-", " ")) for name in rankers)], long=len(sources) > 12)
     if measured:
         table.heads.append(Head(f"Measured {catalog.metric('macro_f1').titled}"))

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from langsamp.core.record import Record, split_code, with_interval
+from langsamp.eval.results import rundir
 from langsamp.eval.results.compare import comparison
-from langsamp.eval.results.plots import plot_comparison, write_plots
+from langsamp.eval.results.gather import Results
+from langsamp.eval.results.plots import embedding_map, plot_comparison, write_plots
 from langsamp.eval.results.records import append
 
 CODES = ["fra_Latn", "deu_Latn", "rus_Cyrl", "tha_Thai", "cym_Latn", "kor_Hang", "aak_Latn", "bod_Tibt", "mri_Latn"]
@@ -69,3 +73,23 @@ def test_a_plot_of_one_comparison(tmp_path):
 def test_scores_on_dev_are_no_bars(tmp_path):
     append(tmp_path / "run", [record(code, 0.5, "ner-300steps", "dev_f1", "one") for code in CODES])
     assert write_plots(tmp_path / "run", tmp_path / "plots") == []
+
+
+def test_names_of_tasks_and_scripts_start_no_formula(tmp_path):
+    evil = r"a $\frac$ b"
+    append(tmp_path / "run", [record(code, 0.5, evil, "f1", model) for code in CODES for model in ("a", "b")])
+    rows = [record(code, float(i), "embedding-map", f"pca_{a}", "b") for i, code in enumerate(CODES) for a in "xy"]
+    append(tmp_path / "run", [replace(row, script=r"$\frac$") for row in rows])
+    assert {path.stem for path in write_plots(tmp_path / "run", tmp_path / "plots")} >= {"differences", "map"}
+
+
+def test_the_map_is_that_of_one_model(tmp_path):
+    """Rows of two models lie in different planes."""
+    sides = (("base", CODES, 100), ("ours", CODES[:5], 1))
+    for model, codes, scale in sides:
+        rows = [record(code, scale * float(i), "embedding-map", f"pca_{a}", model) for i, code in enumerate(codes)
+                for a in "xy"]  # fmt: skip
+        append(tmp_path, rows)
+    [axis] = embedding_map(Results.of(rundir.load(tmp_path))).axes
+    assert max(point[0] for marks in axis.collections for point in marks.get_offsets()) == 4
+    assert axis.get_title(loc="left") == "Language rows, ours, first two principal components (5\nlanguages)"

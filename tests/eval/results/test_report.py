@@ -15,6 +15,8 @@ import pytest
 
 from langsamp.core.record import Record, split_code, with_interval
 from langsamp.eval.results import rundir
+from langsamp.eval.results.compare import comparison
+from langsamp.eval.results.compare_runs import write_comparison
 from langsamp.eval.results.gather import Results
 from langsamp.eval.results.records import append
 from langsamp.eval.results.report import report
@@ -513,3 +515,37 @@ def test_markup_in_names_does_not_run_in_a_browser(tmp_path):
     """,
     )
     assert answer == [0, 1, 0]
+
+
+def test_halves_of_characters_in_names_break_no_file(tmp_path):
+    """A folder's name that is not UTF-8, a record made elsewhere: half a surrogate pair can be in no file."""
+    name = "a\ud800b"
+    found = [record(code, 0.5, model=model) for code in CODES for model in (name, "ours")]
+    append(tmp_path / "a", found)
+    render(rundir.load(tmp_path / "a"), name).encode()
+    both = ([entry for entry in found if entry.model == model] for model in (name, "ours"))
+    path = write_comparison(comparison(*both), tmp_path / "out")
+    assert json.loads(path.with_suffix(".json").read_bytes())[0]["a"] == name
+    rundir.RunInfo({"model": name}).write(tmp_path)
+    assert rundir.RunInfo.read(tmp_path).settings == {"model": name}
+
+
+def test_two_runs_with_other_values_of_one_model_are_not_mixed(tmp_path):
+    """The folder of the model was trained anew between them."""
+    append(tmp_path / "v1", two_models())
+    append(tmp_path / "v2", two_models(0.03))
+    with pytest.raises(ValueError, match=r"v2 has other values of ours than a run before it \(sr-tatoeba, acc@10\)"):
+        rundir.load([tmp_path / "v1", tmp_path / "v2"])
+    assert rundir.load([tmp_path / "v1", tmp_path / "v1"]).records == two_models()
+
+
+def test_run_folders_of_one_name_are_told_apart(tmp_path):
+    for i, model in enumerate(("v1", "v2")):
+        folder = tmp_path / model / "results"
+        append(folder, [record(code, 0.5, "neutrality", "cosine", model, layer=8) for code in CODES[:3]])
+        (folder / "neutrality").mkdir()
+        np.savez(folder / "neutrality/layer08.npz", languages=np.array(CODES[:3]), cosine=np.eye(3) + i)
+    texts = read(render(rundir.load([tmp_path / "v1/results", tmp_path / "v2/results"]))).text
+    assert [t for t in texts if "layer 8" in t and "results" in t] == [
+        f"Cosine of translations: results ({n}), layer 8" for n in (1, 2)
+    ]

@@ -238,11 +238,13 @@ def test_odd_test_sets_have_defined_scores(tiny_model_dir, data, tmp_path, caplo
     write(folder, "ell_Grek", [("house", "house", "test"), ("river", "house", "test")])  # a single class
     write(folder, "hin_Deva", [("house", "house", "test"), ("x", "sports", "test")])  # a label training never showed
     write(folder, "jpn_Jpan", [("house", "house", "dev")])  # nothing to test on
+    write(folder, "rus_Cyrl", [("house", "0", "test"), ("river", "1", "test")])  # numbers, not names
     write(folder, "fra_Latn", [("\u200b", "house", "test"), ("", "time", "test"), ("x" * 5000, "bird", "test")])
     here = context(tiny_model_dir, data, tmp_path / "run", options={"probe": True})
     (coverage,) = run(here, ["sib200"])
-    assert set(coverage.missing) == {"jpn_Jpan"}
-    assert "6 of 7 languages; missing: jpn_Jpan (sib200/jpn_Jpan has no test sentences" in coverage.line()
+    assert "5 of 7 languages; missing: jpn_Jpan (sib200/jpn_Jpan has no test sentences" in coverage.line()
+    assert coverage.missing["rus_Cyrl"].startswith("sib200/rus_Cyrl: no test label is one of ")
+    assert coverage.missing["rus_Cyrl"].endswith("; found 0, 1")
     assert "labels that training never showed count as wrong: sports" in caplog.text
     found = values(tmp_path / "run")
     assert found["hin_Deva"] <= 0.5  # "sports" has F1 0

@@ -134,7 +134,7 @@ def test_the_study_is_a_plain_double_loop(trained_dir, data, tmp_path):
 def test_rankings_by_hand(trained_dir, data, tmp_path):
     here = context(trained_dir, data, tmp_path / "run")
     tags = list(TEXTS)
-    rankers = Rankers(here, "sib200", tags, 3)
+    rankers = Rankers(here, tags, 3)
     assert rankers.names == ["language+script-row", "language-row", "centroid"]
     model = LangSAMPForMaskedLM.from_pretrained(trained_dir).requires_grad_(False)
 
@@ -243,3 +243,13 @@ def test_bad_input_is_named(tiny_xlmr_dir, data, tmp_path):
         run(few, ["donors"])
     with pytest.raises(ValueError, match="no similarities with deu_Latn"):
         ranking_table([], "deu")
+
+
+def test_numbers_do_not_depend_on_the_targets_asked_for_nor_on_a_broken_one(trained_dir, data, tmp_path, caplog):
+    run(context(trained_dir, data, tmp_path / "whole"), ["donors"])
+    (data / "sib200" / "jpn_Jpan.parquet").write_bytes(b"torn")
+    run(context(trained_dir, data, tmp_path / "some"), ["donors"], ["eng", "rus"])
+    run(context(trained_dir, data, tmp_path / "some"), ["donors"])
+    assert "sib200/jpn_Jpan.parquet cannot be read" in caplog.text
+    found = [{(r.code, r.metric): r.value for r in records.read(tmp_path / name)} for name in ("whole", "some")]
+    assert found[0] == pytest.approx(found[1], abs=1e-6)

@@ -134,8 +134,19 @@ def test_too_few_rows_and_no_tables(tiny_xlmr_dir, trained_dir, tmp_path):
     with pytest.raises(DataError, match="has no language and no script rows"):
         EMBEDDING_MAP.languages(context(tiny_xlmr_dir, tmp_path / "run"))
     run(context(trained_dir, tmp_path / "run"), ["embedding-map"], ["deu", "ell"])
-    metrics = {r.metric for r in records.read(tmp_path / "run") if r.language}
-    assert metrics == {"row_norm"}  # two rows make no map
+    few = records.read(tmp_path / "run")
+    run(context(trained_dir, tmp_path / "run"), ["embedding-map"])  # what is added lies on the same map
+    run(context(trained_dir, tmp_path / "whole"), ["embedding-map"])
+    both = [{records.key(r): r.value for r in records.read(tmp_path / name)} for name in ("run", "whole")]
+    assert both[0] == both[1]
+    assert {r.code for r in few if r.metric == "pca_x" and r.code} == {"deu_Latn", "ell_Grek"}
+    model = LangSAMPForMaskedLM.from_pretrained(trained_dir)
+    with torch.no_grad():
+        for table in (model.lang_embeddings, model.script_embeddings):
+            table.weight[3:] = 0
+    model.save_pretrained(trained_dir)
+    run(context(trained_dir, tmp_path / "two"), ["embedding-map"])
+    assert {r.metric for r in records.read(tmp_path / "two")} == {"row_norm", "untrained"}  # two rows make no map
 
 
 def test_umap_is_used_where_it_is_installed(trained_dir, tmp_path, monkeypatch):

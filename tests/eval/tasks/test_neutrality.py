@@ -176,8 +176,27 @@ def test_too_little_data(data, tmp_path, tiny_model_dir):
     assert len(Sample.draw(limited, ["deu_Latn", "eng_Latn"]).ids) == 4
     rows = {"id": ["1", "1"], "text": ["one", "two"], "split": ["test", "test"]}
     pq.write_table(pa.table(rows), data / "sib200" / "fra_Latn.parquet")
-    with pytest.raises(DataError, match="fra_Latn: id 1 stands for two different sentences"):
-        Sample.draw(Context(settings.source, EvalData(data), settings.output, progress=False), ["eng_Latn", "fra_Latn"])
+    settings = Context(settings.source, EvalData(data), settings.output, progress=False)
+    sample = Sample.draw(settings, ["deu_Latn", "eng_Latn", "fra_Latn"])
+    assert sample.languages == ["deu_Latn", "eng_Latn"]
+    assert "fra_Latn: id 1 stands for two different sentences" in sample.problems["fra_Latn"]
     single = Context(settings.source, settings.data, settings.output, progress=False, options={"sentences": 1})
     with pytest.raises(ValueError, match="give --sentences 2 or more"):
         runner.run(single, ["neutrality"])
+
+
+def test_languages_that_take_no_part_change_nothing(data, tmp_path, tiny_model_dir):
+    """Nor do they keep another one in, which shares sentences with them alone and would have no number."""
+    settings = Context(resolve_model(tiny_model_dir), EvalData(data), tmp_path / "out", options={"sentences": 20})
+    alone = Sample.draw(settings, ["deu_Latn", "eng_Latn", "fra_Latn"])
+    parts = {"qaa_Latn": range(20, 30), "qab_Latn": range(20, 23), "qac_Latn": range(23, 26), "qad_Latn": range(26, 30)}
+    for tag, ids in parts.items():
+        rows = {"id": list(ids), "text": [f"{tag} {i}" for i in ids]}
+        pq.write_table(pa.table(rows), data / "sib200" / f"{tag}.parquet")
+    (data / "sib200" / "qae_Latn.parquet").write_bytes(b"torn")
+    settings = Context(settings.source, EvalData(data), settings.output, options={"sentences": 20}, progress=False)
+    together = Sample.draw(settings, EvalData(data).languages("sib200"))
+    assert (together.languages, together.ids, together.texts) == (alone.languages, alone.ids, alone.texts)
+    (coverage,) = runner.run(settings, ["neutrality"])
+    assert coverage.measured == alone.languages
+    assert "cannot be read" in coverage.missing["qae_Latn"]
