@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from langsamp.core.compute.cluster import Cluster, session
-from langsamp.core.compute.crew import Crew, Employer, Job, Led, Machine
+from langsamp.core.compute.crew import Crew, Employer, Job, Machine
 from langsamp.core.runtime import resolve_model
 from langsamp.eval.data.sets import EvalData
 from langsamp.eval.results.rundir import RUN
@@ -22,7 +22,7 @@ from langsamp.eval.run_settings import fingerprint
 from langsamp.eval.task import Context, Unit
 
 
-class Team(Led):
+class Team(Crew):
     """A crew for `langsamp.eval.run.run`."""
 
     def __init__(self, context: Context, employer: Employer) -> None:
@@ -33,7 +33,7 @@ class Team(Led):
             data=EvalData(root.absolute() if root else None),
             output=context.output.absolute(),
         )
-        self.crew = Crew(employer, partial(Measurer, context, fingerprint(source.path)))
+        super().__init__(employer, partial(Measurer, context, fingerprint(source.path)))
 
     def outcomes(self, task: str, units: Sequence[Unit]) -> Iterator[tuple[Unit, Outcome]]:
         """As they come."""
@@ -41,7 +41,7 @@ class Team(Led):
             Job(f"{task}, {unit.language or 'all languages'}", (task, unit.group), "compute", (task, unit)): unit
             for unit in units
         }
-        for job, outcome in self.crew.results(jobs):
+        for job, outcome in self.results(jobs):
             yield jobs[job], outcome
 
 

@@ -2,7 +2,9 @@
 
 import ast
 import configparser
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -227,7 +229,7 @@ def test_loggers_have_one_name():
 IN_PROSE = re.compile(r"[.;:]\s+(?:Returns|Yields|Raises)\s|\b[Rr]aises?\s+\w*(?:Error|Exception)\b")
 
 
-@pytest.mark.parametrize("room", ["", "core", "checkpoints", "hub"])
+@pytest.mark.parametrize("room", ["", "core", "checkpoints", "hub", "train"])
 def test_docstrings_speak_of_results_and_errors_in_sections(room):
     """``Returns:``, ``Yields:`` and ``Raises:``, not sentences; what comes back may stand in the first one."""
     for path in _modules(room) if room else ROOT.glob("*.py"):
@@ -235,6 +237,28 @@ def test_docstrings_speak_of_results_and_errors_in_sections(room):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 prose = IN_PROSE.search(ast.get_docstring(node) or "")
                 assert prose is None, f"{path}: {getattr(node, 'name', 'the module')}: {prose and prose[0]}"
+
+
+PLACE = re.compile(r"\b(?:core|train|eval|checkpoints|hub|experiments|benchmarks|tools)/[\w/]+\.(?:py|json|txt)\b")
+
+
+def test_files_that_code_names_are_there():
+    """After a move docstrings, comments and tools still speak of what there is."""
+    for path in (*ROOT.glob("*.py"), *(path for room in (*ALLOWED, "tools") for path in _modules(room))):
+        named = set(PLACE.findall(path.read_text(encoding="utf-8")))
+        assert [name for name in sorted(named) if not (ROOT / name).is_file()] == [], path
+
+
+def test_the_table_of_families_is_made_where_it_is_read(tmp_path):
+    for name in ("tools/make_language_families.py", "core/language/families.txt"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    groups = {"version": {"_cldrVersion": "0"}, "languageGroups": {"ine": "gem", "gem": "deu"}}
+    (tmp_path / "groups.json").write_text(json.dumps({"supplemental": groups}))
+    subprocess.run(
+        [sys.executable, tmp_path / "tools" / "make_language_families.py", tmp_path / "groups.json"], check=True
+    )
+    assert (tmp_path / "core" / "language" / "families.txt").read_text() == "ine: deu gem\n"
 
 
 def test_every_public_name_is_there():

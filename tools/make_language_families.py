@@ -1,4 +1,4 @@
-"""Regenerate the table of core/language/families.py from CLDR: ``python tools/make_language_families.py FILE``.
+"""Regenerate core/language/families.txt from CLDR: ``python tools/make_language_families.py FILE``.
 
 FILE is ``supplemental/languageGroups.json`` of the npm package cldr-core (48.2 was used).
 """
@@ -11,8 +11,6 @@ import textwrap
 from pathlib import Path
 
 from langcodes import Language
-
-BEGIN, END = '_TABLE = """\\\n', '"""\n'
 
 # Groups of ISO 639-5 that are geographic, disputed or not genealogical: a member's family is the next lower group.
 COLLECTIONS = {"art", "aus", "cai", "cau", "cpe", "crp", "euq", "khi", "mul", "nai", "paa", "sai", "sgn", "ssa"}
@@ -34,15 +32,13 @@ def families(groups: dict[str, list[str]]) -> dict[str, list[str]]:
 
 
 def main() -> None:
-    """Replace the table between the markers, leave the code alone."""
+    """Write the table: a family a line, its members behind it."""
     data = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["supplemental"]
     groups = {group: children.split() for group, children in data["languageGroups"].items()}
     entries = [f"{family}: {' '.join(codes)}" for family, codes in families(groups).items()]
     table = "\n".join(textwrap.fill(entry, 118, subsequent_indent=" ") for entry in entries)
-    path = Path(__file__).resolve().parent.parent / "core" / "language_families.py"
-    head, rest = path.read_text(encoding="utf-8").split(BEGIN)
-    tail = rest.split(END, 1)[1]
-    path.write_text(head + BEGIN + table + "\n" + END + tail, encoding="utf-8")
+    path = Path(__file__).resolve().parents[1] / "core" / "language" / "families.txt"
+    path.write_text(table + "\n", encoding="utf-8")
     print(f"wrote {path.name} from CLDR {data['version']['_cldrVersion']}")
 
 

@@ -71,7 +71,7 @@ class Employer(Protocol):
 class Crew:
     """Members of an employer that work off jobs. `make` makes the object each of them holds; it travels by pickle.
 
-    One thread takes :meth:`turn`; others may :meth:`submit`.
+    One thread takes :meth:`turn`; others may :meth:`give`. Whoever sets `tell` hears how many work.
     """
 
     def __init__(self, employer: Employer, make: Callable[[], Any]) -> None:
@@ -94,14 +94,14 @@ class Crew:
         left = set()
         for job in jobs:
             left.add(job)
-            self.submit(job)
+            self.give(job)
         while left:
             done = self.turn()
             if done is not None and done[0] in left:
                 left.remove(done[0])
                 yield done
 
-    def submit(self, job: Job) -> None:
+    def give(self, job: Job) -> None:
         """Have a job done; its result comes out of a :meth:`turn`."""
         self._events.put(job)
 
@@ -209,25 +209,6 @@ class Crew:
         places = [member.place for name, member in self._members.items() if name not in starting]
         nodes = len(set(places))
         self.tell(f"{len(places)} worker{'s' * (len(places) != 1)}" + (f" on {nodes} nodes" if nodes > 1 else ""))
-
-
-class Led:
-    """Whatever works through a crew: who hears how many work, and who ends it, is the crew's business."""
-
-    crew: Crew
-
-    @property
-    def tell(self) -> Callable[[str], None]:
-        """Who hears how many work."""
-        return self.crew.tell
-
-    @tell.setter
-    def tell(self, tell: Callable[[str], None]) -> None:
-        self.crew.tell = tell
-
-    def close(self) -> None:
-        """Stop the workers."""
-        self.crew.close()
 
 
 def _named(error: BaseException, where: str) -> BaseException:

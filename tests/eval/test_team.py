@@ -93,7 +93,7 @@ def test_processes_give_the_records_of_one(tiny_model_dir, data, tmp_path, one_t
     def kill_one(path, found, *rest):
         append(path, found, *rest)
         if len(lines(path)) > 100 and not killed:
-            killed.append(next(iter(crew.crew._members.values()))._pid.result())
+            killed.append(next(iter(crew._members.values()))._pid.result())
             os.kill(killed[0], signal.SIGKILL)
 
     monkeypatch.setattr(records, "append", kill_one)
@@ -105,7 +105,7 @@ def test_processes_give_the_records_of_one(tiny_model_dir, data, tmp_path, one_t
     again = context(tiny_model_dir, data, tmp_path / "many")
     with team(again, devices=2) as crew:
         runner.run(again, TASKS, None, crew)
-        assert not crew.crew._members  # nothing to do: nobody is called
+        assert not crew._members  # nothing to do: nobody is called
 
 
 def test_without_options_this_process_computes(tiny_model_dir, data, tmp_path):

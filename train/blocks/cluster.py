@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from functools import partial
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from langsamp.core.compute.cluster import Cluster, session
-from langsamp.core.compute.crew import Crew, Job, Led
+from langsamp.core.compute.crew import Crew, Employer, Job
 from langsamp.train.blocks.workers import EncodedPart, Encoder
 from langsamp.train.text.corpus import Corpus, Part
 
@@ -45,19 +45,20 @@ class NodeEncoder(Encoder):
         return super().part(part, skip, heldout_share, parking)
 
 
-class CrewTeam(Led):
+class CrewTeam(Crew):
     """Encoders on all cores of a cluster; a thread keeps them busy while this process writes.
 
     Args:
-        crew: which.
+        employer, make: as of a crew.
         cores: how many there are at the start.
         size: bytes in the corpus.
     """
 
     parks = True
 
-    def __init__(self, crew: Crew, cores: int, size: int) -> None:
-        self.crew, self.size = crew, cores
+    def __init__(self, employer: Employer, make: Callable[[], Any], cores: int, size: int) -> None:
+        super().__init__(employer, make)
+        self.size = cores
         self._largest = size / cores  # one core alone would take longer for more than all cores for the corpus
         self._waiting: dict[Job, Future[Any]] = {}
         self._failed: BaseException | None = None
@@ -77,20 +78,20 @@ class CrewTeam(Led):
             if self._failed is not None:
                 raise self._failed
             self._waiting[job] = future
-        self.crew.submit(job)
+        self.give(job)
         return future
 
     def close(self) -> None:
         """Stop the workers."""
         self._open = False
-        self.crew.wake()
+        self.wake()
         self._thread.join()
         super().close()
 
     def _run(self) -> None:
         try:
             while self._open:
-                if (done := self.crew.turn()) is not None:
+                if (done := self.turn()) is not None:
                     self._waiting.pop(done[0]).set_result(done[1])
         except BaseException as error:
             with self._lock:
@@ -109,6 +110,6 @@ def ray_team(corpus: Corpus, worker: tuple[Any, bool, int | None], address: str)
     """
     with session(address) as ray:
         cluster = Cluster(ray, each_core=True)
-        crew = Crew(cluster, partial(NodeEncoder, corpus, *worker))
-        with closing(CrewTeam(crew, cluster.cores, sum(corpus.sizes.values()))) as team:
+        make = partial(NodeEncoder, corpus, *worker)
+        with closing(CrewTeam(cluster, make, cluster.cores, sum(corpus.sizes.values()))) as team:
             yield team

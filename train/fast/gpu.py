@@ -1,7 +1,7 @@
 """Faster training on a GPU over the same parameters: puts a fused loss and lookup and compiled layers in place.
 
 Every part checks itself; one that fails or raises goes back to the stock code alone, with one line in the log. Values
-and gradients equal the stock model's to the rounding of the type computed in. Measured by benchmarks/gpu.py.
+and gradients equal the stock model's to the rounding of the type computed in. Measured by benchmarks/gpu.
 """
 
 from __future__ import annotations

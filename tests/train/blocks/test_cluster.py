@@ -14,7 +14,7 @@ from functools import partial
 
 import pytest
 
-from langsamp.core.compute.crew import Crew, Machine
+from langsamp.core.compute.crew import Machine
 from langsamp.train.blocks import pipeline
 from langsamp.train.blocks import prepare as command
 from langsamp.train.blocks.cluster import CrewTeam, NodeEncoder
@@ -39,8 +39,8 @@ def write_corpus(folder, texts, lines=400):
 @contextmanager
 def processes(corpus, worker, address):
     """What `ray_team` does, with processes of this machine for nodes."""
-    crew = Crew(Machine(2), partial(NodeEncoder, corpus, *worker))
-    with closing(CrewTeam(crew, 2, sum(corpus.sizes.values()) // int(address))) as team:
+    make = partial(NodeEncoder, corpus, *worker)
+    with closing(CrewTeam(Machine(2), make, 2, sum(corpus.sizes.values()) // int(address))) as team:
         yield team
 
 
@@ -90,7 +90,7 @@ def test_processes_that_read_make_the_store_of_one(one, many, monkeypatch, addre
         kinds.add(isinstance(tokens, bytes))
         append(self, tokens, *rest)
         if not killed:
-            member = next(iter(next(iter(teams)).crew._members.values()))
+            member = next(iter(next(iter(teams))._members.values()))
             killed.append(os.kill(member._pid.result(), signal.SIGKILL))
 
     monkeypatch.setattr(CrewTeam, "submit", remember)
