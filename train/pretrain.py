@@ -295,11 +295,12 @@ class _Pretraining:
         if not args.disable_tqdm:
             trainer.add_callback(Progress(tokens))
         if args.full_determinism:
-            logger.warning(
-                "full determinism: kernels that add in a fixed order, launched one by one; steps take longer"
-            )
+            logger.warning("full determinism: kernels that add in a fixed order, one by one; steps take longer")
         if args.eval_strategy != "no" and not heldout:
-            logger.warning("no held-out loss: the store has no held-out blocks (langsamp prepare --heldout)")
+            why = "no held-out loss: the store has no held-out blocks (langsamp prepare --heldout)"
+            if args.metric_for_best_model:
+                raise ValueError(f"{why}, by which the best model would be chosen.")
+            logger.warning(why)
         return trainer
 
     def _collator(self, seed: int, **options: Any) -> Collator:

@@ -192,6 +192,15 @@ def test_bf16_of_one_run_does_not_reach_the_next(go):
     assert all(torch.equal(once[name], again[name]) for name in once)
 
 
+def test_a_best_model_cannot_be_chosen_without_held_out_blocks(go, caplog):
+    """That is told at once, not at the first evaluation of a long run; a run that chooses none goes on without."""
+    training = {"eval_strategy": "steps", "eval_steps": 2, "save_steps": 2}
+    with pytest.raises(ValueError, match=r"no held-out blocks \(langsamp prepare --heldout\), by which the best model"):
+        go(heldout_blocks=0, training={**training, "load_best_model_at_end": True})
+    assert go(heldout_blocks=0, training=training).heldout == []
+    assert "no held-out loss" in caplog.text
+
+
 def test_language_dropout_reaches_the_unknown_row(go):
     batches = Batches()
     go(callbacks=[batches], lang_dropout=0.5, training={"max_steps": 8})

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 # floating-point operations in the layers of a run for which a large GPU takes as long as the compiler
 WORTH_COMPILING = 1e15
 PARTS = ("loss", "lookup", "attention", "layers")
-LEFT_OUT = {  # what a type has no use for, or was not shown to be as near to fp64 with as the stock code
+LEFT_OUT = {  # unless asked for: what a type has no use for, or was not shown on a card to be as near to fp64 with
     torch.float32: ("attention",),
     torch.float16: ("attention", "layers"),
 }
@@ -39,7 +39,7 @@ def accelerate(
     *,
     dtype: torch.dtype = torch.float32,
     tokens: float = math.inf,
-    parts: tuple[str, ...] = PARTS,
+    parts: tuple[str, ...] | None = None,
     compiling: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[str, ...]]:
     """Train ``model`` (LangSAMPForMaskedLM, on a GPU) faster inside the block; everything is as before after it.
@@ -50,7 +50,7 @@ def accelerate(
         model: the model itself, not wrapped in DDP (wrap it after entering, or let the Trainer do it).
         dtype: what products are computed in: autocast's type, or float32 without it.
         tokens: how many will be trained on, about; for less work than :data:`WORTH_COMPILING` layers stay as they are.
-        parts: what to try, of :data:`PARTS`.
+        parts: what to try, of :data:`PARTS`; None: all but what is :data:`LEFT_OUT` for the type.
         compiling: arguments of ``torch.compile`` for the layers.
 
     Yields:
@@ -58,7 +58,8 @@ def accelerate(
         ``"lookup"`` (likewise; with one process only), ``"attention"`` (padded batches, and layers that look no further
         than a window), ``"layers"`` (torch.compile).
     """
-    on = []
+    on, left_out = [], LEFT_OUT.get(dtype, ())
+    parts = tuple(part for part in PARTS if part not in left_out) if parts is None else parts
     installs: dict[str, Callable[..., str | None]] = {
         "loss": _install_loss,
         "lookup": _install_lookup,
@@ -68,9 +69,7 @@ def accelerate(
     with ExitStack() as stack:
         owner = Owner(model.get_output_embeddings().weight)
         for name, install in installs.items():
-            if name not in parts or name in LEFT_OUT.get(dtype, ()):
-                continue
-            if name == "lookup" and not one_process():
+            if name not in parts or (name == "lookup" and not one_process()):
                 continue
             if name == "layers" and 6 * tokens * _parameters(model) < WORTH_COMPILING:
                 logger.info("fast GPU training: a run this short is over before its layers are compiled")
