@@ -27,14 +27,20 @@ def add_quickstart_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", default="quickstart", metavar="DIR", help="folder for everything (default: quickstart)"
     )
+    parser.add_argument(
+        "--base",
+        metavar="MODEL",
+        help="start from this encoder and its tokenizer (folder or Hub id) instead of small new ones; it then takes "
+        "longer than minutes on a CPU, and says how long",
+    )
     parser.add_argument("--push-to-hub", metavar="REPO", help="push the checkpoint to this Hub repository at the end")
 
 
 def run_quickstart(arguments: argparse.Namespace) -> int:
     """Run ``langsamp quickstart``."""
-    from langsamp.quickstart import quickstart
+    from langsamp.quickstart import Size, quickstart
 
-    quickstart(arguments.output, arguments.push_to_hub)
+    quickstart(arguments.output, arguments.push_to_hub, Size.from_base(arguments.base) if arguments.base else None)
     return 0
 
 

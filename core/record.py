@@ -92,6 +92,11 @@ def split_code(code: str) -> tuple[str, str | None]:
     return language, script or None
 
 
+def protocol_layer(depth: int) -> int:
+    """The layer whose vectors are evaluated: the paper's 8th of 12 (section 3.1), two thirds of another depth."""
+    return max(1, round(depth * 2 / 3))
+
+
 def with_interval(record: Record, low: float | None, high: float | None) -> list[Record]:
     """The record followed by its interval as two records, `<metric>_lo` and `<metric>_hi`; alone without bounds."""
     bounds = ((name, value) for name, value in (("lo", low), ("hi", high)) if value is not None)

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from langsamp.core.language.languages import parse_same_as
-from langsamp.core.record import Record, split_code
+from langsamp.core.record import Record, protocol_layer, split_code
 from langsamp.core.runtime import ModelSource
 from langsamp.eval.data.columns import DataError
 from langsamp.eval.data.sets import EvalData
@@ -166,10 +166,10 @@ class Context:
 
     def layer_list(self, default: str | None = None) -> tuple[int, ...]:
         """The layers asked for, or the task's default; without one the paper's layer."""
-        from langsamp.eval.engines.encoder import paper_layer, parse_layers
+        from langsamp.eval.engines.encoder import parse_layers
 
         spec = default if self.layers is None else self.layers
-        return (paper_layer(self.n_layers),) if spec is None else parse_layers(spec, self.n_layers)
+        return (protocol_layer(self.n_layers),) if spec is None else parse_layers(spec, self.n_layers)
 
     def encoder(self, layers: tuple[int, ...]) -> Encoder:
         """The encoder that gives these layers; the last one is kept, one model in memory at a time."""

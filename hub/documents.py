@@ -16,7 +16,10 @@ _TAKEN = (RESULTS, "report.html", "plots/*.png", "plots/*.svg")
 
 
 def complete(
-    folder: str | os.PathLike[str], repo: str | None = None, results: str | os.PathLike[str] | None = None
+    folder: str | os.PathLike[str],
+    repo: str | None = None,
+    results: str | os.PathLike[str] | None = None,
+    license: str | None = None,
 ) -> list[str]:
     """Bring results into a checkpoint folder and write its card from them; names of what was written.
 
@@ -27,6 +30,7 @@ def complete(
         folder: the checkpoint.
         repo: ``user/name``, for the loading examples of the card; by default the name of the folder.
         results: a run directory of ``langsamp eval``; its records, report and plots replace those in the folder.
+        license: a licence id of the Hub for the card; by default what an existing card says.
 
     Raises:
         FileNotFoundError: no such folder, or no records in `results`.
@@ -41,7 +45,7 @@ def complete(
     if config.is_file() and "languages" in read_json(config):
         if not (root / HANDLER).is_file():
             written.append(add_handler(root).name)
-        written.append(write_card(root, repo=repo).name)
+        written.append(write_card(root, repo=repo, license=license).name)
         written += [path.relative_to(root).as_posix() for path in sorted(root.glob(".eval_results/*.yaml"))]
     _seal(root, written)
     return written

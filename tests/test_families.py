@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import re
 import shutil
 
 import pytest
@@ -20,6 +21,7 @@ from langsamp.checkpoints.export import export_encoder, export_monolingual
 from langsamp.configuration_langsamp import FAMILIES, config_class
 from langsamp.core.outputs import add_pooling
 from langsamp.eval.engines.encoder import Encoder
+from langsamp.eval.results.card.card import write_card
 from langsamp.modeling_langsamp import LangSAMPMixin
 
 LANGUAGES = ["deu", "ell", "eng", "hin", "jpn", "rus"]
@@ -324,6 +326,16 @@ class TestFamily:
                 assert other.decode(stock(text)["input_ids"]) == stock.decode(stock(text)["input_ids"])
             assert ("token_type_ids" in other("a")) == (self.name == "bert")
             assert other.model_max_length == stock.model_max_length
+
+    def test_the_examples_of_the_card_run_and_give_the_vectors_of_the_evaluations(self, tmp_path):
+        shutil.copytree(self.folder, tmp_path / "model")
+        text = write_card(tmp_path / "model", repo="user/model").read_text()
+        assert ("XLM-R" in text) == self.name.startswith("xlm")
+        found = {}
+        for example in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+            exec(compile(example.replace("user/model", str(tmp_path / "model")), "card", "exec"), found)
+        expected = Encoder(self.folder).encode(["A house by the river.", "Ein Haus am Fluss."])[0]
+        torch.testing.assert_close(found["vectors"], torch.from_numpy(expected), rtol=0, atol=1e-5)
 
     def test_a_cut_encoder_and_one_language_are_exported_as_stock_folders(self, model, batch, tmp_path):
         export_encoder(str(self.folder), tmp_path / "encoder", layer=2)

@@ -197,7 +197,10 @@ def run_train(
     if result.losses and result.first_process:
         (first, before), (last, after) = result.losses[0], result.losses[-1]
         print(f"wrote {result.folder}: loss {before:.4f} (step {first}) -> {after:.4f} (step {last})")
-        print(f"next: langsamp eval --model {result.folder} --tasks sr-tatoeba,sib200 --probe --output results")
+        print(
+            f"next: langsamp eval --model {result.folder} --tasks TASKS --output results "
+            "(docs/tasks.md: which there are, and which data they need)"
+        )
     return 0
 
 

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from langsamp.core.compute.kernels import products, threads
 from langsamp.core.model import tokenizer as core
 from langsamp.core.model.config import read_config
+from langsamp.core.record import protocol_layer
 from langsamp.core.runtime import ModelSource, pick_device, resolve_model
 from langsamp.eval.engines.packed import Texts, hidden_states, plan_batches
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM, LangSAMPModel
@@ -32,11 +33,6 @@ logger = logging.getLogger(__name__)
 MAX_TOKENS = 4096  # a batch: fills the matrix units of a CPU; measured best there
 MOST_TOKENS = 2**17  # a batch on a GPU, if its memory allows
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}  # of the weights
-
-
-def paper_layer(n_layers: int) -> int:
-    """The paper's layer (section 3.1) of a model with that many blocks: the 8th of 12, two thirds of the depth."""
-    return max(1, round(n_layers * 2 / 3))
 
 
 def parse_layers(spec: str | int | Iterable[int], n_layers: int) -> tuple[int, ...]:
@@ -171,7 +167,7 @@ class Encoder:
             )
         config = read_config(self.source.path)
         depth = config.num_hidden_layers
-        self.layers = (paper_layer(depth),) if layers is None else parse_layers(layers, depth)
+        self.layers = (protocol_layer(depth),) if layers is None else parse_layers(layers, depth)
         self.max_length = min(max_length, config.max_tokens)
         self.tokenizer = load_backend(self.source.path, self.max_length)
         self.model = load_backbone(self.source.path, max(self.layers), DTYPES[dtype])

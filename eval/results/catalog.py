@@ -11,11 +11,12 @@ from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from langsamp.core.record import protocol_layer
+
 if TYPE_CHECKING:
     from langsamp.eval.results.aggregate import Cell
     from langsamp.eval.results.stats import Interval
 
-PROTOCOL_LAYER = 8  # paper, section 3.1: the output of the 8th block
 ENGLISH = "eng_Latn"
 RANKERS = ("language+script-row", "language-row", "centroid", "table")  # of donors, in order of preference
 
@@ -269,20 +270,21 @@ def setting(cell: Cell) -> list[str]:
 def headline(cells: Iterable[Cell]) -> Cell:
     """The one number that stands for a task, of the cells of that task.
 
-    In this order: the task's metric, English as the query, English as the source, the 8th layer and otherwise the last
-    one. Raises ValueError without cells.
+    In this order: the task's metric, English as the query, English as the source, the protocol's layer (of a model that
+    ends where the cells do) and otherwise the last one. Raises ValueError without cells.
     """
     cells = list(cells)
     if not cells:
         raise ValueError("a headline needs at least one cell")
     order: Sequence[str] = task(cells[0].task).headlines
+    layer = protocol_layer(max(cell.layer or 0 for cell in cells))
 
     def preference(cell: Cell) -> tuple[object, ...]:
         return (
             order.index(cell.metric) if cell.metric in order else len(order),
             cell.direction not in (None, "en->x"),
             cell.source not in (None, ENGLISH),
-            cell.layer != PROTOCOL_LAYER,
+            cell.layer != layer,
             -(cell.layer if cell.layer is not None else -1),
             cell.sort_key(),
         )

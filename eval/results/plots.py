@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 from langsamp.core.plain import printable
+from langsamp.core.record import protocol_layer
 from langsamp.eval.results import catalog, rowmap, rundir
 from langsamp.eval.results.aggregate import GROUPS, Cell, System
 from langsamp.eval.results.compare import Comparison
@@ -255,12 +256,13 @@ def losses(results: Results) -> Figure | None:
 
 
 def similarity(results: Results) -> Figure | None:
-    """Heat map of the cosine of translations: the last model's, at the 8th layer or else its last."""
+    """Heat map of the cosine of translations: the last model's, at the protocol's layer or else its last."""
     found = [item for item in results.run.matrices if "cosine" in item.values]
     if not found:
         return None
     own = [item for item in found if item.folder == found[-1].folder]
-    item = next((item for item in own if item.layer == catalog.PROTOCOL_LAYER), own[-1])
+    layer = protocol_layer(max(item.layer for item in own))
+    item = next((item for item in own if item.layer == layer), own[-1])
     matrix = item.values["cosine"]
     ordered = heatmap.order(matrix)
     size = max(4.2, min(8.5, 0.16 * len(ordered)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import category
@@ -27,26 +27,39 @@ class Question(NamedTuple):
     piece: int
 
 
-def questions(language: str, pieces: Mapping[str, int]) -> list[Question]:
+def questions(language: str, tokenizer: LangSAMPTokenizer) -> list[Question]:
     """The held-out phrases of a language without the word that its training phrases have most often.
 
     Chosen among the words that are one piece, as one mask stands for one: words that the corpus teaches, and no commas.
 
     Args:
         language: one of :func:`langsamp.train.text.cldr.languages`.
-        pieces: a vocabulary like XLM-R's, in which a word begins with "▁": piece -> id.
+        tokenizer: of any kind; it says how a mask is written and what is one piece.
     """
     texts = cldr.texts(language)
     known = Counter(word for key, text in texts.items() if cldr.split_of(key) == "train" for word in text.split())
     found = []
     for key in (key for key in texts if cldr.split_of(key) == "test"):
         words = texts[key].split()
-        whole = [word for word in words if f"▁{word}" in pieces and all(category(c)[0] in "LM" for c in word)]
-        if len(words) > 1 and whole:
-            word = max(whole, key=known.__getitem__)
-            words[words.index(word)] = "<mask>"
-            found.append(Question(language, key.split("/")[0], " ".join(words), word, pieces[f"▁{word}"]))
+        letters = [word for word in words if all(category(c)[0] in "LM" for c in word)] if len(words) > 1 else []
+        tried = (_masked(words, word, tokenizer) for word in sorted(letters, key=known.__getitem__, reverse=True))
+        if asked := next(filter(None, tried), None):
+            found.append(Question(language, key.split("/")[0], *asked))
     return found
+
+
+def _masked(words: list[str], word: str, tokenizer: LangSAMPTokenizer) -> tuple[str, str, int] | None:
+    """The phrase with a word masked, the word, its piece; None where it is no single known piece of the phrase."""
+    at = words.index(word)
+    before, after = " ".join(words[:at]), " ".join(words[at + 1 :])
+    whole = tokenizer(" ".join(words))["input_ids"]
+    for space in (" ", ""):  # most masks take the space before them; with others it stays, and belongs to the word
+        text = f"{before}{space}{tokenizer.mask_token} {after}".strip()
+        ids = tokenizer(text)["input_ids"]
+        pieces = [piece for piece, other in zip(whole, ids) if piece != other]
+        if len(ids) == len(whole) and len(pieces) == 1 and pieces[0] != tokenizer.unk_token_id:
+            return text, word, pieces[0]
+    return None
 
 
 @torch.inference_mode()

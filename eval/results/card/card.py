@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from langsamp.core.facts import TrainingFacts
 from langsamp.core.files import atomic_write
-from langsamp.core.record import Record
+from langsamp.core.record import Record, protocol_layer
 from langsamp.core.typed import from_json
 from langsamp.eval.results import catalog, escape
 from langsamp.eval.results.card import tables
@@ -48,6 +48,7 @@ _TRAINER_CARD = "This model card has been generated automatically according to t
 class Config:
     """What a card tells of config.json."""
 
+    model_type: str | None = None
     architectures: list[str] | None = None
     languages: list[str] | None = None
     scripts: list[str] | None = None
@@ -127,6 +128,7 @@ def write_card(
         license_name=license,
         base_model=base_model or checkpoint.training.base_model,
         datasets=[*checkpoint.training.datasets, *datasets],
+        model_type=checkpoint.config.model_type,
         written=head,
     )
     text = render(checkpoint, meta, slots, repo or Path(folder).resolve().name)
@@ -149,8 +151,9 @@ def render(checkpoint: Checkpoint, meta: Mapping[str, Any], slots: Mapping[str, 
         title=name.rpartition("/")[2],
         rows=bool(checkpoint.names("languages") or checkpoint.names("scripts")),
         meta=meta,
+        encoder=_encoder(checkpoint.config.architectures),
         size=[layers, checkpoint.config.hidden_size, checkpoint.config.vocab_size],
-        layer=min(catalog.PROTOCOL_LAYER, layers) if layers else catalog.PROTOCOL_LAYER,
+        layer=protocol_layer(layers or 12),
         scripts=checkpoint.names("scripts"),
         languages=languages,
         count=len({row.code.partition("_")[0] for row in languages}),
@@ -171,6 +174,12 @@ def render(checkpoint: Checkpoint, meta: Mapping[str, Any], slots: Mapping[str, 
         generated=Markup(GENERATED),
     )  # fmt: skip
     return f"---\n{head}---\n\n{body.strip()}\n"
+
+
+def _encoder(architectures: Sequence[str] | None) -> str:
+    """What people call the encoder whose stock class a config names: XLM-R, XLM-R XL, BERT, ModernBERT, EuroBERT."""
+    name = re.match("(.*?)(Model|For[A-Z]|$)", (architectures or ["XLMRoberta"])[0])[1]  # type: ignore[index]
+    return name.replace("XLMRoberta", "XLM-R ").replace("Bert", "BERT").strip()
 
 
 def read_written(card: str, where: str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -197,6 +206,16 @@ def read_written(card: str, where: str) -> tuple[dict[str, Any], dict[str, str]]
         return head or {}, slots
     slots.update(_between_markers(body, where))
     return head or {}, slots
+
+
+def license_of(folder: str | Path) -> str | None:
+    """The licence that the card in a checkpoint folder names; None where it names none that stands for itself."""
+    path = Path(folder) / CARD
+    try:
+        name = read_written(_text(path).replace("\r\n", "\n"), str(path))[0].get("license")
+    except ValueError:  # somebody else's card
+        return None
+    return name if isinstance(name, str) and name not in ("other", "unknown") else None
 
 
 def facts_table(facts: TrainingFacts) -> list[tuple[str, str]]:

@@ -99,6 +99,7 @@ def metadata(
     license_name: str | None,
     base_model: Any,
     datasets: Iterable[Any],
+    model_type: str | None,
     written: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The card's metadata; ``written`` is the head of the card that is replaced.
@@ -116,14 +117,14 @@ def metadata(
         "mask_token": mask if task == "fill-mask" else None,
         "base_model": base,
         "datasets": _once(sets),
-        "tags": _once([*_TAGS, *_list(written.get("tags"))]),
+        "tags": _once([*_TAGS, *_list(model_type), "custom_code", *_list(written.get("tags"))]),
         "widget": widget(scripts, mask) if task == "fill-mask" else None,
     }
     kept = {key: value for key, value in written.items() if key not in ours}
     return {key: value for key, value in {**ours, **kept}.items() if value not in (None, [])}
 
 
-_TAGS = ("langsamp", "multilingual", "xlm-roberta", "custom_code")
+_TAGS = ("langsamp", "multilingual")
 
 
 def _once(values: list[Any]) -> list[Any]:

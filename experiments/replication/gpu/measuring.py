@@ -19,9 +19,10 @@ from typing import Any
 
 import transformers
 
+from langsamp.core.model.config import read_config
+from langsamp.core.record import protocol_layer
 from langsamp.core.runtime import ModelSource
 from langsamp.eval.data.sets import EvalData
-from langsamp.eval.results.catalog import PROTOCOL_LAYER
 from langsamp.eval.results.records import RESULTS, Record, append, key, read
 from langsamp.eval.run import run
 
@@ -50,7 +51,7 @@ class Job:
 def frozen(blocks: int, every_layer: bool, rows: bool, downstream: bool) -> dict[str, Pass]:
     """The parts that need vectors alone (and the rows of a model that has some), the longest first."""
     some = some_layers(blocks)
-    layers = "all" if every_layer else str(min(PROTOCOL_LAYER, blocks))
+    layers = "all" if every_layer else None
     parts = {"donors": Pass(("donors",))} if downstream else {}
     parts |= {
         "tatoeba": Pass(("sr-tatoeba",), layers),
@@ -185,7 +186,8 @@ class Measurers:
         if missing:
             self.say(f"{name}: {missing} of {len(entry.left)} parts were not finished in time")
         files = [file for part in entry.parts if (file := entry.folder / part / RESULTS).exists()]
-        found = {key(record): record for file in files for record in read(file) if _kept(record)}
+        layer = protocol_layer(int(read_config(entry.folder / MODEL).num_hidden_layers))
+        found = {key(record): record for file in files for record in read(file) if _kept(record, layer)}
         if found:
             (records / RESULTS).unlink(missing_ok=True)
             append(records, found.values())
@@ -193,7 +195,12 @@ class Measurers:
         shutil.rmtree(entry.folder, ignore_errors=True)
 
 
-def _kept(record: Record) -> bool:
-    """Whether a record comes home: all but those that no table and no plot reads, which are most."""
-    aside = record.direction == "x->en" and record.layer != PROTOCOL_LAYER
+def _kept(record: Record, layer: int) -> bool:
+    """Whether a record comes home: all but those that no table and no plot reads, which are most.
+
+    Args:
+        record: of a model.
+        layer: the protocol's of that model.
+    """
+    aside = record.direction == "x->en" and record.layer != layer
     return not aside and record.metric != "acc@5" and record.task != "donors-transfer"

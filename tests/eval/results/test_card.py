@@ -59,7 +59,7 @@ def checkpoint(tmp_path):
     codes = ["deu", "nor", "rus", "ell", "hin", "jpn", "hbs", "eml"]
     scripts = ["Latn", "Cyrl", "Grek", "Deva", "Jpan", "Arab"]
     config = {"languages": ["und", *codes], "scripts": ["Zyyy", *scripts], "num_hidden_layers": 12, "hidden_size": 768}
-    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 401145}))
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 401145, "model_type": "xlm-roberta"}))
     tags = zip(codes, ["Latn", "Latn", "Cyrl", "Grek", "Deva", "Jpan", "Latn", "Latn"])
     sampling = [
         {"language": f"{code}_{script}", "blocks": 1000 * (8 - i), "probability": (8 - i) / 36}

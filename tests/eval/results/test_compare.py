@@ -331,4 +331,6 @@ def test_the_headline_prefers_the_protocol():
     ]
     assert catalog.headline(cells) == Cell("sr-bible", "acc@10", 8, "en->x")
     assert catalog.headline([c for c in cells if c.layer != 8]) == Cell("sr-bible", "acc@10", 12, "en->x")
+    deeper = [Cell("sr-bible", "acc@10", layer, "en->x") for layer in range(1, 23)]
+    assert catalog.headline(deeper).layer == 15, "two thirds of 22, as an evaluation without --layer takes"
     assert catalog.describe(cells[0]) == "SR-Bible, Acc@1, en→x, layer 4"

@@ -11,10 +11,11 @@ import pytest
 import torch
 from transformers import XLMRobertaModel
 
+from langsamp.core.record import protocol_layer
 from langsamp.core.runtime import resolve_model
 from langsamp.eval.data.columns import DataError
 from langsamp.eval.data.sets import EvalData
-from langsamp.eval.engines.encoder import Encoder, paper_layer
+from langsamp.eval.engines.encoder import Encoder
 from langsamp.eval.metrics.acc_at_k.acc_at_k import ranks
 from langsamp.eval.task import Context
 from langsamp.eval.tasks.retrieval import SR_BIBLE, SR_TATOEBA, csls, same_text, score
@@ -146,7 +147,7 @@ def test_the_whole_path_equals_stock_model_and_loops(bible, tiny_xlmr_dir):
 
 def test_default_layer_is_the_papers_at_two_thirds_of_the_depth(tiny_xlmr_dir, bible):
     assert context(tiny_xlmr_dir, bible).layer_list() == (2,)
-    assert [paper_layer(depth) for depth in (1, 4, 6, 12, 22, 24, 36)] == [1, 3, 4, 8, 15, 16, 24]
+    assert [protocol_layer(depth) for depth in (1, 4, 6, 12, 22, 24, 36)] == [1, 3, 4, 8, 15, 16, 24]
 
 
 def test_files_that_are_not_parallel(bible):
