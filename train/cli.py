@@ -198,8 +198,8 @@ def run_train(
         (first, before), (last, after) = result.losses[0], result.losses[-1]
         print(f"wrote {result.folder}: loss {before:.4f} (step {first}) -> {after:.4f} (step {last})")
         print(
-            f"next: langsamp eval --model {result.folder} --tasks TASKS --output results "
-            "(docs/tasks.md: which there are, and which data they need)"
+            f"next: langsamp eval --model {result.folder} --output results --tasks ... "
+            "(docs/tasks.md: which there are, and the data they need)"
         )
     return 0
 
