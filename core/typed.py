@@ -36,7 +36,10 @@ def from_json(cls: type[T], found: Any, where: str | Path) -> T:
     return cls(**values)
 
 
-_hints = cache(get_type_hints)
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    """The types of a dataclass's entries, by name."""
+    return get_type_hints(cls)
 
 
 def _as(hint: Any, value: Any, where: str) -> Any:
