@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from huggingface_hub import constants
@@ -13,13 +12,13 @@ from langsamp.core.retry import HubError
 from langsamp.hub.remote import RemoteFile, RemoteTree, digest_file
 
 
-def remember_revision(repo: str, revision: str, commit: str, cache_dir: str | os.PathLike[str] | None = None) -> None:
+def remember_revision(repo: str, revision: str, commit: str) -> None:
     """Note which commit a branch or tag is at, as the client does, so that it can be resolved without a network."""
     if revision != commit:
-        atomic_write(_folder(repo, cache_dir) / "refs" / revision, commit)
+        atomic_write(_folder(repo) / "refs" / revision, commit)
 
 
-def cached_tree(repo: str, revision: str, cache_dir: str | os.PathLike[str] | None = None) -> RemoteTree:
+def cached_tree(repo: str, revision: str) -> RemoteTree:
     """The files of a repository that the cache holds at a revision.
 
     A file of the cache is a link to its content, which is named by the hash that the Hub told; so what was damaged
@@ -28,7 +27,7 @@ def cached_tree(repo: str, revision: str, cache_dir: str | os.PathLike[str] | No
     Raises:
         HubError: the cache does not know this repository or revision.
     """
-    folder = _folder(repo, cache_dir)
+    folder = _folder(repo)
     ref = folder / "refs" / revision
     commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision
     snapshot = folder / "snapshots" / commit
@@ -41,13 +40,13 @@ def cached_tree(repo: str, revision: str, cache_dir: str | os.PathLike[str] | No
     return RemoteTree(repo, commit, False, {name: _described(name, path) for name, path in files.items()})
 
 
-def cached_path(tree: RemoteTree, name: str, cache_dir: str | os.PathLike[str] | None = None) -> Path:
+def cached_path(tree: RemoteTree, name: str) -> Path:
     """Where the cache keeps a file, after comparing its content with its hash.
 
     Raises:
         HubError: the content is damaged.
     """
-    path = _folder(tree.repo, cache_dir) / "snapshots" / tree.commit / name
+    path = _folder(tree.repo) / "snapshots" / tree.commit / name
     if not tree.files[name].is_content(digest_file(path)):
         raise HubError(f"{name} of {tree.repo} is damaged in the cache ({path}); pull again with a network.")
     return path
@@ -63,5 +62,5 @@ def _described(name: str, path: Path) -> RemoteFile:
     return RemoteFile(name, size, digest_file(path).oid)  # a cache without links (Windows): only the manifest can tell
 
 
-def _folder(repo: str, cache_dir: str | os.PathLike[str] | None) -> Path:
-    return Path(cache_dir or constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
+def _folder(repo: str) -> Path:
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")

@@ -20,8 +20,8 @@ def complete(
     repo: str | None = None,
     results: str | os.PathLike[str] | None = None,
     license: str | None = None,
-) -> list[str]:
-    """Bring results into a checkpoint folder and write its card from them; names of what was written.
+) -> None:
+    """Bring results into a checkpoint folder and write its card from them.
 
     Only LangSAMP checkpoints get a card and a handler: an exported encoder has a card of its own. What a person wrote
     into the card is kept.
@@ -48,7 +48,6 @@ def complete(
         written.append(write_card(root, repo=repo, license=license).name)
         written += [path.relative_to(root).as_posix() for path in sorted(root.glob(".eval_results/*.yaml"))]
     _seal(root, written)
-    return written
 
 
 def _seal(root: Path, written: list[str]) -> None:

@@ -46,14 +46,13 @@ class _Source:
 
     api: HfApi
     tree: RemoteTree
-    cache_dir: str | os.PathLike[str] | None
     offline: bool
 
     def get(self, name: str) -> Path:
         """A local path with the content of a file, verified by the hash that the Hub told."""
         if self.offline:
-            return cached_path(self.tree, name, self.cache_dir)
-        return fetch(self.api, self.tree, name, self.cache_dir)
+            return cached_path(self.tree, name)
+        return fetch(self.api, self.tree, name)
 
 
 def pull(
@@ -64,13 +63,12 @@ def pull(
     strict: bool = False,
     last_good: bool = False,
     token: str | None = None,
-    endpoint: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
 ) -> PullResult:
     """Make a folder equal a repository at one commit; a second pull fetches only what differs or is damaged.
 
     Every file is compared with the hash the Hub tells and with the manifest. Without a network the cache serves, with
-    the same checks. The commit is noted in ``.langsamp_hub.json``, so that a later push knows what it builds on.
+    the same checks (HF_ENDPOINT and HF_HUB_CACHE say where Hub and cache are). The commit is noted in
+    ``.langsamp_hub.json``, so that a later push knows what it builds on.
 
     Args:
         repo: ``user/name`` or ``user/name@revision``.
@@ -79,8 +77,6 @@ def pull(
         strict: refuse a repository that has no manifest (third-party models) instead of warning.
         last_good: when the revision is not a finished push, go back to the newest commit that is.
         token: access token; default HF_TOKEN or the one stored by ``hf auth login``.
-        endpoint: the Hub's address; default HF_ENDPOINT or huggingface.co.
-        cache_dir: the client's cache; default HF_HUB_CACHE.
 
     Raises:
         IncompletePushError: the repository does not agree with its manifest.
@@ -89,22 +85,14 @@ def pull(
     """
     repo, suffix = HubName.parse(repo)
     revision = revision or suffix or "main"
-    api = HfApi(endpoint=endpoint, token=token)
-    with _alone(Path(folder), cache_dir):
-        return _pull(api, repo, Path(folder), revision, strict, last_good, cache_dir)
+    root = Path(folder)
+    with _alone(root):
+        return _pull(HfApi(token=token), repo, root, revision, strict, last_good)
 
 
-def _pull(
-    api: HfApi,
-    repo: str,
-    root: Path,
-    revision: str,
-    strict: bool,
-    last_good: bool,
-    cache_dir: str | os.PathLike[str] | None,
-) -> PullResult:
+def _pull(api: HfApi, repo: str, root: Path, revision: str, strict: bool, last_good: bool) -> PullResult:
     """`pull`, when nobody else pulls into the folder."""
-    source = _resolve(api, repo, revision, cache_dir)
+    source = _resolve(api, repo, revision)
     source, selection, verified = _newest_good(source, strict) if last_good else (source, *_examine(source, strict))
     tree = source.tree
     before = read_record(root)
@@ -117,32 +105,32 @@ def _pull(
     if record != before:
         write_record(root, record)
     if not source.offline and not last_good:
-        remember_revision(repo, revision, tree.commit, cache_dir)
+        remember_revision(repo, revision, tree.commit)
     trainer_state.unpack(root, fetched, plan.remove)
     return PullResult(repo, tree.commit, root, plan.fetch, plan.remove, plan.keep, selection.refused, verified)
 
 
-def _alone(folder: Path, cache_dir: str | os.PathLike[str] | None) -> FileLock:
+def _alone(folder: Path) -> FileLock:
     """A lock for a folder, kept in the cache: the processes of a parallel run all fetch the same checkpoint."""
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    path = Path(cache_dir or constants.HF_HUB_CACHE) / ".locks" / "langsamp" / f"{name}.lock"
+    path = Path(constants.HF_HUB_CACHE) / ".locks" / "langsamp" / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
 
 
-def _resolve(api: HfApi, repo: str, revision: str, cache_dir: str | os.PathLike[str] | None) -> _Source:
+def _resolve(api: HfApi, repo: str, revision: str) -> _Source:
     """The commit that a revision is at now; without a network, the one it was last seen at."""
     if not constants.HF_HUB_OFFLINE:
         try:
-            return _Source(api, read_tree(api, repo, revision), cache_dir, offline=False)
+            return _Source(api, read_tree(api, repo, revision), offline=False)
         except UnreachableError as error:
             try:
-                tree = cached_tree(repo, revision, cache_dir)
+                tree = cached_tree(repo, revision)
             except HubError:
                 raise error from None
             logger.warning("%s Taking %s@%s from the cache, which may be old.", error, repo, tree.commit[:8])
-            return _Source(api, tree, cache_dir, offline=True)
-    return _Source(api, cached_tree(repo, revision, cache_dir), cache_dir, offline=True)
+            return _Source(api, tree, offline=True)
+    return _Source(api, cached_tree(repo, revision), offline=True)
 
 
 def _examine(source: _Source, strict: bool) -> tuple[Selection, bool]:
@@ -190,4 +178,4 @@ def _history(source: _Source) -> Iterator[_Source]:
         lambda: api.list_repo_commits(tree.repo, revision=tree.commit), f"reading the log of {tree.repo}", token_of(api)
     )
     for commit in log[1:_HISTORY]:
-        yield _Source(api, read_tree(api, tree.repo, commit.commit_id), source.cache_dir, offline=False)
+        yield _Source(api, read_tree(api, tree.repo, commit.commit_id), offline=False)

@@ -48,7 +48,6 @@ def push(
     parent_commit: str | None = None,
     message: str = "Push with langsamp",
     token: str | None = None,
-    endpoint: str | None = None,
 ) -> PushResult:
     """Push a checkpoint folder to the Hub as one commit; safe to repeat after any interruption.
 
@@ -68,7 +67,6 @@ def push(
             from, else whatever is there now.
         message: the title of the commit.
         token: access token; default HF_TOKEN or the one stored by ``hf auth login``.
-        endpoint: the Hub's address; default HF_ENDPOINT or huggingface.co.
 
     Raises:
         FileNotFoundError, ValueError: the folder is not a whole checkpoint (see `stage`), or the options disagree.
@@ -84,7 +82,7 @@ def push(
         if with_trainer_state:
             staged |= trainer_state.pack(folder, scratch)
         digests, sources = _describe(staged)
-        api = HfApi(endpoint=endpoint, token=token)
+        api = HfApi(token=token)
         if dry_run:
             return PushResult(repo, None, f"{api.endpoint}/{repo}", _sizes(digests))
         target = Target(api, repo, revision or "main", create_pr, message)

@@ -86,7 +86,7 @@ def read_tree(api: HfApi, repo: str, revision: str | None = None) -> RemoteTree:
     return RemoteTree(repo, str(info.sha), bool(info.private), files)
 
 
-def fetch(api: HfApi, tree: RemoteTree, name: str, cache_dir: str | os.PathLike[str] | None = None) -> Path:
+def fetch(api: HfApi, tree: RemoteTree, name: str) -> Path:
     """Download a file into the cache, or find it there, and compare its content with the hash that the Hub tells.
 
     The clients trust what they receive and what lies in the cache; a damaged copy is thrown away and fetched again.
@@ -102,7 +102,6 @@ def fetch(api: HfApi, tree: RemoteTree, name: str, cache_dir: str | os.PathLike[
                     tree.repo,
                     name,
                     revision=tree.commit,
-                    cache_dir=None if cache_dir is None else str(cache_dir),
                     force_download=number > 0,  # noqa: B023
                 ),
                 f"downloading {name} of {tree.repo}",

@@ -59,8 +59,8 @@ def pack(folder: str | os.PathLike[str], scratch: str | os.PathLike[str]) -> dic
     return staged
 
 
-def unpack(folder: str | os.PathLike[str], fetched: Container[str], removed: Iterable[str] = ()) -> list[str]:
-    """Turn packed state files of a pulled folder back into what the Trainer reads; the names of those written.
+def unpack(folder: str | os.PathLike[str], fetched: Container[str], removed: Iterable[str]) -> None:
+    """Turn packed state files of a pulled folder back into what the Trainer reads.
 
     Args:
         folder: the pulled folder.
@@ -68,7 +68,7 @@ def unpack(folder: str | os.PathLike[str], fetched: Container[str], removed: Ite
         removed: names that are gone; what was unpacked of them, often the largest files of all, goes too.
     """
     root = Path(folder)
-    written, checkpoints = [], set()
+    checkpoints = set()
     for path in (root / name for name in removed if PACKED.match(name)):
         path.with_suffix("").unlink(missing_ok=True)
         if path.parent != root:  # made here, by the pull before
@@ -85,10 +85,8 @@ def unpack(folder: str | os.PathLike[str], fetched: Container[str], removed: Ite
                 torch.save(_from_safetensors(path), temporary)
                 os.replace(temporary, target)
             checkpoints |= {path.parent} - {root}  # the root's manifest came from the Hub
-            written.append(name.removesuffix(".safetensors"))
     for checkpoint in checkpoints:
         write_manifest(checkpoint)
-    return written
 
 
 def _newest(root: Path) -> Path:

@@ -22,16 +22,13 @@ logger = logging.getLogger(__name__)
 BRANCH = "checkpoints"
 
 
-def publisher(
-    repo: str, *, private: bool = False, token: str | None = None, endpoint: str | None = None
-) -> Callable[[Path, int], None]:
+def publisher(repo: str, *, private: bool = False, token: str | None = None) -> Callable[[Path, int], None]:
     """A function for `langsamp.train.pretrain`'s ``publish``: pushes one saved checkpoint; safe to call again.
 
     Args:
         repo: ``user/name``; created when it does not exist.
         private: create it as a private repository.
         token: access token; default HF_TOKEN or the stored one.
-        endpoint: the Hub's address.
     """
 
     def publish(checkpoint: Path, step: int) -> None:
@@ -40,7 +37,7 @@ def publisher(
             try:
                 push(
                     checkpoint, repo, private=private, revision=BRANCH, tag=tag, with_trainer_state=True,
-                    message=f"Training, step {step}", token=token, endpoint=endpoint,
+                    message=f"Training, step {step}", token=token,
                 )  # fmt: skip
                 return
             except TagTakenError as error:  # an earlier run of the same name; its checkpoints keep their tags

@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 pytest_plugins = ["support.fresh", "support.hub", "support.runs", "support.stores"]
 
+_HOME = tempfile.TemporaryDirectory(prefix="langsamp-tests-")  # of this run: the user's caches are not touched
+os.environ["HF_HOME"] = _HOME.name
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
