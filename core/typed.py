@@ -26,7 +26,7 @@ def from_json(cls: type[T], found: Any, where: str | Path) -> T:
     """
     if not isinstance(found, dict):
         raise ValueError(f"{where} holds no JSON object; write it again")
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     values = {}
     for field in fields(cls):  # type: ignore[arg-type]
         if field.name in found:
@@ -36,10 +36,7 @@ def from_json(cls: type[T], found: Any, where: str | Path) -> T:
     return cls(**values)
 
 
-@cache
-def _hints(cls: Any) -> dict[str, Any]:
-    """The types of a dataclass's entries, by name."""
-    return get_type_hints(cls)
+_hints = cache(get_type_hints)
 
 
 def _as(hint: Any, value: Any, where: str) -> Any:
