@@ -348,15 +348,10 @@ class _Pretraining:
             shares = Counter[str]()
             for row in self.sampling:
                 shares[renamed(row["language"], parse_same_as(self.settings.same_as))] += row["probability"]
-            stream: Any = trainer.train_dataset
-            policy = self.settings.unknown_policy
-            if (
-                policy == "fitted"
-                and self.settings.unknown is None
-                and next(model.parameters()).device != self.args.device
-            ):
+            policy, elsewhere = self.settings.unknown_policy, next(model.parameters()).device != self.args.device
+            if policy == "fitted" and self.settings.unknown is None and elsewhere:
                 policy = "mean"  # a sharded model is put together in host memory, where a large one is slow to fit
-            settle_unknown(model, policy, shares, stream, self._collator(self.args.seed))
+            settle_unknown(model, policy, shares, trainer.stream, self._collator(self.args.seed))
             with told("the finished model", self.folder):
                 self._write(model, facts)
         trainer.accelerator.wait_for_everyone()

@@ -70,6 +70,7 @@ class LangSAMPTrainer(Trainer):
                 f"process(es) on {self.args.device.type}; leave it out, or start with torchrun where there are GPUs."
             )
         self.kind: Any = type(kwargs["model"])  # sharding makes another class of it
+        self.stream: BlockStream = kwargs["train_dataset"]
         self.identity, self.table_lr, self.keep = identity, table_lr, keep
         self.protected, self.sealed, self.heldout, self.fold_clip = protected, sealed, heldout, fold
         self.saver = Saver()
@@ -89,14 +90,7 @@ class LangSAMPTrainer(Trainer):
     # -- the stream -------------------------------------------------------------------------------------------------
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        data: Any = train_dataset if train_dataset is not None else self.train_dataset
-        return SequentialSampler(data)
-
-    @property
-    def samples_per_step(self) -> int:
-        """Blocks in one optimizer step over all processes."""
-        args = self.args
-        return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return SequentialSampler(self.stream)
 
     # -- the optimizer ----------------------------------------------------------------------------------------------
 
@@ -140,7 +134,7 @@ class LangSAMPTrainer(Trainer):
 
     def _draw_of(self, micro_batch: int) -> int:
         """The seed of dropout, a function of the micro-batch: processes draw as one does, and each its own masks."""
-        first = micro_batch * self.args.train_batch_size + getattr(self.train_dataset, "offset", 0)
+        first = micro_batch * self.args.train_batch_size + self.stream.offset
         return int(bits(self.args.seed, 6, first))
 
     def _watch_gradients(self) -> None:
@@ -179,9 +173,8 @@ class LangSAMPTrainer(Trainer):
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def _stop(self, what: str, value: float, step: int) -> None:
-        count = self.samples_per_step
-        stream = self.train_dataset
-        mix = stream.mix(step * count, count) if isinstance(stream, BlockStream) else {}
+        count = self.identity["batch"]
+        mix = self.stream.mix(step * count, count)
         languages = ", ".join(f"{language} {n}" for language, n in list(mix.items())[:12])
         with suppress(Exception):
             self.saver.wait()
@@ -225,7 +218,7 @@ class LangSAMPTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             self._name_best(run, step)
-            facts = {**self.identity, "step": step, "samples": self._position(step)}
+            facts = {**self.identity, "step": step, "samples": step * self.identity["batch"] + self.stream.offset}
             best = self.state.best_model_checkpoint
             self.saver.start(lambda: self._seal(step, writes, facts, {Path(best)} if best else set()))
             if self._others_look():
@@ -314,10 +307,6 @@ class LangSAMPTrainer(Trainer):
     def _load_best_model(self) -> None:
         self.saver.wait()
         super()._load_best_model()
-
-    def _position(self, step: int) -> int:
-        """Samples of the plan consumed after a step."""
-        return step * self.samples_per_step + getattr(self.train_dataset, "offset", 0)
 
     def _name_best(self, run: Path, step: int) -> None:
         """The best checkpoint was noted under the folder it was made in; note its final place."""

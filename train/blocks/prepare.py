@@ -13,6 +13,8 @@ from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from langsamp.core.compute.kernels import usable_cpus
 from langsamp.core.files import held, to_disk
 from langsamp.train.blocks.cluster import ray_team
@@ -31,11 +33,11 @@ class LoadedTokenizer:
     """What preparing needs of a tokenizer.
 
     Attributes:
-        backend: the tokenizer, or the whole of it as JSON (``tokenizers.Tokenizer.to_str()``).
+        backend: what cuts.
         facts: what the store remembers of it.
     """
 
-    backend: Any
+    backend: Tokenizer
     facts: TokenizerFacts
 
 
@@ -49,29 +51,23 @@ def open_tokenizer(spec: str | os.PathLike[str]) -> LoadedTokenizer:
     from langsamp.core.model.tokenizer import load_tokenizer
 
     text = os.fspath(spec)
-    tokenizer = load_tokenizer(text)
-    facts = _facts(tokenizer, Path(text).name if Path(text).is_dir() else text)
-    return LoadedTokenizer(tokenizer.backend_tokenizer, facts)  # ours alone, so there is no need to parse it again
+    return as_tokenizer(load_tokenizer(text), Path(text).name if Path(text).is_dir() else text)
 
 
 def as_tokenizer(tokenizer: Any, name: str) -> LoadedTokenizer:
-    """The same from a transformers tokenizer in memory, which stays as it is."""
-    facts = _facts(tokenizer, name)
-    return LoadedTokenizer(tokenizer.backend_tokenizer.to_str(), facts)
-
-
-def _facts(tokenizer: Any, name: str) -> TokenizerFacts:
+    """The same from a transformers tokenizer in memory, whose truncation and padding preparing switches off."""
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(f"the tokenizer {name!r} has no tokenizer.json; save it with a fast tokenizer class.")
     if tokenizer.pad_token_id is None:
         raise ValueError(f"the tokenizer {name!r} has no pad token; last blocks could not be filled up.")
-    return TokenizerFacts(
+    facts = TokenizerFacts(
         name=name,
         sha256=tokenizer_hash(tokenizer),
         vocab_size=len(tokenizer),
         pad_id=tokenizer.pad_token_id,
         unk_id=tokenizer.unk_token_id,
     )
+    return LoadedTokenizer(tokenizer.backend_tokenizer, facts)
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

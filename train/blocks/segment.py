@@ -33,12 +33,12 @@ class Segmenter:
     """A tokenizer that turns documents into one run of ids, ``<s> ... </s><s> ... </s>``.
 
     Args:
-        tokenizer: the tokenizer, whose truncation and padding are switched off, or its JSON (``Tokenizer.to_str()``).
+        tokenizer: the tokenizer, whose truncation and padding are switched off.
         cached: whether to use the word cache where the tokenizer allows it.
     """
 
-    def __init__(self, tokenizer: str | Tokenizer, cached: bool = True) -> None:
-        self._tokenizer = Tokenizer.from_str(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    def __init__(self, tokenizer: Tokenizer, cached: bool = True) -> None:
+        self._tokenizer = tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._prefix, self._suffix = self._specials()
@@ -207,7 +207,7 @@ class Worker:
     Should the cached ids ever differ, it goes the plain way from then on, and says so in what it returns.
     """
 
-    def __init__(self, tokenizer: str | Tokenizer, cached: bool, unknown: int | None) -> None:
+    def __init__(self, tokenizer: Tokenizer, cached: bool, unknown: int | None) -> None:
         self._segmenter = Segmenter(tokenizer, cached)
         self._unknown = unknown
         self._check = 200  # documents to check in the next chunk

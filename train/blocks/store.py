@@ -84,11 +84,6 @@ class BlockStore:
         """The languages with blocks to train on, sorted."""
         return sorted(self.counts)
 
-    @property
-    def pad_id(self) -> int:
-        """The id that fills up last blocks."""
-        return self.index.tokenizer.pad_id
-
     @cached_property
     def fingerprint(self) -> str:
         """A sha256 of everything training depends on: tokenizer, block size and every language's blocks."""

@@ -97,7 +97,7 @@ def test_cached_ids_equal_plain_ids_for_odd_text(tiny_tokenizer_dir, kind):
         backend.pre_tokenizer = space
         spaces = Regex(" {2,}") if kind == "transformers 4" else "  "
         backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(spaces, " ")])
-    segmenter = Segmenter(backend.to_str())
+    segmenter = Segmenter(backend)
     assert segmenter.cached == (kind != "spaces kept"), "where runs of spaces stay, words do not stand alone"
     rng = random.Random(0)
     pieces = [word for text in ODD for word in [text, *text.split(" ")]]
@@ -113,7 +113,7 @@ def test_real_vocabulary_and_scripts_go_through_the_cache_exactly(shared):
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" {2,}", " ")])
     corpus = open_corpus(shared / "data" / "mlm", only=["alw_Ethi", "hin_Deva", "pes_Arab", "tha_Thai", "abk_Cyrl"])
-    segmenter = Segmenter(backend.to_str())
+    segmenter = Segmenter(backend)
     for language, (part,) in corpus.parts.items():
         documents = list(corpus.documents(part))[:300]
         assert segmenter.encode(documents) == segmenter.plain(documents), language
@@ -122,7 +122,7 @@ def test_real_vocabulary_and_scripts_go_through_the_cache_exactly(shared):
 def test_tokenizers_of_another_kind_take_the_plain_way():
     backend = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "b": 2}, "[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    segmenter = Segmenter(backend.to_str())
+    segmenter = Segmenter(backend)
     assert not segmenter.cached
     assert np.frombuffer(segmenter.encode(["a b", "c"]), np.uint32).tolist() == [1, 2, 0]
 
@@ -130,7 +130,7 @@ def test_tokenizers_of_another_kind_take_the_plain_way():
 def test_a_worker_that_finds_its_cache_wrong_goes_the_plain_way(stock):
     backend = Tokenizer.from_str(stock.backend_tokenizer.to_str())
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
-    worker = Worker(backend.to_str(), True, stock.unk_token_id)
+    worker = Worker(backend, True, stock.unk_token_id)
     assert worker._segmenter.cached
     worker._segmenter._cache["Haus"] = b"\x07\x00\x00\x00"
     found = worker(["Das Haus steht am Fluss."] * 3, 0.0)
