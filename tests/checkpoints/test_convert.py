@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
+from support.loopback import Fault
 from transformers import (
     XLMRobertaConfig,
     XLMRobertaForMaskedLM,
@@ -521,14 +523,20 @@ def test_parity_with_the_official_code(shared, tmp_path, part):
         assert (mine - reference).abs().max().item() <= bound, key
 
 
-def test_from_the_hub_with_torch_weights_only(hub, tmp_path):
-    """The usual form of research checkpoints; fetched at the commit, and the origin is named."""
+def test_from_the_hub_with_torch_weights_only(hub, tmp_path, waits):
+    """The usual form of research checkpoints; fetched at the commit, by a second try too; the origin is named."""
     from huggingface_hub import HfApi
 
     model, lang, script = official(tmp_path / "in", fmt="bin")
     api = HfApi(endpoint=hub.url)
     api.create_repo("jane/official")
     api.upload_folder(repo_id="jane/official", folder_path=tmp_path / "in")
+    hub.faults = [Fault(r"/resolve/.*/pytorch_model\.bin", 503)]
     convert("jane/official", tmp_path / "out")
     torch.testing.assert_close(ours(tmp_path / "out")[1], expected(model, lang, script), atol=2e-5, rtol=0)
     assert "base_model: jane/official" in (tmp_path / "out" / "README.md").read_text()
+    hub.faults = [Fault(r"/resolve/.*/pytorch_model\.bin", "drop", times=99)]
+    shutil.rmtree(constants.HF_HUB_CACHE)
+    with pytest.raises(FileNotFoundError, match="cannot be had from the Hub") as told:
+        convert("jane/official", tmp_path / "again")
+    assert "\n" not in str(told.value)
