@@ -40,6 +40,7 @@ class Family:
         norm: where it has the norm behind its last layer, if it normalises before each layer instead of after it.
         dense: where the masked LM has its head's first linear layer, whose bias the unknown rows fold into.
         head: what the head does up to its decoder: modules of the masked LM, one after the other, and ``gelu``.
+        after_padding: whether its positions are counted from the padding id on.
         needs: settings that the configuration must have, for that layer to have a bias.
         added: a pattern of the tensors that they add to a checkpoint without them; these start at zero.
     """
@@ -50,6 +51,7 @@ class Family:
     dense: str
     head: "tuple[str, ...]"
     norm: "str | None" = None
+    after_padding: bool = False
     needs: "dict[str, Any]" = field(default_factory=dict)
     added: str = r"(?!)"
 
@@ -72,6 +74,7 @@ _ROBERTA: Any = {
     "layers": "encoder.layer",
     "dense": "lm_head.dense",
     "head": ("lm_head.dense", "gelu", "lm_head.layer_norm"),
+    "after_padding": True,
 }
 FAMILIES = {
     "xlm-roberta": Family("XLMRoberta", "LangSAMP", **_ROBERTA),
@@ -237,9 +240,8 @@ class LangSAMPConfigMixin(_Stock):
 
     @property
     def max_tokens(self) -> int:
-        """The tokens a text can have, specials included. XLM-R's positions start after its padding id."""
-        offset = self.pad_token_id + 1 if self.model_type.startswith("xlm-roberta") else 0
-        return self.max_position_embeddings - offset
+        """The tokens a text can have, specials included."""
+        return self.max_position_embeddings - (self.pad_token_id + 1 if self.family.after_padding else 0)
 
     def to_dict(self) -> "dict[str, Any]":
         """As in transformers, whose 5 writes ModernBERT's attention under names that 4 would overlook."""
@@ -280,6 +282,17 @@ def config_class(model_type: str) -> Any:
     if model_type not in FAMILIES:
         raise ValueError(f"LangSAMP knows no encoder of type {model_type!r}; it knows {', '.join(FAMILIES)}.")
     return globals().get(FAMILIES[model_type].ours + "Config") or _made(model_type)
+
+
+def as_langsamp(config: PretrainedConfig) -> Any:
+    """A configuration as ours: a stock one, or that of another copy of this code, becomes one with what stands in it.
+
+    Raises:
+        ValueError: it is of no family of LangSAMP.
+    """
+    if isinstance(config, LangSAMPConfigMixin):
+        return config
+    return config_class(str(config.model_type)).from_dict(config.to_dict())
 
 
 def _made(model_type):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, PreTrainedModel, XLMRobertaForMaskedLM, XLMRobertaModel
 from transformers.modeling_outputs import MaskedLMOutput
 
-from .configuration_langsamp import FAMILIES, TASKS, LangSAMPConfig, LangSAMPConfigMixin, config_class
+from .configuration_langsamp import FAMILIES, TASKS, LangSAMPConfig, as_langsamp, config_class
 from .language_codes import parse_tag
 from .linear_cross_entropy import linear_cross_entropy, token_losses
 from .safe_files import PLACE, check_names
@@ -37,16 +37,21 @@ class _Family(_Stock):
 
     def __new__(cls, config: Any = None, *args: Any, **kwargs: Any) -> Any:
         """A model of the configuration's own family, whichever family's class is called."""
-        family = cls if config is None else cls._of(config)
+        family = cls if config is None else cls._of(as_langsamp(config))
         return super().__new__(cls) if family is cls else family(config, *args, **kwargs)
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any):
+        super().__init__(as_langsamp(config), *args, **kwargs)
 
     @classmethod
     def _of(cls, config: Any) -> Any:
-        """The same class in the configuration's family; a class that somebody derived from it stays what it is."""
-        ours = cls.config_class.family.ours
-        if not isinstance(config, LangSAMPConfigMixin) or config.family.ours == ours or cls.__module__ != __name__:
+        """The same class in the configuration's family."""
+        own, family = cls.config_class.family, config.family
+        if family == own:
             return cls
-        return _made(config.family.ours + cls.__name__.removeprefix(ours))
+        if cls.__module__ != __name__:
+            raise ValueError(f"{cls.__name__} is derived from a class for {own.stock}; it cannot be a {family.stock}.")
+        return _made(family.ours + cls.__name__.removeprefix(own.ours))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: "str | PathLike | None", *args: Any, **kwargs: Any) -> Any:
@@ -54,7 +59,8 @@ class _Family(_Stock):
 
         Raises:
             FileNotFoundError: a local folder holds no safetensors weights.
-            ValueError: a file of the checkpoint names weights that are no plain safetensors beside it, or code.
+            ValueError: a file of the checkpoint names weights that are no plain safetensors beside it, or code; or the
+                class is one that somebody derived from another family's.
         """
         if pretrained_model_name_or_path is not None and kwargs.get("state_dict") is None:
             check_names(pretrained_model_name_or_path, **kwargs)
@@ -62,6 +68,8 @@ class _Family(_Stock):
         config = kwargs.get("config") or pretrained_model_name_or_path
         if isinstance(config, str | PathLike):
             config = LangSAMPConfig.from_pretrained(config, **{key: kwargs[key] for key in PLACE if key in kwargs})
+        else:
+            kwargs["config"] = config = as_langsamp(config)
         family: Any = super(_Family, cls._of(config))
         return family.from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
@@ -88,9 +96,8 @@ def _ignoring_ids(stock):
 
     given = inspect.signature(stock)
     own = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in ("lang_ids", "script_ids")]
-    rest = [p for p in given.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    last = [p for p in given.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD]
-    forward.__signature__ = given.replace(parameters=[*rest, *own, *last])  # type: ignore[attr-defined]
+    every = sorted([*given.parameters.values(), *own], key=lambda parameter: parameter.kind)  # **kwargs is the last
+    forward.__signature__ = given.replace(parameters=every)  # type: ignore[attr-defined]
     return forward
 
 
@@ -98,10 +105,8 @@ class _Encoder(_Downstream):
     """An encoder, without the pooler that no masked-LM checkpoint has trained. Pool the hidden states."""
 
     def __init__(self, config: Any, add_pooling_layer: bool = False):
-        if "add_pooling_layer" in inspect.signature(super().__init__).parameters:
-            super().__init__(config, add_pooling_layer=add_pooling_layer)
-        else:
-            super().__init__(config)
+        pools = "add_pooling_layer" in inspect.signature(super(_Family, self).__init__).parameters
+        super().__init__(config, **({"add_pooling_layer": add_pooling_layer} if pools else {}))
 
 
 class LangSAMPMixin(_Family):
@@ -121,8 +126,8 @@ class LangSAMPMixin(_Family):
 
     def __init__(self, config: Any):
         super().__init__(config)
-        self.lang_embeddings = _table(config.languages, config.hidden_size)
-        self.script_embeddings = _table(config.scripts, config.hidden_size)
+        for name, rows in (("lang", self.config.languages), ("script", self.config.scripts)):
+            setattr(self, f"{name}_embeddings", nn.Embedding(len(rows), config.hidden_size) if rows else None)
         self.post_init()
 
     def _init_weights(self, module):
@@ -224,14 +229,17 @@ class LangSAMPMixin(_Family):
     def _loss(self, hidden, labels, lang_ids, script_ids, num_items, positions):
         """Mean cross entropy over the labelled positions, the head run on those only."""
         labels = labels.to(hidden.device).flatten()
-        where = (labels != -100).nonzero().squeeze(1) if positions is None else positions.to(hidden.device).clamp(min=0)
-        targets = labels[where]
-        if positions is not None:
-            targets = targets.where(positions.to(hidden.device) >= 0, -100)
+        given = (labels != -100).nonzero().squeeze(1) if positions is None else positions.to(hidden.device)
+        where = given.clamp(min=0)
+        targets = labels[where].where(given >= 0, -100)  # what fills up has no label
         features = self.head_transform(self._add_rows(hidden, lang_ids, script_ids, where))  # (labelled, hidden)
         decoder = self.get_output_embeddings()
-        bias = decoder.weight.new_zeros(len(decoder.weight)) if decoder.bias is None else decoder.bias
-        total = self.summed_loss(features, decoder.weight, bias, targets)
+        linear = isinstance(decoder, nn.Linear) and decoder.weight.is_floating_point()
+        if linear and not hasattr(decoder, "_hf_hook"):  # its weight is what it computes with
+            bias = decoder.weight.new_zeros(len(decoder.weight)) if decoder.bias is None else decoder.bias
+            total = self.summed_loss(features, decoder.weight, bias, targets)
+        else:  # quantised, offloaded, or wrapped by an adapter
+            total = nn.functional.cross_entropy(decoder(features).float(), targets, reduction="sum")
         count = (targets >= 0).sum() if num_items is None else torch.as_tensor(num_items, device=total.device)
         return total / count.reshape(-1)[0].clamp(min=1)
 
@@ -326,11 +334,6 @@ class LangSAMPMixin(_Family):
         return [entry for entry in both if entry[1] is not None]
 
 
-def _table(rows, hidden_size):
-    """An embedding for the rows, or None without any."""
-    return nn.Embedding(len(rows), hidden_size) if rows else None
-
-
 def _grown(table, source):
     """A copy of the table with one more row, itself a copy of row ``source``."""
     old = table.weight
@@ -351,9 +354,8 @@ def _ids(ids, hidden, rows, name):
         raise ValueError(f"{name} has shape {tuple(ids.shape)}; it must be ({batch},) or ({batch}, {length}).")
     ids = ids.to(hidden.device).long()
     ids = ids[:, None] if ids.dim() == 1 else ids
-    if (
-        rows is not None and not torch.compiler.is_compiling() and ids.numel()
-    ):  # before the lookup: on a GPU it would be a device assert
+    if rows is not None and ids.numel() and not torch.compiler.is_compiling():
+        # before the lookup: on a GPU it would be a device assert
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= rows:
             raise IndexError(f"{name} holds {low if low < 0 else high}, but the table has rows 0 to {rows - 1}.")

@@ -7,7 +7,9 @@ import inspect
 import json
 import re
 import shutil
+from dataclasses import replace
 
+import accelerate
 import pytest
 import torch
 import transformers
@@ -16,7 +18,13 @@ from support.families import available, stock_config, stock_model, train_tokeniz
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, Trainer, TrainingArguments
 
 import langsamp.modeling_langsamp as modeling
-from langsamp import LangSAMPConfig, LangSAMPForMaskedLM, LangSAMPModel, LangSAMPTokenizer
+from langsamp import (
+    LangSAMPConfig,
+    LangSAMPForMaskedLM,
+    LangSAMPForSequenceClassification,
+    LangSAMPModel,
+    LangSAMPTokenizer,
+)
 from langsamp.checkpoints.export import export_encoder, export_monolingual
 from langsamp.configuration_langsamp import FAMILIES, config_class
 from langsamp.core.outputs import add_pooling
@@ -199,6 +207,59 @@ class TestFamily:
         assert type(copy.deepcopy(model)) is type(model)
         assert type(config_class(self.name).from_pretrained(self.folder)) is type(config)
 
+    def test_a_stock_configuration_is_taken_for_what_it_is(self, batch):
+        """Of a stock checkpoint: the baseline. Of ours: the very model, though the configuration is not our class's."""
+        stock, ours = (transformers.AutoConfig.from_pretrained(folder) for folder in (self.base, self.folder))
+        assert not isinstance(ours, config_class(self.name))
+        for model in (LangSAMPForMaskedLM(stock), LangSAMPForMaskedLM.from_pretrained(self.base, config=stock)):
+            assert type(model).__name__ == f"{self.family.ours}ForMaskedLM"
+            assert model.lang_embeddings is None
+        again = LangSAMPForMaskedLM.from_pretrained(self.folder, config=ours).eval()
+        assert torch.equal(again(**batch).logits, self.loaded(**batch).logits)
+        for kind, name in ((LangSAMPModel, "Model"), (LangSAMPForSequenceClassification, "ForSequenceClassification")):
+            model = kind.from_pretrained(self.folder, config=ours)
+            assert type(model).__name__ == self.family.ours + name
+            words = model.get_input_embeddings().weight
+            assert torch.equal(words, self.loaded.get_input_embeddings().weight)
+            assert type(kind(ours)).__name__ == type(model).__name__
+
+    def test_a_class_that_somebody_derived_takes_its_own_family_only(self):
+        """It used to load a checkpoint of another family without a single weight of it."""
+
+        class Mine(LangSAMPForSequenceClassification):
+            pass
+
+        if self.name == "xlm-roberta":
+            assert type(Mine.from_pretrained(self.folder)) is Mine
+        else:
+            with pytest.raises(
+                ValueError, match=f"Mine is derived from a class for XLMRoberta; .* {self.family.stock}"
+            ):
+                Mine.from_pretrained(self.folder)
+
+    def test_a_decoder_whose_weight_is_not_what_it_computes_with_is_called(self, model, batch):
+        """Adapters add to it, offloading leaves an empty one behind."""
+        labels = self.labels(batch)
+
+        class Adapted(torch.nn.Module):
+            def __init__(self, inner):
+                super().__init__()
+                self.inner, self.weight, self.bias = inner, inner.weight, inner.bias
+
+            def forward(self, features):
+                return 2 * self.inner(features)
+
+        plain = model.get_output_embeddings()
+        model.set_output_embeddings(Adapted(plain))
+        expected = torch.nn.functional.cross_entropy(model(**batch).logits.flatten(0, 1), labels.flatten())
+        torch.testing.assert_close(model(**batch, labels=labels).loss, expected, rtol=1e-5, atol=0)
+        model.set_output_embeddings(plain)
+        with torch.no_grad():
+            expected = model(**batch, labels=labels).loss
+            accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+            assert model.head_dense.weight.is_meta
+            torch.testing.assert_close(model(**batch, labels=labels).loss, expected, rtol=1e-5, atol=0)
+
     def test_the_baseline_has_no_table(self, batch):
         model = LangSAMPForMaskedLM.from_pretrained(self.base).eval()
         assert model.lang_embeddings is None
@@ -371,6 +432,25 @@ class TestFamily:
                 with torch.no_grad():
                     expected = stock(ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].mean(0)
                 torch.testing.assert_close(torch.from_numpy(vector), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_further_family_is_a_line(texts, tmp_path, monkeypatch):
+    """As docs/families.md says: RoBERTa here, in a process that adds it."""
+    monkeypatch.setitem(FAMILIES, "roberta", replace(FAMILIES["xlm-roberta"], stock="Roberta", ours="LangSAMPRoberta"))
+    tokenizer = train_tokenizer("xlm-roberta", [text for lines in texts.values() for text in lines])
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = transformers.RobertaConfig(
+        vocab_size=len(tokenizer), pad_token_id=1, max_position_embeddings=40, **size
+    )  # fmt: skip
+    transformers.RobertaForMaskedLM(config).save_pretrained(tmp_path)
+    model = LangSAMPForMaskedLM.from_pretrained(tmp_path, languages=["deu"], scripts=["Latn"]).eval()
+    assert type(model).__name__ == "LangSAMPRobertaForMaskedLM"
+    longest = model.config.max_tokens
+    assert longest == 38
+    ids = torch.full((1, longest), 5)
+    assert model(ids, lang_ids=torch.tensor([1])).logits.shape == (1, longest, len(tokenizer))
+    with pytest.raises((IndexError, RuntimeError)):  # one more has no position
+        model(torch.full((1, longest + 1), 5))
 
 
 def test_a_checkpoint_from_before_the_families_stays_what_it_was(tmp_path):

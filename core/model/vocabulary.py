@@ -108,7 +108,7 @@ def carry_rows(
         ValueError: the new tokenizer's padding id differs from the model's (XLM-R's positions count from it).
     """
     pad = model.config.pad_token_id
-    if new.pad_token_id != pad and model.config.model_type.startswith("xlm-roberta"):
+    if new.pad_token_id != pad and model.config.family.after_padding:
         raise ValueError(
             f"the tokenizer pads with id {new.pad_token_id}, the model with {pad}; positions depend on it."
         )

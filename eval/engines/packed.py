@@ -156,7 +156,7 @@ def _bert(model: Any, texts: Texts) -> Iterator[Tensor]:
         return
     pad = model.config.pad_token_id
     ids = _filled(texts, texts.flat, pad)
-    places = _positions(texts, pad) if model.config.model_type == "xlm-roberta" else _places(texts)
+    places = _positions(texts, pad) if model.config.family.after_padding else _places(texts)
     hidden = model.embeddings(
         input_ids=ids, position_ids=_filled(texts, places, pad), token_type_ids=torch.zeros_like(ids)
     )[0]
