@@ -284,7 +284,7 @@ def config_class(model_type: str) -> Any:
     return globals().get(FAMILIES[model_type].ours + "Config") or _made(model_type)
 
 
-def as_langsamp(config: PretrainedConfig) -> Any:
+def as_langsamp(config: Any) -> Any:
     """A configuration as ours: a stock one, or that of another copy of this code, becomes one with what stands in it.
 
     Raises:

@@ -120,6 +120,8 @@ class LangSAMPMixin(_Family):
     the decoder, ``get_output_embeddings()``.
     """
 
+    lang_embeddings: Any  # an embedding, or None
+    script_embeddings: Any
     accepts_loss_kwargs = True  # the loss is a sum divided by num_items_in_batch: accumulation and ranks change nothing
     summed_loss = staticmethod(linear_cross_entropy)  # training may put a faster equal one here (train/fast)
     check_ids = True  # against the tables; a GPU waits for it, so that a run whose collator has looked switches it off
