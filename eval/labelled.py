@@ -76,7 +76,7 @@ class Source:
 
     @cached_property
     def train(self) -> Examples:
-        """Raises DataError without at least two classes: there would be nothing to learn."""
+        """The train split; a DataError without two classes at least: there would be nothing to learn."""
         train = read_examples(self.context, self.folder, self.tag, "train")
         if (classes := len(set(train.labels))) < 2:
             raise DataError(
@@ -87,7 +87,7 @@ class Source:
 
     @cached_property
     def dev(self) -> Examples:
-        """Raises DataError if it is empty."""
+        """The dev split; a DataError if it is empty."""
         dev = read_examples(self.context, self.folder, self.tag, "dev")
         if not dev.texts:
             raise DataError(f"{self.folder}/{self.tag} has no dev sentences to choose the model by")

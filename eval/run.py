@@ -27,7 +27,11 @@ logger = logging.getLogger(__name__)
 
 
 def load_task(name: str) -> Task:
-    """The task object of a name. Raises ValueError naming the tasks there are."""
+    """The task object of a name.
+
+    Raises:
+        ValueError: there is no such task; names those there are.
+    """
     if name not in TASKS or not TASKS[name].run:
         known = ", ".join(task for task, entry in TASKS.items() if entry.run)
         raise ValueError(f"there is no task {name!r}; the tasks are {known}")
@@ -51,7 +55,7 @@ class Crew(Protocol):
     tell: Callable[[str], None]
 
     def outcomes(self, task: str, units: Sequence[Unit]) -> Iterable[tuple[Unit, Outcome]]:
-        """The outcome of every unit, in any order. Raises whatever computing one raises, unless it is a language's."""
+        """The outcome of every unit, in any order; an error comes through, unless it is a language's."""
         ...
 
 
@@ -68,7 +72,11 @@ class Worker:
             yield unit, self.compute(task, unit)
 
     def compute(self, task: str, unit: Unit) -> Outcome:
-        """One unit of a task. Raises RuntimeError for other records than it promised."""
+        """One unit of a task.
+
+        Raises:
+            RuntimeError: the task gave other records than it promised.
+        """
         self.context.tell(unit.language or "")
         self.context.begin((task, unit.group))
         try:
@@ -101,8 +109,15 @@ def run(
     """Evaluate `tasks` in order; records go to `context.output`/results.jsonl as each unit is finished.
 
     A rerun with the same settings only computes what is missing; `crew` computes elsewhere than in this process, with
-    equal results. Returns the coverage of each task. Raises ValueError for an unknown task or if the folder holds a run
-    with other settings, RuntimeError if another run writes there, and DataError if a task has no language at all.
+    equal results.
+
+    Returns:
+        The coverage of each task.
+
+    Raises:
+        ValueError: a task is unknown, or the folder holds a run with other settings.
+        RuntimeError: another run writes there.
+        DataError: a task has no language at all.
     """
     objects = [load_task(name) for name in dict.fromkeys(tasks)]
     context = replace(context)  # what is kept for the units is this run's

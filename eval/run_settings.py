@@ -22,7 +22,9 @@ def check_settings(context: Context, tasks: Iterable[Task]) -> None:
 
     A folder without any results yet takes new settings. A task may have settings of its own: a method
     `settings(context)` that gives a dictionary.
-    Raises ValueError naming the first setting that differs.
+
+    Raises:
+        ValueError: a setting differs; names the first.
     """
     settings = {
         "model": context.source.name,

@@ -74,7 +74,7 @@ class Task(Protocol):
     name: str
 
     def languages(self, context: Context) -> list[str]:
-        """Tags (`deu_Latn`) there is data for, sorted; raises DataError if there is none at all."""
+        """Tags (`deu_Latn`) there is data for, sorted; a DataError if there is none at all."""
         ...
 
     def units(self, context: Context, languages: list[str]) -> Iterable[Unit]:
@@ -82,7 +82,11 @@ class Task(Protocol):
         ...
 
     def compute(self, context: Context, unit: Unit) -> Sequence[Record]:
-        """The records of one unit. Raises DataError if this language's data cannot be used: it is told as missing."""
+        """The records of one unit.
+
+        Raises:
+            DataError: this language's data cannot be used; it is told as missing.
+        """
         ...
 
 
@@ -116,7 +120,11 @@ class TaskOptions:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> TaskOptions:
-        """Options by name. Raises ValueError for a name that no task knows, with the nearest one."""
+        """Options by name.
+
+        Raises:
+            ValueError: no task knows a name; gives the nearest.
+        """
         for name in given:
             if name not in cls.names():
                 near = get_close_matches(name, cls.names(), 1, 0.5) or [", ".join(cls.names())]
@@ -231,7 +239,11 @@ class Context:
 def choose_languages(task: str, present: list[str], asked: Iterable[str] | None) -> tuple[list[str], Coverage]:
     """Match what was asked for (`de`, `deu`, `deu_Latn`; None: everything) with the tags there is data for.
 
-    Returns the tags to evaluate and the coverage so far. Raises DataError if none is left.
+    Returns:
+        The tags to evaluate and the coverage so far.
+
+    Raises:
+        DataError: no tag is left.
     """
     if asked is None:
         return present, Coverage(task, list(present))

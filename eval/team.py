@@ -66,7 +66,8 @@ def team(context: Context, devices: int | None = None, ray: str | None = None) -
 class Measurer:
     """A worker where it is: the model and the data are looked for there.
 
-    Raises FileNotFoundError or ValueError naming this node if it sees not what the driver sees.
+    Raises:
+        FileNotFoundError, ValueError: this node (named) sees not what the driver sees.
     """
 
     def __init__(self, context: Context, weights: str) -> None:
@@ -84,7 +85,11 @@ class Measurer:
         self.worker = Worker(replace(context, source=source))
 
     def compute(self, task: str, unit: Unit) -> Outcome:
-        """As `Worker.compute`. Raises FileNotFoundError where others would not see the model that is trained."""
+        """As `Worker.compute`.
+
+        Raises:
+            FileNotFoundError: others would not see the model that is trained.
+        """
         output = self.worker.context.output
         if unit.trains and not (output / RUN).exists():
             raise FileNotFoundError(

@@ -229,7 +229,7 @@ def test_loggers_have_one_name():
 IN_PROSE = re.compile(r"[.;:]\s+(?:Returns|Yields|Raises)\s|\b[Rr]aises?\s+\w*(?:Error|Exception)\b")
 
 
-@pytest.mark.parametrize("room", ["", "core", "checkpoints", "hub", "train"])
+@pytest.mark.parametrize("room", ["", "core", "train", "eval", "checkpoints", "hub", "experiments"])
 def test_docstrings_speak_of_results_and_errors_in_sections(room):
     """``Returns:``, ``Yields:`` and ``Raises:``, not sentences; what comes back may stand in the first one."""
     for path in _modules(room) if room else ROOT.glob("*.py"):

@@ -33,7 +33,8 @@ def read(path: Path, columns: Sequence[str], english: Path | None = None) -> Col
         columns: names of ours (`COLUMNS`) that are wanted.
         english: the file with the translations, line by line.
 
-    Raises DataError naming the file (and line) and what it should look like.
+    Raises:
+        DataError: it cannot be read; names the file (and line) and what it should look like.
     """
     inner = unpacked_name(path.name)
     suffix = Path(inner).suffix.lower()
@@ -79,8 +80,12 @@ def read_conllu(path: str | Path, text: str | None = None) -> Columns:
 
     Multi-word ranges (`3-4`) and empty nodes (`5.1`) are left out, as their words follow or do not exist in the text;
     so are words without a tag (`_`).
-    Returns columns `id` (`# sent_id`, else the number), `tokens`, `upos`.
-    Raises DataError with the line number for a line that has fewer than four columns.
+
+    Returns:
+        Columns `id` (`# sent_id`, else the number), `tokens`, `upos`.
+
+    Raises:
+        DataError: a line has fewer than four columns; names it.
     """
     rows: Columns = {"id": [], "tokens": [], "upos": []}
     for number, (name, lines) in enumerate(_sentences(read_text(Path(path)) if text is None else text)):
@@ -101,7 +106,10 @@ def read_conllu(path: str | Path, text: str | None = None) -> Columns:
 def read_words(path: Path, text: str, column: str) -> Columns:
     """Tagged words, one a line, sentences between blank lines: the word first, its tag last; or UNER's numbered words.
 
-    Cells are separated by tabs, or by spaces where a line has no tab. Raises DataError for a line of one cell.
+    Cells are separated by tabs, or by spaces where a line has no tab.
+
+    Raises:
+        DataError: a line has one cell.
     """
     rows: Columns = {"id": [], "tokens": [], column: []}
     sentences: list[tuple[str | None, list[list[str]]]] = []
@@ -184,7 +192,8 @@ def _json_lines(text: str) -> Iterator[tuple[int, Any]]:
 def read_table(path: Path, text: str, columns: Sequence[str], delimiter: str) -> Columns:
     """A table: with a header that names columns we know, or without one Taxi1500's (id, label, verse).
 
-    Raises DataError for a row of another length than the first, or where nothing tells what the columns are.
+    Raises:
+        DataError: a row is not as long as the first, or nothing tells what the columns are.
     """
     lines = text.split("\n")
     if delimiter == ",":

@@ -36,13 +36,19 @@ class HubSet:
         return "refs/convert/parquet" if self.converted else None
 
     def languages(self) -> list[str]:
-        """Sorted tags of the configs. Raises FileNotFoundError if the Hub or the data set cannot be reached."""
+        """Sorted tags of the configs.
+
+        Raises:
+            FileNotFoundError: the Hub or the data set cannot be reached.
+        """
         return sorted(self._configs)
 
     def table(self, tag: str) -> Columns:
         """All splits of one language below each other, with a column `split`; class numbers become names.
 
-        Raises DataError if the language is not there, FileNotFoundError as in `languages`.
+        Raises:
+            DataError: the language is not there.
+            FileNotFoundError: as in `languages`.
         """
         if tag not in self._configs:
             raise DataError(f"{self.repo} has no data for {tag}")

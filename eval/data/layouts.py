@@ -56,7 +56,8 @@ def data_sets(root: Path, task: str) -> list[str]:
 def find(root: Path, folder: str) -> dict[str, list[File]]:
     """Tag -> its files, in the order of their names; what is left out is named in the log.
 
-    Raises DataError if two files are one language and split.
+    Raises:
+        DataError: two files are one language and split.
     """
     place, tagged = root / folder, folder.split("/")[0] in TAGGED
     apart = {place / name for name in data_sets(root, folder)}

@@ -28,7 +28,8 @@ _EMPTY: dict[str, Any] = {"text": "", "english": "", "tokens": [], "ner_tags": [
 class EvalData:
     """A folder of evaluation data, or the Hub data sets for `spec` None or "hub".
 
-    Raises FileNotFoundError if `spec` is neither.
+    Raises:
+        FileNotFoundError: `spec` is neither.
     """
 
     def __init__(self, spec: str | Path | None = None) -> None:
@@ -48,7 +49,7 @@ class EvalData:
         return own + [folder for folder in sets if self._files(folder)]
 
     def languages(self, folder: str) -> list[str]:
-        """Sorted tags (`deu_Latn`) of a data set; raises DataError if it has none."""
+        """Sorted tags (`deu_Latn`) of a data set; a DataError if it has none."""
         if self.root is None:
             hub = self._hub(folder)
             if hub is None:
@@ -68,7 +69,9 @@ class EvalData:
 
         A column is found by its candidate names; `id` is the row number where there is none. `split` keeps the rows of
         `train`, `dev` or `test` (`validation` counts as dev); a table without the column is all test.
-        Raises DataError for a missing file or column, naming what is there.
+
+        Raises:
+            DataError: a file or column is missing; names what is there.
         """
         where = f"{folder}/{tag}"
         if self.root is None:
@@ -157,7 +160,8 @@ def _concatenate(tables: list[Columns], where: str) -> Columns:
 def _rename(table: Columns, columns: Sequence[str], where: str) -> Columns:
     """The wanted columns under our names; id and split are made up where there are none.
 
-    Raises DataError for a column that is missing or holds something else than texts or lists.
+    Raises:
+        DataError: a column is missing or holds something else than texts or lists.
     """
     size = len(next(iter(table.values()), []))
     found: Columns = {}

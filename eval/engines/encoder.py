@@ -40,7 +40,8 @@ def parse_layers(spec: str | int | Iterable[int], n_layers: int) -> tuple[int, .
 
     Where the blocks do not normalise what they give, it is that after the encoder's last norm (engines/packed.py).
 
-    Raises ValueError for a layer the model does not have.
+    Raises:
+        ValueError: the model has no such layer.
     """
     if spec == "all":
         return tuple(range(1, n_layers + 1))
@@ -60,7 +61,8 @@ def parse_layers(spec: str | int | Iterable[int], n_layers: int) -> tuple[int, .
 def load_backend(folder: Path, max_length: int) -> Tokenizer:
     """The checkpoint's tokenizer, cutting at `max_length` tokens (specials included). No code of the folder is run.
 
-    Raises FileNotFoundError if the folder has none.
+    Raises:
+        FileNotFoundError: the folder has none.
     """
     tokenizer = core.load_tokenizer(folder).backend_tokenizer
     tokenizer.no_padding()
@@ -71,7 +73,9 @@ def load_backend(folder: Path, max_length: int) -> Tokenizer:
 def load_backbone(folder: Path, n_layers: int, dtype: torch.dtype = torch.float32) -> LangSAMPModel:
     """The encoder up to block `n_layers`, in eval mode on the CPU; weights of other layers are not read.
 
-    Raises FileNotFoundError if the folder has no safetensors weights, RuntimeError if tensors are missing.
+    Raises:
+        FileNotFoundError: the folder has no safetensors weights.
+        RuntimeError: tensors are missing.
     """
     model, info = load_quietly(LangSAMPModel, folder, num_hidden_layers=n_layers, dtype=dtype)
     _check_whole(folder, model, info["missing_keys"])
@@ -81,7 +85,9 @@ def load_backbone(folder: Path, n_layers: int, dtype: torch.dtype = torch.float3
 def load_masked_lm(folder: Path, dtype: torch.dtype = torch.float32) -> LangSAMPForMaskedLM:
     """The masked-LM model of a folder, in eval mode on the CPU; a stock one has no language rows.
 
-    Raises FileNotFoundError if the folder has no safetensors weights, RuntimeError if tensors are missing.
+    Raises:
+        FileNotFoundError: the folder has no safetensors weights.
+        RuntimeError: tensors are missing.
     """
     model, info = load_quietly(LangSAMPForMaskedLM, folder, dtype=dtype)
     _check_whole(folder, model, info["missing_keys"])
@@ -183,7 +189,10 @@ class Encoder:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of shape (layers, texts, hidden), float32, layers in rising order.
 
-        The result for a set of texts does not depend on their order. Raises RuntimeError if the model gives NaN.
+        The result for a set of texts does not depend on their order.
+
+        Raises:
+            RuntimeError: the model gives NaN.
         """
         return Pool(self, texts).vectors(texts)
 
@@ -232,7 +241,7 @@ class Encoder:
             )
 
     def check_finite(self, vectors: np.ndarray) -> None:
-        """Raises RuntimeError for NaN or infinite vectors (layers, texts, hidden)."""
+        """Refuse NaN and infinite vectors (layers, texts, hidden) with a RuntimeError that names the layer."""
         if not np.isfinite(vectors).all():
             layer = next(layer for layer, part in zip(self.layers, vectors) if not np.isfinite(part).all())
             remedy = "" if self.model.dtype == torch.float32 else ", or need dtype float32"
@@ -263,7 +272,11 @@ class Pool:
         self._vectors = np.zeros((len(encoder.layers), len(self._ids), encoder.hidden_size), dtype=np.float32)
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
-        """(layers, texts, hidden). Raises KeyError for a text that was not announced."""
+        """(layers, texts, hidden).
+
+        Raises:
+            KeyError: a text was not announced.
+        """
         rows = np.array([self._row[text] for text in texts], dtype=np.int64)
         todo = [batch for batch in np.unique(self._batch_of[rows]) if not self._known[batch]] if len(rows) else []
         waiting: list[tuple[int, torch.Tensor, Any]] = []

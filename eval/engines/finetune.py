@@ -44,7 +44,8 @@ MODELS = {"sequence": LangSAMPForSequenceClassification, "token": LangSAMPForTok
 def _new_model(job: Job) -> PreTrainedModel:
     """The encoder with a new head; the seed is set first, so that the head is the seed's, too (B8).
 
-    Raises RuntimeError if the checkpoint lacks anything but the head.
+    Raises:
+        RuntimeError: the checkpoint lacks anything but the head.
     """
     set_seed(job.seed)
     names = dict(enumerate(job.labels))
@@ -73,7 +74,13 @@ def finetune(
     """Fine-tune once and keep the model that is best on dev; nothing is done if that model is already there.
 
     `score(predictions, labels)` gets class numbers, (n,) or (n, longest) with -100 where nothing is predicted, and is
-    maximised. Returns the model's folder and its dev score. Raises ValueError without training or dev data.
+    maximised.
+
+    Returns:
+        The model's folder and its dev score.
+
+    Raises:
+        ValueError: there is no train or no dev data.
     """
     folder = job.folder(output)
     if kept := _kept(folder, job):

@@ -134,9 +134,12 @@ def plan_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
 def hidden_states(model: Any, texts: Texts) -> Iterator[Tensor]:
     """Hidden states of texts, layer by layer: first the embeddings' output, then each block's.
 
-    `model` is an encoder in eval mode on the device of `texts`. Yields (tokens, hidden) in the model's dtype; stop
-    iterating and the layers above are never run (those of an unknown architecture are). Where an encoder normalises
-    before its blocks, layer k is what it would give if it ended there: its last norm after block k.
+    `model` is an encoder in eval mode on the device of `texts`. Stop iterating and the layers above are never run
+    (those of an unknown architecture are). Where an encoder normalises before its blocks, layer k is what it would give
+    if it ended there: its last norm after block k.
+
+    Yields:
+        (tokens, hidden) in the model's dtype.
     """
     name = model.config.family.norm
     norm = model.get_submodule(name) if name else lambda hidden: hidden

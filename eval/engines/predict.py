@@ -49,8 +49,10 @@ def pad_batch(features: Sequence[Feature], pad_id: int, multiple: int = 1) -> di
 def predict(model: PreTrainedModel, inputs: Sequence[Sequence[int]], max_tokens: int | None = None) -> list[np.ndarray]:
     """Logits of each input, in the order given: (classes,) or, for tagging, (length, classes); float32.
 
-    Sorted by length and packed without padding (engines/packed.py), in the dtype the model is in. RuntimeError for
-    logits that are not finite.
+    Sorted by length and packed without padding (engines/packed.py), in the dtype the model is in.
+
+    Raises:
+        RuntimeError: logits are not finite.
     """
     model.eval()
     order = sorted(range(len(inputs)), key=lambda index: len(inputs[index]))

@@ -44,7 +44,10 @@ def fit_probe(
     """Fit a multinomial logistic regression for each strength; the best macro-F1 on dev wins, the smallest if equal.
 
     `train` (n, hidden), `dev` (m, hidden). Vectors are standardised with the mean and deviation of `train`; a constant
-    dimension is left as it is. Deterministic. Raises ValueError (scikit-learn's) for a single class.
+    dimension is left as it is. Deterministic.
+
+    Raises:
+        ValueError: there is a single class (scikit-learn's).
     """
     from sklearn.linear_model import LogisticRegression
 

@@ -16,7 +16,11 @@ MODULES = {"acc_at_k": "AccAtK", "macro_f1": "MacroF1", "span_f1": "SpanF1", "nd
 
 
 def metric_path(name: str) -> str:
-    """The folder of a metric of `MODULES`, for `evaluate.load`. Raises ValueError for other names."""
+    """The folder of a metric of `MODULES`, for `evaluate.load`.
+
+    Raises:
+        ValueError: no metric is called so.
+    """
     if name not in MODULES:
         raise ValueError(f"no metric {name!r}; there are {', '.join(MODULES)}")
     return str(Path(__file__).parent / name)

@@ -271,7 +271,10 @@ def headline(cells: Iterable[Cell]) -> Cell:
     """The one number that stands for a task, of the cells of that task.
 
     In this order: the task's metric, English as the query, English as the source, the protocol's layer (of a model that
-    ends where the cells do) and otherwise the last one. Raises ValueError without cells.
+    ends where the cells do) and otherwise the last one.
+
+    Raises:
+        ValueError: there are no cells.
     """
     cells = list(cells)
     if not cells:

@@ -152,7 +152,9 @@ def comparison(
         names: what to call them; by default the models' names.
 
     p-values are corrected by Holm's method over the headlines of the tasks, and apart from them over all other cells.
-    Raises ValueError if there is nothing that both have.
+
+    Raises:
+        ValueError: there is nothing that both have.
     """
     side_a, side_b = _side(records_a), _side(records_b)
     names = names or _names(side_a, side_b)

@@ -17,7 +17,10 @@ def compare_runs(runs: Sequence[str], output: Path) -> list[tuple[Path, list[Com
     """Compare every run with the first one; each pair's folder is `output`, or a sub-folder where there are several.
 
     A run is a directory (or `.jsonl` file), or several joined by commas: replicates of one model. A single directory
-    that holds several models is split into them. Raises ValueError for fewer than two models.
+    that holds several models is split into them.
+
+    Raises:
+        ValueError: there are fewer than two models.
     """
     sides = [(_run_name(run), rundir.load(run.split(",")).records) for run in runs]
     if len(sides) == 1:

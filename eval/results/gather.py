@@ -46,7 +46,8 @@ class Results:
             run: what was found in run directories.
             baseline: the model the others are compared with (its name in the records or as shown); else the first.
 
-        Raises ValueError if there is no record or no such baseline.
+        Raises:
+            ValueError: there is no record, or no such baseline.
         """
         found = list(dict.fromkeys(System(record.model, record.revision) for record in run.records))
         if not found:

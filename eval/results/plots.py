@@ -41,7 +41,9 @@ def write_plots(
 
     `scores.png` (means by group), `differences.png` (paired differences with intervals), `layers.png`,
     `losses.png` (masked-LM loss with right, missing and wrong ids), `neutrality.png` (heat map), `map.png` (rows).
-    Raises like `rundir.load` and `Results.of`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `rundir.load` and `Results.of`.
     """
     return draw(Results.of(rundir.load(run_dir), baseline), output)
 

@@ -39,7 +39,10 @@ def read(path: str | Path) -> list[Record]:
     """Records of a `.jsonl` file, or of the `results.jsonl` in a folder, in file order; the last of equal keys wins.
 
     A last line without a line break that is not a whole record is the trace of a killed writer and is left out.
-    Raises FileNotFoundError, and ValueError with the line number for any other line that is not a record.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: any other line is not a record; names it.
     """
     path = _file(path)
     if not path.is_file():
@@ -100,7 +103,11 @@ class Done:
         return len(self._keys)
 
     def has(self, **known: Any) -> bool:
-        """True if a record with exactly these fields (all others None) exists. Raises TypeError for unknown fields."""
+        """True if a record with exactly these fields (all others None) exists.
+
+        Raises:
+            TypeError: a record has no such field.
+        """
         return key(Record(value=0.0, **known)) in self._keys
 
     def add(self, records: Iterable[Record]) -> None:
@@ -114,7 +121,7 @@ def _file(path: str | Path) -> Path:
 
 
 def _parse(line: bytes) -> Record:
-    """Raises ValueError saying why it is not a record."""
+    """The record of a line, or a ValueError that says why it is none."""
     try:
         found = _decode(line.decode("utf-8"))
         if not isinstance(found, dict):

@@ -67,7 +67,7 @@ class RunInfo:
 
     @classmethod
     def read(cls, folder: Path) -> RunInfo:
-        """That of a folder, empty for a new one. Raises ValueError if the file is not what it should be."""
+        """That of a folder, empty for a new one; a ValueError if the file is not what it should be."""
         path = folder / RUN
         return from_json(cls, read_json(path), path) if path.is_file() else cls()
 
@@ -92,7 +92,7 @@ class Matrices:
 
     @classmethod
     def read(cls, path: Path) -> Matrices:
-        """Those of one file. Raises ValueError if it is not what `langsamp eval` writes."""
+        """Those of one file; a ValueError if it is not what `langsamp eval` writes."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 languages = [str(code) for code in file["languages"]]

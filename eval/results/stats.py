@@ -59,7 +59,7 @@ def _resampled(
 
 
 def _matrix(values: ArrayLike) -> NDArray[np.float64]:
-    """(languages,) or (languages, seeds) -> (languages, seeds). Raises ValueError for other shapes or NaN."""
+    """(languages,) or (languages, seeds) -> (languages, seeds); a ValueError for other shapes or NaN."""
     matrix = np.asarray(values, dtype=float)
     matrix = matrix[:, None] if matrix.ndim == 1 else matrix
     if matrix.ndim != 2 or not matrix.size:
@@ -97,7 +97,8 @@ def bootstrap_mean(values: ArrayLike, *, level: float = LEVEL, resamples: int = 
         resamples: number of resamples.
         seed: of the resampling.
 
-    Raises ValueError for no values or values that are not finite.
+    Raises:
+        ValueError: there are no values, or some are not finite.
     """
     matrix = _matrix(values)
     return _interval(float(matrix.mean()), len(matrix), lambda: _resampled_means(matrix, 1, resamples, seed), level)
@@ -139,7 +140,8 @@ def paired_bootstrap(
         resamples: number of resamples. Both sides draw the same languages, and each its own seeds.
         seed: of the resampling.
 
-    Raises ValueError for different numbers of languages, no values, or values that are not finite.
+    Raises:
+        ValueError: different numbers of languages, no values, or some that are not finite.
     """
     left, right = _matrix(a), _matrix(b)
     if len(left) != len(right):

@@ -162,7 +162,7 @@ def _trainable(context: Context, tag: str) -> bool:
 def _answer_unit(context: Context, target: str, sources: list[str]) -> Unit:
     """The similarity of one target with every candidate, by every ranker that knows both.
 
-    Without data the candidates are all languages with a trained row. Raises DataError if nothing is known.
+    Without data the candidates are all languages with a trained row.
     """
     sources = [tag for tag in sources or row_tags(context) if tag != target]
     layer = context.layer_list()[-1]
@@ -204,7 +204,8 @@ def _judged_unit(
 def judged(unit: Unit, sources: Sequence[str], rankers: Rankers) -> list[Record]:
     """NDCG@3 and regret of every ranker for one target, against the measured transfer that the unit was given.
 
-    Raises DataError where too little of it could be measured.
+    Raises:
+        DataError: too little of it could be measured.
     """
     target, layer = unit.language or "", rankers.layer
     gains = {r.source: r.value for r in unit.given if r.layer == layer and r.source and r.source in sources}

@@ -89,7 +89,11 @@ class EmbeddingMap:
     name = "embedding-map"
 
     def languages(self, context: Context) -> list[str]:
-        """The languages with a row. Raises DataError for a model without tables."""
+        """The languages with a row.
+
+        Raises:
+            DataError: the model has no tables.
+        """
         tables = [read_rows(context.source.path, kind) for kind in ("languages", "scripts")]
         if not any(tables):
             raise DataError(

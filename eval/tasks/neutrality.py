@@ -184,7 +184,7 @@ def _folder(context: Context) -> str:
 
 
 def _limit(context: Context) -> int:
-    """Most sentences of a language. Raises ValueError for one: it has no other sentence to be compared with."""
+    """Most sentences of a language; a ValueError for one, which has no other sentence to be compared with."""
     limit = context.options.sentences or SENTENCES
     if limit < 2:
         raise ValueError("neutrality compares sentences with others: give --sentences 2 or more")

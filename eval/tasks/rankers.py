@@ -112,7 +112,11 @@ def row_tags(context: Context) -> list[str]:
 def read_table(path: str | Path) -> Table:
     """A table of similarities: languages in the first row and the first column; an empty cell is unknown.
 
-    `.tsv` is separated by tabs, everything else by commas. Raises FileNotFoundError, and DataError naming the line.
+    `.tsv` is separated by tabs, everything else by commas.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it is no table; names the line.
     """
     path = Path(path)
     if not path.is_file():
@@ -135,7 +139,7 @@ def read_table(path: str | Path) -> Table:
 
 
 def _cells(line: Sequence[str], head: Sequence[str]) -> Table:
-    """One line of the table. Raises ValueError for a cell that is no finite number."""
+    """One line of the table; a ValueError for a cell that is no finite number."""
     if len(line) != len(head) + 1:
         raise ValueError(f"{len(line) - 1} values for {len(head)} languages")
     row = normalize_tag(line[0].strip())

@@ -78,9 +78,12 @@ class Retrieval:
         return [Unit(tag, expected(tag)) for tag in languages]
 
     def pairs(self, data: EvalData, tag: str, english: Mapping[str, str] | None = None) -> Pairs:
-        """Aligned sentences of a language and English. Raises DataError if there are no two different pairs.
+        """Aligned sentences of a language and English.
 
         `english`: the English sentences by id, where they were read before.
+
+        Raises:
+            DataError: there are no two different pairs.
         """
         if self.english_in_file:
             rows = data.rows(self.folder, tag, ["text", "english"])

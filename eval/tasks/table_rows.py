@@ -44,7 +44,8 @@ class TableRows:
 def read_rows(folder: Path, kind: str) -> TableRows | None:
     """The table "languages" or "scripts" of a model folder; None if the model has none (a stock XLM-R, an ablation).
 
-    Raises ValueError if the table and the names in the configuration differ in number.
+    Raises:
+        ValueError: the table and the names in the configuration differ in number.
     """
     config = read_config(folder)
     names = list(getattr(config, kind))

@@ -165,8 +165,8 @@ class Tagging:
     def read(self, context: Context, folder: str, tag: str, split: str) -> list[Sentence]:
         """Sentences with at least one word; labels outside the label set become `other`, with a count in the log.
 
-        Raises DataError if words and tags differ in number, or if no label at all is known (numbers, another tag set):
-        every score would be that of `other`.
+        Raises:
+            DataError: words and tags differ in number, or no label at all is known (numbers, another tag set).
         """
         rows = context.data.rows(folder, tag, ["tokens", self.column], split)
         known, strange, found = set(self.labels), Counter[str](), []
@@ -184,7 +184,11 @@ class Tagging:
         return found
 
     def source_folder(self, context: Context) -> str:
-        """The data set with the most training sentences in the source language. Raises DataError if none has any."""
+        """The data set with the most training sentences in the source language.
+
+        Raises:
+            DataError: none has any.
+        """
         sizes = {}
         for folder in context.data.folders(self.name):
             if context.train_language in context.data.languages(folder):
@@ -255,7 +259,8 @@ class Tagger:
     def measure(self, folder: str, tag: str, expected: Sequence[Record]) -> list[Record]:
         """The task's metrics on one language's test sentences; n counts true spans for `f1`, words for `accuracy`.
 
-        Raises DataError if there is no sentence with words.
+        Raises:
+            DataError: there is no sentence with words.
         """
         test = self.task.read(self.context, folder, tag, "test")
         if not test:

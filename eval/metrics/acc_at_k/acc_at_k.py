@@ -75,7 +75,11 @@ class AccAtK(evaluate.Metric):
         k: Sequence[int] = (1, 5, 10),
         right: NDArray[np.bool_] | None = None,
     ) -> dict[str, float]:
-        """See `ranks`. Raises ValueError without queries or for k < 1."""
+        """See `ranks`.
+
+        Raises:
+            ValueError: there is no query, or k < 1.
+        """
         if min(k) < 1:
             raise ValueError(f"k must be at least 1, got {min(k)}")
         if not len(found := ranks(predictions, references, right)):

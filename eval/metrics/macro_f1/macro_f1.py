@@ -33,7 +33,8 @@ class MacroF1(evaluate.Metric):
     def _compute(predictions: Sequence[Hashable], references: Sequence[Hashable]) -> dict[str, float]:
         """A label that is predicted but never true has F1 0; a label that occurs nowhere does not count.
 
-        Raises ValueError for empty input or different lengths.
+        Raises:
+            ValueError: empty input, or different lengths.
         """
         if not len(references):
             raise ValueError("a score needs at least one item")

@@ -55,7 +55,11 @@ class NDCG(evaluate.Metric):
     def _compute(
         predictions: Sequence[ArrayLike], references: Sequence[ArrayLike], k: int | None = None
     ) -> dict[str, float]:
-        """Raises ValueError for lists of different lengths, negative gains, or numbers that are not finite."""
+        """Means of `ndcg` and `regret` over the lists.
+
+        Raises:
+            ValueError: lists of different lengths, negative gains, or numbers that are not finite.
+        """
         pairs = [_checked(*pair) for pair in zip(references, predictions, strict=True)]
         return {
             "ndcg": float(np.mean([ndcg(gains, scores, k) for gains, scores in pairs])),

@@ -38,7 +38,10 @@ class SpanF1(evaluate.Metric):
         """An `I-X` without a `B-X` starts a span (the CoNLL convention); without any span at all the three are 0.
 
         Tags without `B-`/`I-` (POS) become chunks of equal neighbours, as in the paper's POS score, which is not token
-        accuracy. Raises ValueError without a tag, or where sentences differ in length.
+        accuracy.
+
+        Raises:
+            ValueError: there is no tag, or sentences differ in length.
         """
         sizes, guessed = list(map(len, references)), list(map(len, predictions))
         if len(sizes) != len(guessed):

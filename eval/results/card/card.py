@@ -70,7 +70,12 @@ class Checkpoint:
 
     @classmethod
     def read(cls, folder: Path) -> Checkpoint:
-        """Read the folder. Raises FileNotFoundError without it, ValueError for a file that is not what it should be."""
+        """Read the folder.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            ValueError: a file is not what it should be.
+        """
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no checkpoint folder {str(folder)!r} to write a card for.")
         tokenizer = _object(folder / "tokenizer_config.json")
@@ -308,7 +313,7 @@ def _no_path(text: str) -> str:
 
 
 def _text(path: Path) -> str:
-    """The text of a card that is there, nothing without one. Raises ValueError if it is not UTF-8."""
+    """The text of a card that is there, nothing without one; a ValueError if it is not UTF-8."""
     try:
         return path.read_bytes().decode("utf-8-sig") if path.is_file() else ""
     except UnicodeDecodeError as error:

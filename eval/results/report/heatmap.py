@@ -78,8 +78,10 @@ def heatmap(
     """Picture, names on the left, and a colour bar; hovering shows two names and the value (from `data-rows`).
 
     `scale` is where the colours begin and end, by default at the matrix's own `ends`; `ordered` the rows, in order, by
-    default the matrix's own; NaN is grey. Raises ValueError if the matrix is not square with one name a row, or has
-    infinite values.
+    default the matrix's own; NaN is grey.
+
+    Raises:
+        ValueError: the matrix is not square with one name a row, or has infinite values.
     """
     if matrix.shape != (len(names), len(names)) or np.isinf(matrix).any():
         raise ValueError(f"a heat map needs a finite square matrix with {len(names)} rows, got shape {matrix.shape}")

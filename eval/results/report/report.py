@@ -49,7 +49,9 @@ def write_report(
         title: heading; by default made of the models' names.
         baseline: the model to compare the others with (its name in the records or as shown); by default the first.
 
-    Raises FileNotFoundError without records, ValueError for malformed files or an unknown baseline.
+    Raises:
+        FileNotFoundError: there are no records.
+        ValueError: a file is malformed, or there is no such baseline.
     """
     return atomic_write(output, render(Results.of(rundir.load(run_dir), baseline), title))
 

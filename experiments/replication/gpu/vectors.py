@@ -95,7 +95,11 @@ class Kept:
         self.hidden_size = self._vectors.shape[-1]
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """(layers, texts, hidden). Raises KeyError for a sentence that is in no test set."""
+        """(layers, texts, hidden).
+
+        Raises:
+            KeyError: a sentence is in no test set.
+        """
         return self.encode_ids(self.tokenize(texts)).numpy()
 
     def tokenize(self, texts: Sequence[str]) -> list[np.ndarray]:
