@@ -43,7 +43,7 @@ class EvalData:
     def folders(self, task: str) -> list[str]:
         """The data sets of a task: `["ner/hiner", "ner/wikiann"]`, or `["sib200"]` without sub-folders."""
         if self.root is None:
-            return [task] if self._hub(task) else []
+            return [task] if task in self._hub_sets else []
         own = [task] if self._files(task) else []
         sets = [f"{task}/{name}" for name in layouts.data_sets(self.root, task)]
         return own + [folder for folder in sets if self._files(folder)]
@@ -51,10 +51,7 @@ class EvalData:
     def languages(self, folder: str) -> list[str]:
         """Sorted tags (`deu_Latn`) of a data set; a DataError if it has none."""
         if self.root is None:
-            hub = self._hub(folder)
-            if hub is None:
-                raise DataError(f"there is no Hub data set for {folder!r}; give a folder with --data DIR")
-            found = hub.languages()
+            found = self._hub(folder).languages()
         else:
             found = sorted(self._files(folder))
         if not found:
@@ -75,10 +72,7 @@ class EvalData:
         """
         where = f"{folder}/{tag}"
         if self.root is None:
-            hub = self._hub(folder)
-            if hub is None:
-                raise DataError(f"there is no Hub data set for {folder!r}; give a folder with --data DIR")
-            table = hub.table(tag)
+            table = self._hub(folder).table(tag)
         else:
             files = self._files(folder).get(tag)
             if not files:
@@ -133,10 +127,16 @@ class EvalData:
             self._listing[folder] = layouts.find(self.root, folder)
         return self._listing[folder]
 
-    def _hub(self, folder: str) -> Any:
+    @property
+    def _hub_sets(self) -> dict[str, Any]:
         from langsamp.eval.data.hub import HUB_SETS
 
-        return HUB_SETS.get(folder)
+        return HUB_SETS
+
+    def _hub(self, folder: str) -> Any:
+        if folder not in self._hub_sets:
+            raise DataError(f"there is no Hub data set for {folder!r}; give a folder with --data DIR")
+        return self._hub_sets[folder]
 
 
 def _read(file: layouts.File, columns: Sequence[str]) -> Columns:

@@ -77,9 +77,7 @@ def load_backbone(folder: Path, n_layers: int, dtype: torch.dtype = torch.float3
         FileNotFoundError: the folder has no safetensors weights.
         RuntimeError: tensors are missing.
     """
-    model, info = load_quietly(LangSAMPModel, folder, num_hidden_layers=n_layers, dtype=dtype)
-    _check_whole(folder, model, info["missing_keys"])
-    return model.eval()
+    return _load_whole(LangSAMPModel, folder, num_hidden_layers=n_layers, dtype=dtype)
 
 
 def load_masked_lm(folder: Path, dtype: torch.dtype = torch.float32) -> LangSAMPForMaskedLM:
@@ -89,9 +87,7 @@ def load_masked_lm(folder: Path, dtype: torch.dtype = torch.float32) -> LangSAMP
         FileNotFoundError: the folder has no safetensors weights.
         RuntimeError: tensors are missing.
     """
-    model, info = load_quietly(LangSAMPForMaskedLM, folder, dtype=dtype)
-    _check_whole(folder, model, info["missing_keys"])
-    return model.eval()
+    return _load_whole(LangSAMPForMaskedLM, folder, dtype=dtype)
 
 
 def load_quietly(kind: Any, folder: Path, **settings: Any) -> tuple[Any, dict[str, Any]]:
@@ -107,13 +103,14 @@ def load_quietly(kind: Any, folder: Path, **settings: Any) -> tuple[Any, dict[st
             transformers.logging.enable_progress_bar()
 
 
-def _check_whole(folder: Path, model: Any, missing: Iterable[str]) -> None:
-    lost = model.config.family.lacking(missing)
-    if lost:
+def _load_whole(kind: Any, folder: Path, **settings: Any) -> Any:
+    model, info = load_quietly(kind, folder, **settings)
+    if lost := model.config.family.lacking(info["missing_keys"]):
         raise RuntimeError(
             f"the weights in {folder} lack {len(lost)} tensors, the first is {lost[0]}: this is not a "
             f"whole {model.config.family.stock} checkpoint of this kind"
         )
+    return model.eval()
 
 
 def batch_tokens(config: Any, device: torch.device, dtype: torch.dtype) -> int:

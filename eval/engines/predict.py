@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from langsamp.core.compute.kernels import fast_matmul, threads
@@ -25,23 +27,17 @@ def pad_batch(features: Sequence[Feature], pad_id: int, multiple: int = 1) -> di
     The length is that of the longest, or the next multiple: then every text has padding, and a batch without any is no
     other case for a compiler.
     """
-    longest = max(len(feature["input_ids"]) for feature in features)
-    if multiple > 1:
-        longest = (longest // multiple + 1) * multiple
-    ids = torch.full((len(features), longest), pad_id)
-    mask = torch.zeros_like(ids)
-    for row, feature in enumerate(features):
-        size = len(feature["input_ids"])
-        ids[row, :size] = torch.tensor(feature["input_ids"])
-        mask[row, :size] = 1
-    batch = {"input_ids": ids, "attention_mask": mask}
+    rows = [torch.as_tensor(feature["input_ids"], dtype=torch.long) for feature in features]
+    longest = max(map(len, rows))
+    extra = multiple - longest % multiple if multiple > 1 else 0
+
+    def padded(parts: list[Tensor], filler: int) -> Tensor:
+        return F.pad(pad_sequence(parts, batch_first=True, padding_value=filler), (0, extra), value=filler)
+
+    batch = {"input_ids": padded(rows, pad_id), "attention_mask": padded([torch.ones_like(row) for row in rows], 0)}
     if "labels" in features[0]:
-        if isinstance(features[0]["labels"], int):
-            batch["labels"] = torch.tensor([feature["labels"] for feature in features])
-        else:
-            batch["labels"] = torch.full_like(ids, IGNORED)
-            for row, feature in enumerate(features):
-                batch["labels"][row, : len(feature["labels"])] = torch.tensor(feature["labels"])
+        labels = [torch.tensor(feature["labels"]) for feature in features]
+        batch["labels"] = padded(labels, IGNORED) if labels[0].dim() else torch.stack(labels)
     return batch
 
 

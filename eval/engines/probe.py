@@ -65,26 +65,6 @@ def _macro_f1(predictions: Sequence[str], references: Sequence[str]) -> float:
     return float(compute("macro_f1", predictions=predictions, references=references)["macro_f1"])
 
 
-class Probes:
-    """One probe a layer for a source language, fitted when first needed."""
-
-    def __init__(self, context: Context, source: Source) -> None:
-        self.context, self.source = context, source
-        self._fitted: list[Probe] = []
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """(layers, texts, hidden)."""
-        return self.context.encoder(self.context.layer_list()).encode(texts)
-
-    def fitted(self) -> list[Probe]:
-        """The probes in the order of the layers."""
-        if not self._fitted:
-            train, dev = self.encode(self.source.train.texts), self.encode(self.source.dev.texts)
-            labels = self.source.train.labels, self.source.dev.labels
-            self._fitted = [fit_probe(x, labels[0], y, labels[1]) for x, y in zip(train, dev)]
-        return self._fitted
-
-
 def probe_units(context: Context, task: str, languages: Sequence[str]) -> list[Unit]:
     """The source's dev scores, then for each language one record a layer."""
     source = context.train_language
@@ -97,11 +77,22 @@ def probe_units(context: Context, task: str, languages: Sequence[str]) -> list[U
 
 def probe_records(context: Context, source: Source, unit: Unit) -> list[Record]:
     """The source's dev scores, or the zero-shot macro-F1 of one language, one record a layer."""
-    probes = context.shared("probes", lambda: Probes(context, source))
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        """(layers, texts, hidden)."""
+        return context.encoder(context.layer_list()).encode(texts)
+
+    def fitted() -> list[Probe]:
+        """One a layer."""
+        train, dev = source.train, source.dev
+        vectors = zip(encode(train.texts), encode(dev.texts))
+        return [fit_probe(x, train.labels, y, dev.labels) for x, y in vectors]
+
+    probes = context.shared("probes", fitted)
     if unit.language is None:
-        scores, size = [probe.dev_score for probe in probes.fitted()], len(source.dev.texts)
+        scores, size = [probe.dev_score for probe in probes], len(source.dev.texts)
     else:
         test = read_test(context, source.folder, unit.language, source.labels)
-        pairs = zip(probes.fitted(), probes.encode(test.texts))
+        pairs = zip(probes, encode(test.texts))
         scores, size = [_macro_f1(probe.predict(x), test.labels) for probe, x in pairs], len(test.texts)
     return [replace(record, value=score, n=size) for record, score in zip(unit.expected, scores)]

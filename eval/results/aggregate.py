@@ -71,9 +71,9 @@ class Series:
             return None
         return found["lo"], found["hi"]
 
-    def matrix(self, languages: Sequence[str]) -> list[list[float]]:
-        """(languages, seeds) with the seeds that all these languages have; the means as one column if there is none."""
-        common = [seed for seed in self.seeds if all(seed in self.values[code] for code in languages)]
+    def matrix(self, languages: Sequence[str], among: Sequence[str] | None = None) -> list[list[float]]:
+        """(languages, seeds) with the seeds that all of these (or of `among`) have; the means if there is none."""
+        common = [seed for seed in self.seeds if all(seed in self.values[code] for code in among or languages)]
         if not common:
             return [[self.mean(code)] for code in languages]
         return [[self.values[code][seed] for seed in common] for code in languages]
@@ -134,16 +134,10 @@ def groups(codes: Iterable[str], scripts: bool = False) -> dict[str, list[str]]:
     Those of `GROUPS`; with `scripts` also one group a script (`Cyrl`), largest first.
     """
     codes = sorted(codes)
-    latin = [code.endswith("_Latn") for code in codes]
-    head = [is_head(code) for code in codes]
-    members = (
-        codes,
-        [code for code, yes in zip(codes, head) if yes],
-        [code for code, yes in zip(codes, head) if not yes],
-        [code for code, yes in zip(codes, latin) if yes],
-        [code for code, yes in zip(codes, latin) if not yes],
-    )
-    found = dict(zip(GROUPS, members))
+    head = [code for code in codes if is_head(code)]
+    latin = [code for code in codes if code.endswith("_Latn")]
+    tail, others = ([code for code in codes if code not in part] for part in (set(head), set(latin)))
+    found = dict(zip(GROUPS, (codes, head, tail, latin, others)))
     if scripts:
         by_script: dict[str, list[str]] = {}
         for code in codes:
@@ -160,17 +154,18 @@ class Aggregate(NamedTuple):
     mean: Interval
 
 
-def overall(entry: Series, codes: Sequence[str] | None = None) -> Aggregate:
+def overall(entry: Series, codes: Sequence[str] | None = None, among: Sequence[str] | None = None) -> Aggregate:
     """The number over all languages (or over `codes`), with its 95 % interval.
 
     The recorded number over all languages if there is one and it is asked for; else the mean over languages and seeds
-    with the bootstrap over both; a single language has the interval that was recorded with it.
+    with the bootstrap over both (seeds that all of `codes`, or of `among`, have); a single language has the interval
+    that was recorded with it.
     """
     codes = entry.languages if codes is None else sorted(codes)
     if None in entry.values and codes == entry.languages:
         low, high = entry.interval(None) or (None, None)
         return Aggregate("all", entry.n.get(None, len(codes)), Interval(entry.mean(None), low, high))
-    mean = bootstrap_mean(entry.matrix(codes))
+    mean = bootstrap_mean(entry.matrix(codes, among))
     if len(codes) == 1 and (bounds := entry.interval(codes[0])):
         mean = Interval(mean.value, *bounds)
     return Aggregate("all", len(codes), mean)
@@ -178,6 +173,7 @@ def overall(entry: Series, codes: Sequence[str] | None = None) -> Aggregate:
 
 def aggregate(entry: Series, codes: Sequence[str] | None = None, scripts: bool = False) -> list[Aggregate]:
     """Means of a series over the groups of its languages (or of `codes`), with 95 % intervals; `all` is `overall`."""
-    chosen = groups(entry.languages if codes is None else codes, scripts)
-    parts = [overall(entry, members)._replace(group=name) for name, members in chosen.items() if name != "all"]
+    whole = entry.languages if codes is None else codes
+    chosen = groups(whole, scripts)
+    parts = [overall(entry, members, whole)._replace(group=name) for name, members in chosen.items() if name != "all"]
     return [overall(entry, codes), *parts]

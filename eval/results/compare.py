@@ -15,21 +15,12 @@ from typing import Any
 
 from langsamp.core.record import Record
 from langsamp.eval.results import catalog, stats
-from langsamp.eval.results.aggregate import Cell, Series, System, groups, labels, series
+from langsamp.eval.results.aggregate import Aggregate, Cell, Series, System, groups, labels, series
 from langsamp.eval.results.stats import Interval
 
 Side = dict[Cell, Series]  # what one of two models has
 ALPHA = 0.05
 FEW = 6  # with fewer differences no two-sided signed-rank test reaches 0.05
-
-
-@dataclass(frozen=True)
-class Group:
-    """The mean difference over one group of languages (all, head, tail, ...)."""
-
-    name: str
-    n: int
-    difference: Interval
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,7 @@ class Comparison:
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
     seeds: tuple[int, int]
-    groups: tuple[Group, ...]
+    groups: tuple[Aggregate, ...]  # of the differences
     wilcoxon: stats.Wilcoxon
     rank_biserial: float
     cohen_d: float | None
@@ -74,7 +65,7 @@ class Comparison:
     @property
     def difference(self) -> Interval:
         """Mean difference over all shared languages with its 95 % interval."""
-        return self.groups[0].difference
+        return self.groups[0].mean
 
     @cached_property
     def rows(self) -> list[tuple[str, float, float, float]]:
@@ -130,7 +121,7 @@ class Comparison:
             "seeds_b": self.seeds[1],
             "mean_a": round(self.mean_a, 10),
             "mean_b": round(self.mean_b, 10),
-            "groups": [{"name": group.name, "n": group.n, **group.difference._asdict()} for group in self.groups],
+            "groups": [{"name": group.group, "n": group.n, **group.mean._asdict()} for group in self.groups],
             "higher_equal_lower": list(self.counts),
             "p": self.wilcoxon.p,
             "p_holm": self.p_holm,
@@ -244,7 +235,7 @@ def _compare(a: Series, b: Series, names: tuple[str, str], cell: Cell, headline:
         only_b=tuple(sorted(set(b.languages) - set(shared))),
         seeds=(len(left[shared[0]]), len(right[shared[0]])),
         groups=tuple(
-            Group(name, len(codes), stats.paired_bootstrap([left[c] for c in codes], [right[c] for c in codes]))
+            Aggregate(name, len(codes), stats.paired_bootstrap([left[c] for c in codes], [right[c] for c in codes]))
             for name, codes in groups(shared).items()
             if headline or name == "all"
         ),

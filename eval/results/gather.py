@@ -19,7 +19,7 @@ from functools import cached_property
 
 from langsamp.core.record import Record
 from langsamp.eval.results import catalog
-from langsamp.eval.results.aggregate import Aggregate, Cell, Series, System, aggregate, labels, overall, series
+from langsamp.eval.results.aggregate import Aggregate, Cell, Series, System, aggregate, labels, overall, series, systems
 from langsamp.eval.results.compare import Comparison, Side, compared
 from langsamp.eval.results.rundir import Run
 
@@ -49,7 +49,7 @@ class Results:
         Raises:
             ValueError: there is no record, or no such baseline.
         """
-        found = list(dict.fromkeys(System(record.model, record.revision) for record in run.records))
+        found = systems(run.records)
         if not found:
             raise ValueError("there are no records to report: run `langsamp eval` first")
         names = labels(found)

@@ -21,7 +21,7 @@ from matplotlib.transforms import Bbox
 from langsamp.core.plain import printable
 from langsamp.core.record import protocol_layer
 from langsamp.eval.results import catalog, rowmap, rundir
-from langsamp.eval.results.aggregate import GROUPS, Cell, System
+from langsamp.eval.results.aggregate import GROUPS, Aggregate, Cell, System
 from langsamp.eval.results.compare import Comparison
 from langsamp.eval.results.gather import Results
 from langsamp.eval.results.report import heatmap
@@ -175,9 +175,8 @@ def differences(found: Sequence[Comparison]) -> Figure | None:
     return figure
 
 
-def _groups(entry: Comparison) -> list[tuple[str, int, Interval]]:
-    parts = [g for g in entry.groups if g.name in ("head", "tail") and g.n < entry.n]
-    return [(group.name, group.n, group.difference) for group in [entry.groups[0], *parts]]
+def _groups(entry: Comparison) -> list[Aggregate]:
+    return [entry.groups[0], *(g for g in entry.groups if g.group in ("head", "tail") and g.n < entry.n)]
 
 
 def _forest(axis: Axes, panel: Sequence[Comparison]) -> None:

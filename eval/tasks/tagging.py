@@ -33,24 +33,9 @@ logger = logging.getLogger(__name__)
 
 NER_LABELS = ("B-LOC", "B-ORG", "B-PER", "I-LOC", "I-ORG", "I-PER", "O")
 POS_LABELS = (
-    "ADJ",
-    "ADP",
-    "ADV",
-    "AUX",
-    "CCONJ",
-    "DET",
-    "INTJ",
-    "NOUN",
-    "NUM",
-    "PART",
-    "PRON",
-    "PROPN",
-    "PUNCT",
-    "SCONJ",
-    "SYM",
-    "VERB",
-    "X",
-)
+    "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT", "SCONJ", "SYM",
+    "VERB", "X",
+)  # fmt: skip
 
 Sentence = tuple[list[str], list[str]]  # words, tags
 
@@ -198,11 +183,14 @@ class Tagging:
         return max(sizes, key=lambda folder: sizes[folder])
 
 
+@dataclass
 class Tagger:
     """A fine-tuned tagger of one seed; trained when its first number is needed."""
 
-    def __init__(self, context: Context, task: Tagging, recipe: Recipe, seed: int) -> None:
-        self.context, self.task, self.recipe, self.seed = context, task, recipe, seed
+    context: Context
+    task: Tagging
+    recipe: Recipe
+    seed: int
 
     @cached_property
     def _words(self) -> WordTokenizer:

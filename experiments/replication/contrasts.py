@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 
 from langsamp.core.language.xlmr import is_head
-from langsamp.eval.results import compare, stats
-from langsamp.eval.results.aggregate import Cell
+from langsamp.eval.results import stats
+from langsamp.eval.results.aggregate import Aggregate, Cell
 from langsamp.eval.results.catalog import task_order
 from langsamp.eval.results.compare import ALPHA, Comparison, comparison
 from langsamp.eval.results.records import Record, read
@@ -188,7 +188,7 @@ def clear(entry: Comparison) -> bool:
     return low is not None and high is not None and low * high > 0 and entry.p_holm < ALPHA
 
 
-def _paired(entry: Comparison, a: list[Record], b: list[Record]) -> compare.Group:
+def _paired(entry: Comparison, a: list[Record], b: list[Record]) -> Aggregate:
     """The mean difference over languages and seeds; models of one seed saw the same blocks, so they are paired too."""
     instead = entry.cell._replace(metric=entry.metric.stands_in)  # a model without rows has one loss for all ids
     left, right = (_by_seed(side, entry.cell) or _by_seed(side, instead) for side in (a, b))
@@ -200,7 +200,7 @@ def _paired(entry: Comparison, a: list[Record], b: list[Record]) -> compare.Grou
     most = max(map(len, shared.values()))
     whole = [seed for seed, tags in shared.items() if len(tags) == most]  # the others were not measured to the end
     rows = [[right[seed][tag] - left[seed][tag] for seed in whole] for tag in sorted(shared[whole[0]])]
-    return compare.Group("all", len(rows), stats.bootstrap_mean(rows))
+    return Aggregate("all", len(rows), stats.bootstrap_mean(rows))
 
 
 def _by_seed(records: list[Record], cell: Cell) -> dict[str, dict[str, float]]:

@@ -6,8 +6,7 @@ The picture is one pixel a cell and is enlarged by the browser, so 300 languages
 from __future__ import annotations
 
 import base64
-import struct
-import zlib
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,23 +41,12 @@ def order(matrix: NDArray[np.float64]) -> list[int]:
 
 def png(indices: NDArray[np.uint8], colours: NDArray[np.uint8]) -> bytes:
     """A picture with one byte a pixel, not compressed: so its bytes do not depend on the zlib at hand."""
+    from PIL import Image
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    height, width = indices.shape
-    lines = b"".join(b"\0" + row.tobytes() for row in indices)
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    parts = ((b"IHDR", header), (b"PLTE", colours.tobytes()), (b"IDAT", _stored(lines)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in parts)
-
-
-def _stored(data: bytes) -> bytes:
-    """A zlib stream of stored blocks (RFC 1950, RFC 1951)."""
-    blocks = [data[i : i + 65535] for i in range(0, len(data), 65535)] or [b""]
-    heads = (struct.pack("<BHH", i == len(blocks), len(b), len(b) ^ 0xFFFF) for i, b in enumerate(blocks, 1))
-    body = b"".join(head + block for head, block in zip(heads, blocks))
-    return b"\x78\x01" + body + struct.pack(">I", zlib.adler32(data))
+    picture, file = Image.fromarray(indices), io.BytesIO()
+    picture.putpalette(colours.tobytes())
+    picture.save(file, "PNG", compress_level=0)
+    return file.getvalue()
 
 
 def ends(matrices: Sequence[NDArray[np.float64]]) -> tuple[float, float]:

@@ -112,11 +112,11 @@ def _forests(found: Sequence[Comparison], several: bool) -> list[Figure]:
 def _forest_rows(entry: Comparison, several: bool) -> Iterable[Row]:
     name = catalog.task(entry.cell.task).title + (f": {entry.b}" if several else "")
     for group in entry.groups:
-        first = group.name == "all"
-        if first or (not several and group.name in ("head", "tail") and group.n < entry.n):
+        first = group.group == "all"
+        if first or (not several and group.group in ("head", "tail") and group.n < entry.n):
             yield Row.of(
-                entry.metric, group.difference, _mood(entry.verdict) if first else "part",
-                f"{name}, {group.name}, n = {group.n}", name if first else group.name,
+                entry.metric, group.mean, _mood(entry.verdict) if first else "part",
+                f"{name}, {group.group}, n = {group.n}", name if first else group.group,
                 f"{entry.metric.label}, n = {group.n}" if first else f"n = {group.n}", signed=True,
                 level=0 if first else 1,
             )  # fmt: skip

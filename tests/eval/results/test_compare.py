@@ -118,6 +118,14 @@ def test_ragged_seeds_use_those_that_all_languages_have():
     assert found.wilcoxon.n == 0
 
 
+def test_means_of_groups_are_over_the_seeds_of_the_mean_over_all():
+    """So that what a report shows of two models and their differences fit where an evaluation was not finished."""
+    own = records(flat(0.5), seed=1) + records(dict.fromkeys(CODES[:6], 0.9), seed=2)  # the head has both
+    means = {item.group: item.mean.value for item in aggregate(next(iter(series(own).values())))}
+    [found] = comparison(records(dict.fromkeys(CODES, 0.0), "base", seed=1), own)
+    assert means == pytest.approx({group.group: group.mean.value for group in found.groups})
+
+
 def test_several_models_on_one_side_are_replicates():
     left = records(flat(0.50), "base-1") + records(flat(0.52), "base-2") + records(flat(0.54), "base-3")
     right = records(flat(0.56), "ours-1") + records(flat(0.58), "ours-2") + records(flat(0.60), "ours-3")
@@ -148,7 +156,7 @@ def test_holm_runs_over_the_headlines_and_apart_from_them_over_the_rest():
 
 def test_groups_are_head_tail_and_script():
     [found] = comparison(records(flat(0.5)), records(flat(0.52), "ours"))
-    assert {group.name: group.n for group in found.groups} == {
+    assert {group.group: group.n for group in found.groups} == {
         "all": 9,
         "head": 6,
         "tail": 3,
