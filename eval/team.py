@@ -12,6 +12,8 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 
+from transformers.utils.logging import disable_progress_bar
+
 from langsamp.core.compute.cluster import Cluster, session
 from langsamp.core.compute.crew import Crew, Employer, Job, Machine
 from langsamp.core.runtime import resolve_model
@@ -71,6 +73,7 @@ class Measurer:
     """
 
     def __init__(self, context: Context, weights: str) -> None:
+        disable_progress_bar()  # transformers', of files; the one bar is the driver's
         here, source, root = socket.gethostname(), context.source, context.data.root
         if not source.path.is_dir():
             if source.revision is None:

@@ -345,17 +345,26 @@ class _Pretraining:
             sampling=self.sampling,
         )
         if self.args.should_save:
-            shares = Counter[str]()
-            for row in self.sampling:
-                shares[renamed(row["language"], parse_same_as(self.settings.same_as))] += row["probability"]
-            policy, elsewhere = self.settings.unknown_policy, next(model.parameters()).device != self.args.device
-            if policy == "fitted" and self.settings.unknown is None and elsewhere:
-                policy = "mean"  # a sharded model is put together in host memory, where a large one is slow to fit
-            settle_unknown(model, policy, shares, trainer.stream, self._collator(self.args.seed))
+            self._settle(model, trainer.stream)
             with told("the finished model", self.folder):
                 self._write(model, facts)
         trainer.accelerator.wait_for_everyone()
         return self._result(model, unsent)
+
+    def _settle(self, model: LangSAMPForMaskedLM, stream: BlockStream) -> None:
+        """Settle the unknown rows; a fit runs on this process's device, where a model from shards may have no room."""
+        shares = Counter[str]()
+        for row in self.sampling:
+            shares[renamed(row["language"], parse_same_as(self.settings.same_as))] += row["probability"]
+        collate, policy = self._collator(self.args.seed), self.settings.unknown_policy
+        if policy == "fitted":
+            try:
+                settle_unknown(model.to(self.args.device), policy, shares, stream, collate)  # type: ignore[arg-type]
+                return
+            except torch.OutOfMemoryError:
+                logger.warning("no room on %s to fit the unknown rows: they are the mean of the rows", self.args.device)
+                model, policy = model.cpu(), "mean"
+        settle_unknown(model, policy, shares, stream, collate)
 
     def _write(self, model: LangSAMPForMaskedLM, facts: TrainingFacts) -> None:
         model.save_pretrained(self.folder)

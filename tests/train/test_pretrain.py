@@ -184,6 +184,17 @@ def test_fitted_unknown_rows_lower_the_loss_without_ids_and_change_nothing_else(
         torch.testing.assert_close(fitted.model(**ids).logits, raw.eval()(**ids).logits, atol=2e-5, rtol=0)
 
 
+def test_without_room_for_the_fit_the_unknown_rows_are_the_mean_and_the_model_is_not_lost(go, monkeypatch, caplog):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    mean = go("mean", unknown="mean").model.state_dict()
+    monkeypatch.setattr("langsamp.train.unknown.fit_rows", full)
+    kept = go("kept").model.state_dict()
+    assert all(torch.equal(kept[name], mean[name]) for name in mean)
+    assert "no room on cpu to fit the unknown rows: they are the mean" in caplog.text
+
+
 def test_bf16_of_one_run_does_not_reach_the_next(go):
     """transformers 4 leaves the precision in the environment, where every later run of the process would find it."""
     once = go("once", unknown="keep").model.state_dict()

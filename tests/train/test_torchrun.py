@@ -137,8 +137,9 @@ def test_shards_train_as_the_whole_and_resume(torchrun, tmp_path):
             "sync_module_states": False,
         },
     }
-    whole = result("whole", start("whole", *TWO, settings={"fast": False}))  # whose dropout draws otherwise
-    shards = result("shards", start("shards", *TWO, training=fsdp))
+    fitted = {"unknown": "fitted"}
+    whole = result("whole", start("whole", *TWO, settings={"fast": False, **fitted}))  # whose dropout draws otherwise
+    shards = result("shards", start("shards", *TWO, training=fsdp, settings=fitted))
     assert (whole["share"], shards["share"]) == (1.0, pytest.approx(0.5, abs=0.05))
     for (_, a), (_, b) in zip(whole["losses"], shards["losses"], strict=True):
         assert a == pytest.approx(b, abs=1e-4)
@@ -147,8 +148,10 @@ def test_shards_train_as_the_whole_and_resume(torchrun, tmp_path):
     assert not list((tmp_path / "shards").rglob("_fsdp*.py"))  # transformers copies the module of a model's class
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "shards"))
     assert a.keys() == b.keys()
-    assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-4
-    again = result("again", start("again", *TWO, "--max-restarts", "1", training=fsdp, die=["1:5"]))
+    for name in a:  # Adam makes more of small differences, in what is fitted in the end
+        limit = 2e-3 if name in ("lang_embeddings.weight", "script_embeddings.weight", "lm_head.dense.bias") else 1e-4
+        assert float((a[name] - b[name]).abs().max()) < limit, name
+    again = result("again", start("again", *TWO, "--max-restarts", "1", training=fsdp, settings=fitted, die=["1:5"]))
     assert again["losses"] == shards["losses"]
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("shards", "again")]
     assert weights[0] == weights[1]
