@@ -6,12 +6,13 @@ Used by :mod:`langsamp.train.settings` when the Trainer's arguments are made, wh
 from __future__ import annotations
 
 import os
-import socket
 import time
 from datetime import timedelta
 
 import torch
 from transformers import TrainingArguments
+
+from langsamp.core.compute.cluster import answers
 
 _PLACE = "langsamp/port"
 _store: torch.distributed.TCPStore | None = None  # lives as long as the process that the others meet at
@@ -68,17 +69,9 @@ def meet(timeout: float) -> None:
         _store = torch.distributed.TCPStore(host, 0, None, True, patience, wait_for_workers=False, multi_tenant=True)
         agents.set(_PLACE, str(_store.port))
     port, deadline = agents.get(_PLACE).decode(), time.monotonic() + timeout
-    while not _answers(host, port):  # that of a first process that is gone
+    while not answers(host, port):  # that of a first process that is gone
         if time.monotonic() > deadline:
             raise TimeoutError(f"the first process of {host} has not come in {timeout:.0f} seconds")
         time.sleep(0.2)
         port = agents.get(_PLACE).decode()
     os.environ.update(MASTER_PORT=port, TORCHELASTIC_USE_AGENT_STORE="False")
-
-
-def _answers(host: str, port: str) -> bool:
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError:
-        return False
-    return True

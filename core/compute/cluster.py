@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from langsamp import __version__
 from langsamp.core.compute.crew import Member
 
 
@@ -34,6 +36,9 @@ def session(address: str = "auto") -> Iterator[Any]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if host and not answers(host, port):
+            raise ConnectionError("nobody answers there")  # Ray would try for minutes
         ray.init(address=address, logging_level="error", include_dashboard=False if address == "local" else None)
     except (ConnectionError, TimeoutError, OSError, ValueError) as error:
         raise RuntimeError(
@@ -44,6 +49,15 @@ def session(address: str = "auto") -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def answers(host: str, port: str) -> bool:
+    """Whether somebody listens at a port of a machine."""
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 class Cluster:
@@ -103,7 +117,7 @@ class Actor:
 
     def begin(self, make: Callable[[], Any]) -> Future[Any]:
         """Done when the node has room for it; until then nothing waits for it."""
-        future: Future[Any] = self.actor.make.remote(self.cluster.put(make)).future()
+        future: Future[Any] = self.actor.make.remote(__version__, [self.cluster.put(make)]).future()
         return future
 
     def call(self, method: str, *arguments: Any) -> Future[Any]:
@@ -119,8 +133,13 @@ class Actor:
 class _Holder:
     """In an actor: its object."""
 
-    def make(self, make: Callable[[], Any]) -> None:
-        self.held = make()
+    def make(self, version: str, make: list[Any]) -> None:
+        """The object is in a list, where Ray leaves it alone until it is known that it can be read here."""
+        import ray
+
+        if version != __version__:
+            raise ValueError(f"langsamp {__version__} is installed there, not {version}; install the same on all nodes")
+        self.held = ray.get(make[0])()
 
     def call(self, method: str, *arguments: Any) -> Any:
         return getattr(self.held, method)(*arguments)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from langsamp.core.compute import cluster
 from langsamp.core.compute.cluster import session
 from langsamp.core.compute.crew import Machine
 from langsamp.core.runtime import ModelSource, resolve_model
@@ -179,6 +180,16 @@ def test_a_ray_cluster_gives_the_records_of_one_process(
 
 
 @pytest.mark.slow
+def test_a_node_with_another_version_says_so(tiny_model_dir, data, tmp_path, ray_cluster, monkeypatch):
+    ray_cluster.add_node(num_cpus=1)
+    monkeypatch.setattr(cluster, "__version__", "9.9")
+    here = context(tiny_model_dir, data, tmp_path / "out")
+    told = r"^a worker could not start on node .*: langsamp [\d.]+ is installed there, not 9.9; install the same on all"
+    with pytest.raises(ValueError, match=told), team(here, ray=ray_cluster.address) as crew:
+        runner.run(here, ["lm"], None, crew)
+
+
+@pytest.mark.slow
 def test_a_driver_that_was_killed_goes_on_from_its_records(
     tiny_model_dir, data, tmp_path, one_thread, ray_cluster, monkeypatch
 ):
@@ -206,3 +217,9 @@ def test_no_cluster_is_told_in_a_sentence(monkeypatch):
     pytest.importorskip("ray", reason="needs the extra langsamp[ray]")
     with pytest.raises(RuntimeError, match=r"there is no Ray cluster at 'auto' .*--ray local"), session():
         pass
+    for address in ("127.0.0.1:9", "ray://127.0.0.1:9"):
+        with (
+            pytest.raises(RuntimeError, match=rf"no Ray cluster at '{address}' \(nobody answers there\)"),
+            session(address),
+        ):
+            pass
