@@ -31,6 +31,8 @@ CELLS: dict[Cell, str] = {
     Cell("sr-bible", "acc@10", 8, "en->x"): "SR-Bible Acc@10",
     Cell("sr-bible", "acc@1", 8, "en->x"): "SR-Bible Acc@1",
     Cell("sr-tatoeba", "acc@10", 8, "en->x"): "SR-Tatoeba Acc@10",
+    Cell("sr-bible", "acc@10", 8, "x->en"): "SR-Bible Acc@10, x→en",
+    Cell("sr-tatoeba", "acc@10", 8, "x->en"): "SR-Tatoeba Acc@10, x→en",
     Cell("sib200-probe", "macro_f1", 8, None, "eng_Latn"): "SIB-200 probe F1",
     Cell(f"sib200-{FINETUNE_STEPS}steps", "macro_f1", None, None, "eng_Latn"): "SIB-200 fine-tuned F1",
     Cell("taxi1500-probe", "macro_f1", 8, None, "eng_Latn"): "Taxi1500 probe F1",

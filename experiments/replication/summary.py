@@ -50,7 +50,12 @@ CLAIMS = (
     Column("SIB-200 fine-tuned F1", TRAINED, "SIB-200 fine-tuned F1"),
     Column("LM loss", TRAINED, "LM loss"),
 )
+BACK = (
+    Column("SR-Bible, x→en", TRAINED, "SR-Bible Acc@10, x→en"),
+    Column("SR-Tatoeba, x→en", TRAINED, "SR-Tatoeba Acc@10, x→en"),
+)
 MORE = (
+    *BACK,
     Column("SR-Tatoeba, not trained on", UNTRAINED, "SR-Tatoeba Acc@10"),
     Column("language guessed", TRAINED, "language guessed"),
     Column("Taxi1500 probe F1", TRAINED, "Taxi1500 probe F1"),
@@ -73,6 +78,7 @@ def tables(parts: Sequence[Part], runs: Runs) -> dict[str, list[str]]:
         "means": _means(parts, [name for name in runs if name != ZERO]),
         "against the baseline": _against("baseline", others, CLAIMS, parts),
         "against the start": _against("start", ["baseline", *others], CLAIMS, parts),
+        "the other direction": _against("baseline", ["both", "bias"], BACK, parts),
         "unknown rows": _against("baseline", [ZERO, "both", "fitted", "late", "dropout"], UNKNOWN, parts),
         "claims": _claims(parts),
         "map": _map(runs),
