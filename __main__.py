@@ -2,7 +2,9 @@
 
 import sys
 
-from langsamp.cli import main
-
 if __name__ == "__main__":  # worker processes import it under another name
+    try:
+        from langsamp.cli import main
+    except KeyboardInterrupt:  # nothing has begun
+        sys.exit(130)
     sys.exit(main())

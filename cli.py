@@ -12,9 +12,8 @@ from typing import NoReturn
 from safetensors import SafetensorError
 
 from langsamp import __version__
-from langsamp.core.files import DiskFullError, is_disk_full
+from langsamp.core.files import DiskFullError, is_disk_full, is_url
 from langsamp.core.plain import console, printable
-from langsamp.core.reading import is_url
 
 _WITHOUT_MODELS = ("compare", "report", "push", "pull")  # these need not wait for transformers
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]

@@ -128,3 +128,8 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def is_url(name: str) -> bool:
+    """Whether a file or folder is in an object store, ``s3://bucket/folder``, rather than on this machine."""
+    return "://" in name

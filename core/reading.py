@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
+from langsamp.core.files import is_url
 from langsamp.core.plain import one_line
 
 _BOM = b"\xef\xbb\xbf"
@@ -60,11 +61,6 @@ def unpacked_name(name: str) -> str:
 def is_archive(name: str) -> bool:
     """Whether a file holds files: ``.zip``, ``.tar`` and packed tar."""
     return unpacked_name(name).lower().endswith((".tar", ".zip"))
-
-
-def is_url(name: str) -> bool:
-    """Whether a file or folder is in an object store, ``s3://bucket/folder``, rather than on this machine."""
-    return "://" in name
 
 
 def binary(place: str | Path) -> BinaryIO:

@@ -17,8 +17,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from langsamp.core.files import is_url
 from langsamp.core.plain import one_line
-from langsamp.core.reading import CHUNK, binary, is_url, not_utf8, without_mark
+from langsamp.core.reading import CHUNK, binary, not_utf8, without_mark
 from langsamp.train.text.corpus import LONGEST, Report, Selection
 
 COLUMNS = ("text", "content", "raw_content", "document", "sentence")  # what data sets call the text; the first there is

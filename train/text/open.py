@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from langsamp.core.files import is_url
 from langsamp.core.hub_names import HubName
-from langsamp.core.reading import is_url
 from langsamp.train.text.bucket import BucketCorpus
 from langsamp.train.text.corpus import Corpus, Reading
 from langsamp.train.text.folder import FolderCorpus
