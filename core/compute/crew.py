@@ -17,8 +17,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import connection
 from queue import Empty, SimpleQueue
 from types import ModuleType
 from typing import Any, Protocol
@@ -259,6 +260,8 @@ class Process:
         self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), follow)
         with _environment(environment), _no_main():  # what CUDA and OpenMP read when they are loaded
             self._pid = self._pool.submit(os.getpid)
+        self._watch = ExitStack()
+        self._watch.enter_context(watched(self._pool))
 
     def begin(self, make: Callable[[], Any]) -> Future[Any]:
         """Make the object."""
@@ -275,6 +278,34 @@ class Process:
             with suppress(ProcessLookupError):
                 os.kill(self._pid.result(), signal.SIGTERM)
         self._pool.shutdown(wait=known, cancel_futures=True)  # the pool sees that it is gone, and leaves nothing behind
+        self._watch.close()
+
+
+@contextmanager
+def watched(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """End a pool of which a process died, also one that died while it handed over a result.
+
+    Such a pool waits for the rest of that result for ever, as this process holds the other end of the pipe too; when
+    that is closed, the pool finds itself broken. Its processes must have been
+    started, for no thread may run when one is forked.
+    """
+    over, results = threading.Event(), pool._result_queue  # type: ignore[attr-defined]
+
+    def watch() -> None:
+        while not over.wait(LOOK / 5):
+            processes = list((pool._processes or {}).values())
+            if connection.wait([process.sentinel for process in processes], 0) and not over.wait(LOOK / 5):
+                if not pool._broken:  # type: ignore[attr-defined]
+                    for process in processes:
+                        process.kill()
+                    results._writer.close()
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def visible_cards() -> list[str]:

@@ -136,6 +136,7 @@ class Pool:
         self.tell: Callable[[str], None] = lambda text: None
         self._stack = ExitStack()
         self._pool: ProcessPoolExecutor | None = None
+        self._watched = False
         forks = sys.platform == "linux"  # elsewhere forking is unsafe or impossible, and each process loads its own
         make = partial(Encoder, corpus, *worker)
         if num_proc == 1 or forks:  # the children share its 300 MB (XLM-R's vocabulary)
@@ -159,7 +160,11 @@ class Pool:
     def submit(self, part: Part, method: str, *arguments: Any) -> Future[Any]:
         """See :class:`Team`."""
         if self._pool is not None:
-            return self._pool.submit(crew.call, method, *arguments)
+            future = self._pool.submit(crew.call, method, *arguments)
+            if not self._watched:
+                self._stack.enter_context(crew.watched(self._pool))
+                self._watched = True
+            return future
         done: Future[Any] = Future()
         done.set_result(crew.call(method, *arguments))
         return done

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +19,7 @@ import pytest
 from support.calculator import Calculator
 
 from langsamp.core.compute import kernels
-from langsamp.core.compute.crew import Crew, Job, Machine, visible_cards
+from langsamp.core.compute.crew import Crew, Job, Machine, visible_cards, watched
 
 
 def jobs(method, count, groups=1):
@@ -119,3 +124,21 @@ def test_workers_end_with_their_driver(tmp_path):
             return
         time.sleep(0.1)
     raise AssertionError("the worker is still there")
+
+
+def _dies_with_half_a_result_handed_over():
+    results = _dies_with_half_a_result_handed_over.results
+    with results._wlock:
+        os.write(results._writer.fileno(), struct.pack("!i", 1000) + b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_pool_whose_process_died_with_half_a_result_handed_over_is_broken_and_not_waited_for():
+    pool = ProcessPoolExecutor(2, multiprocessing.get_context("fork"))
+    _dies_with_half_a_result_handed_over.results = pool._result_queue  # which the fork takes along
+    future = pool.submit(_dies_with_half_a_result_handed_over)
+    with watched(pool):
+        with pytest.raises(BrokenProcessPool):
+            future.result(timeout=30)
+        pool.shutdown(wait=True, cancel_futures=True)
