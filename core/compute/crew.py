@@ -298,7 +298,7 @@ def watched(pool: ProcessPoolExecutor) -> Iterator[None]:
                 if not pool._broken:  # type: ignore[attr-defined]
                     for process in processes:
                         process.kill()
-                    results._writer.close()
+                    results._writer.close()  # type: ignore[attr-defined]
                 return
 
     threading.Thread(target=watch, daemon=True).start()
