@@ -298,7 +298,9 @@ def watched(pool: ProcessPoolExecutor) -> Iterator[None]:
                 if not pool._broken:  # type: ignore[attr-defined]
                     for process in processes:
                         process.kill()
-                    results._writer.close()  # type: ignore[attr-defined]
+                    with suppress(OSError), open(os.devnull, "wb") as nothing:
+                        # not close(): the pool closes it as well, perhaps just now
+                        os.dup2(nothing.fileno(), results._writer.fileno())  # type: ignore[attr-defined]
                 return
 
     threading.Thread(target=watch, daemon=True).start()
