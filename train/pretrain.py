@@ -256,7 +256,8 @@ class _Pretraining:
             return
         from langsamp.train.fast.step import accelerate
 
-        self.model.to(args.device)  # type: ignore[arg-type]  # the Trainer would do it later; which step is the fastest depends on it
+        # the Trainer would do it later; which step is the fastest depends on it
+        self.model.to(args.device)  # type: ignore[arg-type]
         dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
         tokens = args.max_steps * self.batch * self.store.block_size / args.world_size
         again = bool(args.gradient_checkpointing)

@@ -292,16 +292,19 @@ def watched(pool: ProcessPoolExecutor) -> Iterator[None]:
     over, results = threading.Event(), pool._result_queue  # type: ignore[attr-defined]
 
     def watch() -> None:
-        while not over.wait(LOOK / 5):
-            processes = list((pool._processes or {}).values())
-            if connection.wait([process.sentinel for process in processes], 0) and not over.wait(LOOK / 5):
-                if not pool._broken:  # type: ignore[attr-defined]
-                    for process in processes:
-                        process.kill()
-                    with suppress(OSError), open(os.devnull, "wb") as nothing:
-                        # not close(): the pool closes it as well, perhaps just now
-                        os.dup2(nothing.fileno(), results._writer.fileno())  # type: ignore[attr-defined]
+        """Look every second; a pool that finds out by itself does so within another."""
+        processes: list[Any] = []
+        while not connection.wait([process.sentinel for process in processes], 0):
+            if over.wait(LOOK / 5):
                 return
+            processes = list((pool._processes or {}).values())
+        if over.wait(LOOK / 5) or pool._broken:  # type: ignore[attr-defined]
+            return
+        for process in processes:
+            process.kill()
+        with suppress(OSError), open(os.devnull, "wb") as nothing:
+            # not close(): the pool closes it as well, perhaps just now
+            os.dup2(nothing.fileno(), results._writer.fileno())  # type: ignore[attr-defined]
 
     threading.Thread(target=watch, daemon=True).start()
     try:
