@@ -14,7 +14,7 @@ from pathlib import Path
 from langsamp.core.language.xlmr import is_head
 from langsamp.eval.results import stats
 from langsamp.eval.results.aggregate import Aggregate, Cell
-from langsamp.eval.results.catalog import task_order
+from langsamp.eval.results.catalog import metric, task_order
 from langsamp.eval.results.compare import ALPHA, Comparison, comparison
 from langsamp.eval.results.records import Record, read
 
@@ -176,7 +176,9 @@ def compared(runs: Runs) -> list[Comparison]:
             has = {cell_of(r) for r in runs[a]} & {cell_of(r) for r in runs[b]}
             entries = comparison(runs[a], runs[b], (a, b)) if has else []
             entries.sort(key=lambda entry: (not entry.headline, task_order(entry.cell.task), entry.cell.sort_key()))
-            found += [replace(entry, groups=(_paired(entry, runs[a], runs[b]),)) for entry in entries]
+            found += [
+                replace(entry, groups=(paired(entry.cell, runs[a], runs[b]) or entry.groups[0],)) for entry in entries
+            ]
     adjusted: dict[int, float] = {}
     for family in (True, False):
         members = [i for i, entry in enumerate(found) if entry.headline is family]
@@ -190,22 +192,25 @@ def clear(entry: Comparison) -> bool:
     return low is not None and high is not None and low * high > 0 and entry.p_holm < ALPHA
 
 
-def _paired(entry: Comparison, a: list[Record], b: list[Record]) -> Aggregate:
-    """The mean difference over languages and seeds; models of one seed saw the same blocks, so they are paired too."""
-    instead = entry.cell._replace(metric=entry.metric.stands_in)  # a model without rows has one loss for all ids
-    left, right = (_by_seed(side, entry.cell) or _by_seed(side, instead) for side in (a, b))
+def paired(cell: Cell, a: Sequence[Record], b: Sequence[Record]) -> Aggregate | None:
+    """The mean of b - a over languages and seeds; models of one seed saw the same blocks, so they are paired too.
+
+    None if no seed has both.
+    """
+    instead = cell._replace(metric=metric(cell.metric).stands_in)  # a model without rows has one loss for all ids
+    left, right = (_by_seed(side, cell) or _by_seed(side, instead) for side in (a, b))
     if len(left) == 1:  # the start has no seed
         left = dict.fromkeys(right, next(iter(left.values())))
     shared = {seed: left[seed].keys() & right[seed].keys() for seed in sorted(left.keys() & right.keys())}
     if not shared:
-        return entry.groups[0]
+        return None
     most = max(map(len, shared.values()))
     whole = [seed for seed, tags in shared.items() if len(tags) == most]  # the others were not measured to the end
     rows = [[right[seed][tag] - left[seed][tag] for seed in whole] for tag in sorted(shared[whole[0]])]
     return Aggregate("all", len(rows), stats.bootstrap_mean(rows))
 
 
-def _by_seed(records: list[Record], cell: Cell) -> dict[str, dict[str, float]]:
+def _by_seed(records: Sequence[Record], cell: Cell) -> dict[str, dict[str, float]]:
     """Seed (the end of the model's name) -> language -> value."""
     found: dict[str, dict[str, float]] = {}
     for record in records:

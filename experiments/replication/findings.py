@@ -89,6 +89,8 @@ def page(found: Sequence[Part], runs: Runs, how: str) -> str:
     lines: list[str] = []
     for part in found:
         lines += [f"### Languages {part.group.name}", "", *means(part), "", *differences(part), ""]
+    if rows := summary.by_layer(found):
+        lines += ["### Probes at every layer measured (not corrected)", "", *rows, ""]
     if rows := donors.table(runs):
         lines += ["### Choosing donor languages", "", *rows, ""]
     return "\n".join([*lines, f"Models measured: {summary.seeds(runs)}. Training: {how}", ""])

@@ -16,9 +16,10 @@ import numpy as np
 from langsamp.eval.results import catalog
 from langsamp.eval.results.aggregate import Cell
 from langsamp.eval.results.compare import Comparison
+from langsamp.eval.results.stats import Interval
 
 from . import donors
-from .contrasts import TAIL, TRAINED, UNTRAINED, Group, Part, Runs, clear
+from .contrasts import TAIL, TRAINED, UNTRAINED, Group, Part, Runs, clear, paired
 from .variants import ZERO, about
 
 MARK = re.compile(r"(<!-- table: ([^\n]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
@@ -63,6 +64,11 @@ MORE = (
     Column("NER F1", TRAINED, "NER F1"),
     Column("POS accuracy", TRAINED, "POS accuracy"),
 )
+PROBES = (
+    Column("SIB-200 probe F1", TRAINED, "SIB-200 probe F1"),
+    Column("SIB-200 probe F1, not trained on", UNTRAINED, "SIB-200 probe F1"),
+    Column("Taxi1500 probe F1", TRAINED, "Taxi1500 probe F1"),
+)
 UNKNOWN = (
     Column("LM loss without ids, trained on", TRAINED, "LM loss without ids"),
     Column("LM loss, not trained on", UNTRAINED, "LM loss"),
@@ -81,6 +87,7 @@ def tables(parts: Sequence[Part], runs: Runs) -> dict[str, list[str]]:
         "the other direction": _against("baseline", ["both", "bias"], BACK, parts),
         "unknown rows": _against("baseline", [ZERO, "both", "fitted", "late", "dropout"], UNKNOWN, parts),
         "claims": _claims(parts),
+        "probes by layer": by_layer(parts),
         "map": _map(runs),
         "donors": donors.table(runs),
     }
@@ -117,13 +124,12 @@ def _means(parts: Sequence[Part], names: Iterable[str]) -> list[str]:
     shown = {column: part for column in CLAIMS if (part := column.part(parts))}
     rows = []
     for name in names:
-        values = [_mean(part, name, column.measure) for column, part in shown.items()]
+        values = [_mean(part, name, _cell(part, column.measure)) for column, part in shown.items()]
         rows.append(f"| {about(name)} | " + " | ".join(values) + " |")
     return [*_head("layer " + _layer(parts), shown, "--:"), *rows] if shown else []
 
 
-def _mean(part: Part, variant: str, measure: str) -> str:
-    cell = _cell(part, measure)
+def _mean(part: Part, variant: str, cell: Cell) -> str:
     records = part.values.get(variant, {}).get(cell, [])
     return catalog.metric(cell.metric).show(float(np.mean([r.value for r in records]))) if records else EMPTY
 
@@ -155,7 +161,7 @@ def _claims(parts: Sequence[Part]) -> list[str]:
         cell = _cell(part, column.measure) if part else None
         entry = _entry(part.comparisons, "baseline", "both", cell) if part and cell else None
         if part and cell and entry:
-            means = [_mean(part, name, column.measure) for name in ("start", "baseline", "both")]
+            means = [_mean(part, name, cell) for name in ("start", "baseline", "both")]
             against = [_difference(part.comparisons, "baseline", name, cell) for name in ("both", "bias")]
             row = [column.name, str(entry.n), *means, *against, _verdict(entry)]
             rows.append("| " + " | ".join(row) + " |")
@@ -170,6 +176,28 @@ def _claims(parts: Sequence[Part]) -> list[str]:
         "better?",
     ]
     return ["| " + " | ".join(head) + " |", "|---|--:|--:|--:|--:|---|---|---|", *rows] if rows else []
+
+
+def by_layer(parts: Sequence[Part]) -> list[str]:
+    """Probes at every layer that was measured, not the protocol's alone; a search, so differences are not corrected."""
+    rows = []
+    for column in PROBES:
+        if (part := column.part(parts)) is None:
+            continue
+        protocol = _cell(part, column.measure)
+        layers = {cell.layer for cell in part.values["both"] if cell == protocol._replace(layer=cell.layer)}
+        for cell in (protocol._replace(layer=layer) for layer in sorted(filter(None, layers))):
+            means = [_mean(part, name, cell) for name in ("start", "baseline", "both")]
+            pairs = (("baseline", "both"), ("baseline", "bias"), ("start", "both"))
+            found = [paired(cell, part.runs.get(a, []), part.runs.get(b, [])) for a, b in pairs]
+            row = [column.name, str(cell.layer), *means, *(_interval(cell, one and one.mean) for one in found)]
+            rows.append("| " + " | ".join(row) + " |")
+    head = [
+        "| probe | layer | start | baseline | LangSAMP | LangSAMP − baseline | one row for all − baseline "
+        "| LangSAMP − start |",
+        "|---|--:|--:|--:|--:|---|---|---|",
+    ]
+    return [*head, *rows] if rows else []
 
 
 def _verdict(entry: Comparison) -> str:
@@ -210,8 +238,15 @@ def _languages(part: Part, measure: str) -> int:
 def _difference(found: Sequence[Comparison], a: str, b: str, cell: Cell) -> str:
     if (entry := _entry(found, a, b, cell)) is None:
         return EMPTY
-    value, low, high = (None if v is None else entry.metric.show(v, True) for v in entry.difference)
-    mark = "**" if clear(entry) else ""
+    return _interval(cell, entry.difference, "**" if clear(entry) else "")
+
+
+def _interval(cell: Cell, difference: Interval | None, mark: str = "") -> str:
+    """A difference with its interval, in the measure's units."""
+    if difference is None:
+        return EMPTY
+    show = catalog.metric(cell.metric).show
+    value, low, high = (None if v is None else show(v, True) for v in difference)
     return f"{mark}{value}{mark}" + (f" [{low}, {high}]" if low and high else "")
 
 

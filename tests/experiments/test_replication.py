@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -223,6 +224,24 @@ def _small_replication(folder: Path) -> None:
         for number, code in enumerate(("fra_Latn", "tsn_Latn", "ewe_Latn", "que_Latn", "ron_Latn", "dso_Orya")):
             records = [_record(name, code, gain + 0.01 * number), _record(name, code, 5 - gain, "loss", "lm")]
             _measured(folder, name, records)
+
+
+def test_probes_are_shown_at_every_layer_that_was_measured(tmp_path):
+    plan = read_plan(RECIPE)
+    for name, values in (("start", (0.2, 0.4)), ("baseline-1", (0.3, 0.1)), ("both-1", (0.3, 0.25))):
+        records = [
+            replace(_record(name, "tsn_Latn", value, "macro_f1", "sib200-probe"), layer=layer, source="eng_Latn")
+            for layer, value in zip((8, 12), values)
+        ]
+        _measured(tmp_path, name, records)
+    runs = contrasts.gather(tmp_path, plan.experiments["e5"])
+    rows = summary.tables(list(contrasts.parts(runs, WHO)), runs)["probes by layer"]
+    (head, _, *shown) = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert len(head) == len(shown[0])
+    assert shown == [
+        ["SIB-200 probe F1", "8", "20.0", "30.0", "30.0", "0.0", "–", "+10.0"],
+        ["SIB-200 probe F1", "12", "40.0", "10.0", "25.0", "+15.0", "–", "−15.0"],
+    ]
 
 
 def test_the_document_is_filled_from_the_records(tmp_path):
