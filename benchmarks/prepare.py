@@ -108,14 +108,14 @@ def batches(tokenizer: Any, store_path: Path, rounds: int = 200) -> list[tuple[s
     ours = Collator(tokenizer, ["und", *codes], ["Zyyy", *scripts], lang_dropout=0.1)
     stock = DataCollatorForLanguageModeling(tokenizer)
     mask = set(tokenizer.all_special_ids)
-    rows = [store.block(language, block).tolist() for _, language, block in plan.draws(0, 32)]
+    rows = [store.block(language, block).tolist() for _, language, block in plan.draws(range(32))]
     listed = [
         {"input_ids": r, "attention_mask": [1] * len(r), "special_tokens_mask": [int(i in mask) for i in r]}
         for r in rows
     ]
 
     def make_ours(start: int) -> None:
-        picks = plan.draws(start, 32)
+        picks = plan.draws(range(start, start + 32))
         ours([{"index": i, "language": tag, "input_ids": store.block(tag, block)} for i, tag, block in picks])
 
     times: dict[str, list[float]] = {"ours": [], "transformers": []}

@@ -263,7 +263,7 @@ def test_stores(small_store_dir, tmp_path, data):
             assert len(store.blocks(language)) == store.counts[language]
             store.heldout(language)
         if store.counts:
-            Plan(store.counts, Sampling(), 0).draws(0, 4)
+            Plan(store.counts, Sampling(), 0).draws(range(4))
     shutil.copy(small_store_dir / name, folder)
 
 

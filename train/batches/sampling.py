@@ -208,35 +208,27 @@ class Plan:
             found = self._latest = self._make_round(number)
         return found
 
-    def draw_arrays(self, start: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Samples ``start`` to ``start + n - 1``: indices into ``languages`` and block numbers, both (n,) int64.
+    def draw_arrays(self, samples: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Samples by their numbers, (n,), in any order: indices into ``languages`` and block numbers, both (n,) int64.
 
         Raises:
-            ValueError: a negative index.
+            ValueError: a negative number.
         """
-        if start < 0 or n < 0:
-            raise ValueError(f"samples {start} to {start + n}: indices start at 0.")
-        languages, blocks = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        while n > 0:
-            found = self._round_with(start)
-            piece = slice(start - found.first, start - found.first + n)
-            languages.append(found.language[piece])
-            blocks.append(found.block[piece])
-            start += len(languages[-1])
-            n -= len(languages[-1])
-        return np.concatenate(languages), np.concatenate(blocks)
+        numbers = np.asarray(samples, np.int64)
+        if (numbers < 0).any():
+            raise ValueError(f"there is no sample {numbers.min()}: numbers start at 0.")
+        language, block = np.full_like(numbers, -1), np.empty_like(numbers)
+        while (left := np.flatnonzero(language < 0)).size:
+            found = self._round_with(int(numbers[left[0]]))
+            place = numbers - found.first
+            here = (place >= 0) & (place < len(found.language))
+            language[here], block[here] = found.language[place[here]], found.block[place[here]]
+        return language, block
 
-    def draws(self, start: int, n: int) -> list[Draw]:
-        """Samples ``start`` to ``start + n - 1``."""
-        language, block = self.draw_arrays(start, n)
-        return [
-            Draw(sample, self.languages[which], number)
-            for sample, which, number in zip(range(start, start + n), language.tolist(), block.tolist())
-        ]
-
-    def draw(self, index: int) -> Draw:
-        """One sample."""
-        return self.draws(index, 1)[0]
+    def draws(self, samples: Sequence[int] | np.ndarray) -> list[Draw]:
+        """Samples by their numbers, in any order."""
+        language, block = self.draw_arrays(samples)
+        return [Draw(*row) for row in zip(samples, (self.languages[i] for i in language.tolist()), block.tolist())]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Worker processes build their own plan: it is a function of these three."""

@@ -48,13 +48,13 @@ class BlockStream(Dataset):
         """The samples of a batch at once (torch's fetcher asks for it)."""
         return [
             {"index": index, "language": language, "input_ids": self.store.block(language, block)}
-            for index, language, block in (self.plan.draw(number + self.offset) for number in numbers)
+            for index, language, block in self.plan.draws([number + self.offset for number in numbers])
         ]
 
     def mix(self, first: int, count: int) -> dict[str, int]:
         """How often each language occurs among ``count`` samples from number ``first`` on; most frequent first."""
-        counts = Counter(language for _, language, _ in self.plan.draws(first + self.offset, count))
-        return dict(counts.most_common())
+        start = first + self.offset
+        return dict(Counter(draw.language for draw in self.plan.draws(range(start, start + count))).most_common())
 
 
 class Collator:

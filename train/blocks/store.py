@@ -11,7 +11,7 @@ languages. Next stop: :mod:`langsamp.train.batches.sampling` says which block co
     collator = Collator(tokenizer, languages, scripts, seed=42)
     batch = collator([
         {"index": index, "language": language, "input_ids": store.block(language, block)}
-        for index, language, block in plan.draws(start, 32)
+        for index, language, block in plan.draws(range(start, start + 32))
     ])
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from collections import Counter
@@ -24,7 +25,7 @@ NOTHING = np.zeros(3, bool)
 @pytest.mark.parametrize("counts", [COUNTS, WORLD], ids=["6 languages", "600 languages"])
 def test_counts_of_100000_draws_fit_the_shares(alpha, counts):
     plan = Plan(counts, alpha, seed=1)
-    language, _ = plan.draw_arrays(12_345, 100_000)
+    language, _ = plan.draw_arrays(range(12_345, 112_345))
     n = np.array([counts[name] for name in plan.languages], float)
     expected = 100_000 * n**alpha / (n**alpha).sum()
     seen = np.bincount(language, minlength=len(n))
@@ -40,20 +41,21 @@ def test_one_line_among_a_million_neither_starves_nor_loops(alpha):
     plan = Plan({"big_Latn": 1_000_000, "one_Latn": 1}, alpha, seed=3)
     p = plan.probabilities()["one_Latn"]
     assert p == pytest.approx(1 / (1 + 1_000_000**alpha))
-    language, block = plan.draw_arrays(0, 100_000)
+    language, block = plan.draw_arrays(range(100_000))
     seen = int((language == 1).sum())
     assert abs(seen - 100_000 * p) <= 30
     assert set(block[language == 1].tolist()) <= {0}
     horizon = int(3 / p)  # in three times the mean distance it must come at least twice
     assert sum(
-        int((plan.draw_arrays(start, 4096)[0] == 1).sum()) for start in range(0, min(horizon, 200_000), 4096)
+        int((plan.draw_arrays(range(start, start + 4096))[0] == 1).sum())
+        for start in range(0, min(horizon, 200_000), 4096)
     ) >= (2 if horizon < 200_000 else 0)
 
 
 def test_no_block_comes_again_before_all_were_seen():
     plan = Plan(COUNTS, 0.3, seed=5)
     stream: dict[str, list[int]] = {}
-    for _, language, block in plan.draws(0, 60_000):
+    for _, language, block in plan.draws(range(60_000)):
         stream.setdefault(language, []).append(block)
     for language, blocks in stream.items():
         n = COUNTS[language]
@@ -65,39 +67,50 @@ def test_no_block_comes_again_before_all_were_seen():
 
 
 def test_any_draw_can_be_computed_on_its_own():
-    whole = Plan(WORLD, 0.3, seed=9).draws(0, 20_000)
+    whole = Plan(WORLD, 0.3, seed=9).draws(range(20_000))
     plan = Plan(WORLD, 0.3, seed=9)
     for index in (19_999, 0, 4095, 4096, 4097, 12_288, 7):
-        assert plan.draw(index) == whole[index]
+        assert plan.draws([index]) == [whole[index]]
         assert whole[index].sample == index
-    assert plan.draws(3_000, 9_000) == whole[3_000:12_000]
-    assert Plan(WORLD, 0.3, seed=9).draw(10**12) == plan.draw(10**12)
-    assert Plan(WORLD, 0.3, seed=8).draws(0, 100) != whole[:100]
+    assert plan.draws(range(3_000, 12_000)) == whole[3_000:12_000]
+    assert Plan(WORLD, 0.3, seed=9).draws([10**12]) == plan.draws([10**12])
+    assert Plan(WORLD, 0.3, seed=8).draws(range(100)) != whole[:100]
+
+
+def test_draws_are_fixed_for_ever():
+    """A run that an earlier version began goes on with its blocks: these were drawn one by one by that version."""
+    plan = Plan(COUNTS, Sampling(alpha=0.5, schedule=[(10_000, 0.2)]), seed=4)
+    drawn = np.stack(plan.draw_arrays(range(30_000))).astype("<i8").tobytes()
+    assert hashlib.sha256(drawn).hexdigest() == "52d316de6f7103a79553be77d69b49f2ad228741d5df339e8ff0d5e712e99f63"
+    assert plan.draws([10**12, 0, 4096, 4095, 4096]) == [
+        (10**12, "bbb_Latn", 4), (0, "fff_Latn", 17084), (4096, "eee_Latn", 1146), (4095, "fff_Latn", 17846),
+        (4096, "eee_Latn", 1146),
+    ]  # fmt: skip
 
 
 def test_ranks_partition_the_stream():
     plan = Plan(COUNTS, 0.3, seed=2)
-    single = plan.draws(0, 64 * 8)
-    ranks = [[plan.draw(step * 64 + rank * 32 + i) for step in range(8) for i in range(32)] for rank in (0, 1)]
+    single = plan.draws(range(64 * 8))
+    ranks = [plan.draws([step * 64 + rank * 32 + i for step in range(8) for i in range(32)]) for rank in (0, 1)]
     assert Counter(ranks[0] + ranks[1]) == Counter(single)
 
 
 def test_a_plan_travels_to_workers():
     plan = Plan(COUNTS, Sampling(alpha=0.5, schedule=[(10_000, 0.2)]), seed=4)
-    assert pickle.loads(pickle.dumps(plan)).draws(9_000, 3_000) == plan.draws(9_000, 3_000)
+    assert pickle.loads(pickle.dumps(plan)).draws(range(9_000, 12_000)) == plan.draws(range(9_000, 12_000))
 
 
 def test_neighbouring_samples_are_independent():
     plan = Plan({"aaa_Latn": 1000, "bbb_Latn": 1000}, 1.0, seed=6)
-    language, _ = plan.draw_arrays(0, 40_000)
+    language, _ = plan.draw_arrays(range(40_000))
     pairs = np.histogram2d(language[:-1], language[1:], bins=2)[0]
     assert stats.chi2_contingency(pairs).pvalue > 0.01
 
 
 def test_alpha_schedule_changes_the_mix():
     plan = Plan(COUNTS, Sampling(alpha=1.0, schedule=[(40_960, 0.0)]), seed=1)
-    early = Counter(language for _, language, _ in plan.draws(0, 40_960))
-    late = Counter(language for _, language, _ in plan.draws(40_960, 40_960))
+    early = Counter(language for _, language, _ in plan.draws(range(40_960)))
+    late = Counter(language for _, language, _ in plan.draws(range(40_960, 81_920)))
     assert early["fff_Latn"] / 40_960 == pytest.approx(20_000 / 23_458, abs=0.001)
     assert all(late[language] / 40_960 == pytest.approx(1 / 6, abs=0.001) for language in COUNTS)
     assert plan.probabilities(50_000)["aaa_Latn"] == pytest.approx(1 / 6)
@@ -162,8 +175,8 @@ def test_table_is_saved_and_printed(tmp_path):
         (lambda: Sampling(schedule=[(5, 0.3), (2, 0.1)]), "go up"),
         (lambda: Sampling(min_share=0.5, max_share=0.1), "does not hold"),
         (lambda: Sampling(max_epochs=3), "needs the total"),
-        (lambda: Plan(COUNTS).draws(-1, 3), "start at 0"),
-        (lambda: Plan(COUNTS).draw(-1), "start at 0"),
+        (lambda: Plan(COUNTS).draws(range(-1, 2)), "start at 0"),
+        (lambda: Plan(COUNTS).draw_arrays([3, -1]), "start at 0"),
     ],
 )
 def test_bad_settings_are_refused(make, message):

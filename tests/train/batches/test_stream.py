@@ -16,7 +16,7 @@ def stream(small_store):
 
 
 def test_samples_are_what_the_plan_says(stream, small_store):
-    for (index, language, block), sample in zip(stream.plan.draws(0, 60), (stream[i] for i in range(60))):
+    for (index, language, block), sample in zip(stream.plan.draws(range(60)), (stream[i] for i in range(60))):
         assert (sample["index"], sample["language"]) == (index, language)
         assert np.array_equal(sample["input_ids"], small_store.block(language, block))
 
