@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,13 +35,12 @@ class DiskFullError(OSError):
         return f"{self.strerror}; make room there and run the same command again."
 
 
-def atomic_write(path: str | os.PathLike[str], data: str | bytes, sync: bool = True) -> Path:
-    """Write a file whole or not at all: a temporary sibling, then a rename; a reader never sees a part.
+def atomic_write(path: str | os.PathLike[str], data: str | bytes) -> Path:
+    """Write a file whole or not at all, even if the power goes: a temporary sibling, on the disk, then a rename.
 
     Args:
         path: the file; its folder is made.
         data: what goes into it, text as UTF-8.
-        sync: wait for the disk, so that a power cut takes nothing of it; a kill never does.
 
     Raises:
         DiskFullError: there is no room for it; what was there before is as it was.
@@ -52,9 +51,8 @@ def atomic_write(path: str | os.PathLike[str], data: str | bytes, sync: bool = T
     with temporary_beside(target) as temporary:
         with temporary.open("xb") as file:
             file.write(payload)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, target)
     return target
 
@@ -104,15 +102,15 @@ def held(lock: Path, otherwise: str) -> Iterator[None]:
         yield
 
 
-def to_disk(folder: Path) -> None:
-    """Wait until all files below a folder are on the disk, so that what is written next cannot overtake them."""
+def to_disk(files: Iterable[Path]) -> None:
+    """Wait until files are on the disk, so that what is written next, and says that they are there, comes after."""
 
     def wait(path: Path) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
 
     with ThreadPoolExecutor(8) as pool:  # a disk takes many at once
-        list(pool.map(wait, filter(Path.is_file, folder.rglob("*"))))
+        list(pool.map(wait, files))
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from langsamp.core.files import SHA256, atomic_write
+from langsamp.core.files import SHA256, atomic_write, to_disk
 from langsamp.safe_files import first_problem, read_json
 
 MANIFEST_NAME = "langsamp_manifest.json"
@@ -39,7 +39,7 @@ class FileEntry:
 
 
 def write_manifest(folder: str | os.PathLike[str], files: Iterable[str] | None = None) -> Path:
-    """Write ``langsamp_manifest.json`` for a folder, atomically; call it after everything else is on disk.
+    """Write ``langsamp_manifest.json`` for a folder, last and atomically: what it names is on the disk before.
 
     Args:
         folder: the folder to describe.
@@ -60,6 +60,7 @@ def write_manifest(folder: str | os.PathLike[str], files: Iterable[str] | None =
         if not (root / name).is_file():
             raise FileNotFoundError(f"{name!r} is not a file in {root}, so it cannot go into the manifest.")
         entries[name] = measure(root / name)
+    to_disk(root / name for name in names)
     return atomic_write(root / MANIFEST_NAME, manifest_text(entries))
 
 

@@ -60,9 +60,21 @@ class JsonLog(TrainerCallback):
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a ``train.jsonl``; a last line that was cut off by a kill is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The entries of a ``train.jsonl``; lines that a kill, a full disk or a power cut left in parts are left out."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    entries = [entry for entry in map(_entry, lines) if entry is not None]
+    if len(entries) < len(lines):
+        logger.warning("%s: %d of %d lines are not whole and are left out", path, len(lines) - len(entries), len(lines))
+    return entries
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """The entry of a line; None if it is not whole."""
+    try:
+        entry: dict[str, Any] = json.loads(line)
+        return entry if entry["step"] >= 0 <= entry["seconds"] else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 class Progress(TrainerCallback):

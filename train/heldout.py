@@ -7,7 +7,6 @@ text in another way.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -140,10 +139,8 @@ class HeldOut:
         """Append the records; a step that is measured again after a resume replaces its old lines."""
         path = self.run / RECORDS
         revision = f"step-{step}"
-        kept = []
-        if path.exists():
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-            kept = [line for line in lines if json.loads(line).get("revision") != revision]
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if line.endswith("}\n") and f'"revision": "{revision}"' not in line]
         fresh = []
         for tag, losses in sorted(found.items()):
             language, script = parse_tag(tag)

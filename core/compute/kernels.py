@@ -11,26 +11,70 @@ import math
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 logger = logging.getLogger(__name__)
 _MATMUL: Any = getattr(torch.backends.mkldnn, "matmul", None)  # torch >= 2.9
+_CGROUPS, _GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 MATMUL_TOLERANCE = 1e-5  # largest error against fp64 over the largest value that still counts as fp32
 
 
 def usable_cpus() -> int:
-    """CPU cores this process may use: its affinity mask and, in a container, the cgroup quota (torch reads neither)."""
+    """CPU cores this process may use: its affinity mask and the quota of its control groups (torch reads neither)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(cores, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no cgroup v2, or the quota is "max"
-        return cores
+    for quota, period in _limits("cpu", ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        if quota > 0:
+            cores = min(cores, math.ceil(quota / period))
+    return max(1, cores)
+
+
+def free_memory() -> int:
+    """Bytes this process may still take: of the machine, and of its control groups (psutil knows the machine alone).
+
+    What is taken counts files in the cache, which the kernel gives back, all but those in use.
+    """
+    free = psutil.virtual_memory().available
+    second = ("memory.max", "memory.current", "memory.stat inactive_file")
+    first = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat total_inactive_file")
+    for most, taken, cached in _limits("memory", second, first):
+        free = min(free, most - taken + cached)
+    return max(0, free)
+
+
+def _limits(controller: str, *names: tuple[str, ...]) -> Iterator[list[int]]:
+    """What files of this process's control groups, which a container or a batch job makes, and of those around say.
+
+    Args:
+        controller: ``cpu`` or ``memory``.
+        names: files of version 2 and of version 1, with the key of the number if there are several.
+
+    Yields:
+        The numbers in the files, unless one has no number: "max" is no limit.
+    """
+    with suppress(OSError):  # not Linux
+        for line in _GROUPS.read_text(encoding="utf-8").splitlines():
+            _, controllers, place = line.split(":", 2)
+            if controllers and controller not in controllers.split(","):
+                continue
+            top = _CGROUPS / controller if controllers else _CGROUPS
+            inside = top / place.strip("/")
+            for folder in (inside, *inside.parents):
+                for files in names if folder.is_relative_to(top) else ():  # a container sees the outermost alone
+                    with suppress(OSError, ValueError, KeyError):
+                        yield [number for file in files for number in _numbers(folder, *file.split())]
+
+
+def _numbers(folder: Path, name: str, key: str = "") -> list[int]:
+    text = (folder / name).read_text(encoding="ascii")
+    if key:
+        text = dict(line.split(" ", 1) for line in text.splitlines())[key]
+    return [int(word) for word in text.split()]
 
 
 @contextmanager

@@ -38,7 +38,8 @@ _decode = json.JSONDecoder().decode
 def read(path: str | Path) -> list[Record]:
     """Records of a `.jsonl` file, or of the `results.jsonl` in a folder, in file order; the last of equal keys wins.
 
-    A last line without a line break that is not a whole record is the trace of a killed writer and is left out.
+    A last line without a line break that is not a whole record is the trace of a killed writer and is left out, and so
+    is a line with zeros in it, as a power cut leaves them.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -51,7 +52,9 @@ def read(path: str | Path) -> list[Record]:
     torn = lines.pop()  # b"" when the file ends as it should
     found: dict[Key, Record] = {}
     for number, line in enumerate(lines, 1):
-        if line.strip():
+        if b"\0" in line:
+            logger.warning("%s, line %d: a half-written record is left out", path, number)
+        elif line.strip():
             try:
                 record = _parse(line)
             except ValueError as error:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 
-from langsamp.train.callbacks import read_log
+import pytest
+from transformers import TrainerState
+
+from langsamp.train.callbacks import JsonLog, read_log
 
 
 def test_a_file_gets_some_twenty_lines_and_no_bar(go, capfd, caplog):
@@ -33,6 +36,26 @@ def test_a_terminal_shows_one_bar_with_the_losses(go, capsys, monkeypatch, caplo
     assert not [message for message in caplog.messages if message.startswith("step ")]
 
 
-def test_log_of_a_killed_run_is_read_up_to_its_last_whole_line(tmp_path):
-    (tmp_path / "train.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
-    assert read_log(tmp_path / "train.jsonl") == [{"step": 1, "loss": 2.0}]
+TORN = [
+    b'{"step": 2, "sec',
+    b"\0" * 40,
+    b'{"step": 2, "\0\0\0\0": 2.0}',
+    b"\xff\xfe",
+    b"[1]",
+    b"2",
+    b'{"step": "2"}',
+    b"",
+    b"[" * 10**5,
+]
+
+
+@pytest.mark.parametrize("torn", TORN, ids=lambda line: ascii(line[:12]))
+@pytest.mark.parametrize(
+    "after", [b"", b"\n", b'\n{"step": 3, "seconds": 2.0, "loss": 1.0}\n'], ids=["end", "line", "inside"]
+)
+def test_lines_that_are_not_whole_are_left_out_of_a_log(tmp_path, torn, after):
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(b'{"step": 1, "seconds": 1.5, "loss": 2.0}\n' + torn + after)
+    assert [entry["step"] for entry in read_log(path)] == [1, 3] if b"3" in after else [1]
+    JsonLog(path, 10).on_train_begin(None, TrainerState(global_step=1), None)
+    assert path.read_bytes() == b'{"step": 1, "seconds": 1.5, "loss": 2.0}\n'

@@ -30,6 +30,16 @@ def records(path):
     return {(r["language"], r["metric"]): r for r in map(json.loads, path.read_text().splitlines())}
 
 
+def test_a_step_that_is_measured_again_replaces_its_lines_and_torn_ones_go(parts):
+    *_, measure, path = parts
+    measure()
+    fresh = path.read_text()
+    earlier = fresh.splitlines(keepends=True)[0].replace('"step-5"', '"step-50"')
+    path.write_text(earlier + fresh + fresh[:70])
+    measure()
+    assert path.read_text() == earlier + fresh
+
+
 def test_numbers_are_the_models_own_losses(parts, small_store):
     model, collate, measure, path = parts
     heldout, means = measure()

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from langsamp.core.files import atomic_write
+from langsamp.core.files import atomic_write, to_disk
 from langsamp.core.typed import from_json
 from langsamp.safe_files import read_json
 from langsamp.train.blocks.index import LanguageEntry
@@ -69,8 +69,8 @@ class Ledger:
         )
 
     def save(self, path: Path) -> None:
-        """Write the ledger whole or not at all; it reaches the disk with the tokens, at the end of the run."""
-        atomic_write(path, json.dumps(asdict(self), indent=1) + "\n", sync=False)
+        """Write the ledger whole or not at all."""
+        atomic_write(path, json.dumps(asdict(self), indent=1) + "\n")
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ class LanguageWriter:
 
     def append(self, tokens: bytes | Path, heldout: bytes | Path, totals: Totals) -> None:
         """Write tokens, or move those in a file; they count from the next :meth:`commit` on."""
+        self.ledger.sha256 = self.ledger.heldout_sha256 = ""
         for kind, data in (("", tokens), ("heldout_", heldout)):
             if isinstance(data, Path):
                 with open(data, "rb") as source:
@@ -151,10 +152,11 @@ class LanguageWriter:
         return file
 
     def commit(self) -> None:
-        """Make everything appended so far count. Data first, then the ledger: a kill in between loses nothing."""
+        """Make everything appended so far count: first the data reaches the disk, then the ledger that says so."""
         for file in self._files.values():
             file.flush()
-        self.ledger.sha256 = self.ledger.heldout_sha256 = ""
+        files = (data_file(self._folder, self.language, kind) for kind in ("", "heldout_"))
+        to_disk(file for file in files if file.exists())
         self.ledger.save(self._path)
 
     def part_done(self) -> None:
@@ -165,7 +167,7 @@ class LanguageWriter:
             self.ledger.current = None
 
     def finish(self) -> None:
-        """Fill up the last blocks, sum up the files and close them."""
+        """Fill up the last blocks, sum up the files and close them; this counts from the next :meth:`commit` on."""
         sums = []
         for kind, count in (("", self.ledger.totals.tokens), ("heldout_", self.ledger.totals.heldout_tokens)):
             missing = -count % self._block_size
@@ -178,7 +180,6 @@ class LanguageWriter:
                 path.unlink()
         self._files.clear()
         self.ledger.sha256, self.ledger.heldout_sha256 = sums
-        self.ledger.save(self._path)
 
 
 def _size(path: Path) -> int:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import groupby, islice
@@ -32,7 +32,7 @@ from langsamp.train.text.corpus import Corpus, Part
 
 logger = logging.getLogger(__name__)
 
-_COMMIT_SECONDS = 10.0  # work lost by a kill, at most
+_COMMIT_SECONDS = 10.0  # work lost by a kill or a power cut, at most
 _BYTES_A_TOKEN = 4  # a guess, to choose how much to hold out before the text is read
 _MOST_HELD_OUT = 0.1  # of the documents of a language
 _PACKED = 3  # bytes of text a byte of a compressed file, about
@@ -58,6 +58,7 @@ class Pipeline:
         self._folder = folder.absolute()
         self._index = index
         self._committed = time.monotonic()
+        self._finished: list[LanguageWriter] = []
         self._parking = self._folder / f"{_PARKING}{secrets.token_hex(4)}"
         self._bar = tqdm(
             total=sum(corpus.sizes.values()) or None,
@@ -90,6 +91,7 @@ class Pipeline:
         finally:
             self._bar.close()
             self._sweep()
+            self._commit()
 
     def _sweep(self) -> None:
         """Remove parked tokens, also those of a run that was killed."""
@@ -201,9 +203,18 @@ class Pipeline:
             f"{writer.language}, {self._languages[writer.language]} of {len(self._languages)}{self._workers}", False
         )
         self._bar.update(seen)
-        if time.monotonic() - self._committed > _COMMIT_SECONDS:
-            writer.commit()
-            self._committed = time.monotonic()
+        if self._due():
+            self._commit(writer)
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._committed > _COMMIT_SECONDS
+
+    def _commit(self, *unfinished: LanguageWriter) -> None:
+        """Make what was written count."""
+        with ThreadPoolExecutor(8) as pool:  # a disk takes many at once
+            list(pool.map(LanguageWriter.commit, [*self._finished, *unfinished]))
+        self._finished.clear()
+        self._committed = time.monotonic()
 
     def _begin_part(self, writer: LanguageWriter, fingerprint: str, part: Part) -> None:
         writer.begin(fingerprint, self._name(part))
@@ -216,6 +227,9 @@ class Pipeline:
     def _end_language(self, writer: LanguageWriter, changed: bool) -> None:
         if changed or not writer.finished:
             writer.finish()
+            self._finished.append(writer)
+            if self._due():
+                self._commit()
         totals = writer.ledger.totals
         if totals.heldout_tokens and not totals.tokens:
             logger.warning(

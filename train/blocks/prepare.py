@@ -16,7 +16,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from langsamp.core.compute.kernels import usable_cpus
-from langsamp.core.files import held, to_disk
+from langsamp.core.files import held
 from langsamp.train.blocks.cluster import ray_team
 from langsamp.train.blocks.index import INDEX, StoreIndex, TokenizerFacts
 from langsamp.train.blocks.ledger import Ledger
@@ -151,7 +151,7 @@ def _short(value: int | TokenizerFacts) -> str:
 
 
 def _finish(folder: Path, index: StoreIndex) -> None:
-    """Collect the ledgers of all languages into store.json, when all that it names is on the disk."""
+    """Collect the ledgers of all languages into store.json; all that they count is on the disk."""
     languages = {}
     for path in sorted(folder.glob("*_*.json")):
         ledger = Ledger.load(path)
@@ -161,5 +161,4 @@ def _finish(folder: Path, index: StoreIndex) -> None:
             logger.warning(
                 "%s is left out: an earlier run that added to it was interrupted; run that one again", path.stem
             )
-    to_disk(folder)
     replace(index, languages=languages, complete=True).write(folder)

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from langsamp.core.files import atomic_write, to_disk
+from langsamp.core.files import atomic_write
 from langsamp.core.manifest import MANIFEST_NAME, verify_manifest, write_manifest
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,6 @@ def publish_staged(run: Path, step: int, facts: Mapping[str, Any]) -> Path:
         (staged / name).unlink(missing_ok=True)
     atomic_write(staged / RUN_FACTS, json.dumps(facts, indent=1) + "\n")
     write_manifest(staged)
-    to_disk(staged)
     if target.exists():
         # two renames: between them the good old folder is gone from sight, but the new one is whole and found again
         os.replace(target, run / STAGING / f"replaced-{step}")

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from langsamp.core.compute.kernels import free_memory
 from langsamp.core.plain import one_line
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Saver:
         tensors: dict[Place, Tensor] = {}
         _walk(state, lambda place, tensor: tensors.setdefault(place, tensor))
         needed = sum(tensor.nbytes for tensor in tensors.values())
-        self.room = needed < psutil.virtual_memory().available
+        self.room = needed < free_memory()
         if self.room:
             self.start(lambda: [self._place(place, tensor).zero_() for place, tensor in tensors.items()])
         else:

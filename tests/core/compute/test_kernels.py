@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -89,6 +90,52 @@ def test_threads_go_back_and_follow_the_container(monkeypatch):
         assert count == torch.get_num_threads() == 3
         raise KeyError
     assert torch.get_num_threads() == before
+
+
+GB = 2**30
+LIMITS = {  # /proc/self/cgroup, files below /sys/fs/cgroup, cores and gigabytes of 8 and 64
+    "none": ("0::/user.slice", {"user.slice/memory.max": "max", "user.slice/cpu.max": "max 100000"}, 8, 64),
+    "a container": (
+        "0::/",
+        {"memory.max": 20 * GB, "memory.current": 12 * GB, "memory.stat": f"anon 5\ninactive_file {3 * GB}",
+         "cpu.max": "250000 100000"},
+        3, 11,
+    ),
+    "a batch job": (
+        "0::/slurm/job_7/step_0",
+        {"slurm/job_7/step_0/memory.max": "max", "slurm/job_7/memory.max": 16 * GB,
+         "slurm/job_7/memory.current": 17 * GB, "slurm/job_7/memory.stat": "inactive_file 0", "slurm/cpu.max": "400000 100000"},
+        4, 0,
+    ),
+    "version 1": (
+        "9:name=systemd:/\n5:cpu,cpuacct:/docker/f00\n4:memory:/docker/f00",
+        {"memory/memory.limit_in_bytes": 10 * GB, "memory/memory.usage_in_bytes": 9 * GB,
+         "memory/memory.stat": f"inactive_file 1\ntotal_inactive_file {4 * GB}",
+         "cpu/cpu.cfs_quota_us": 150_000, "cpu/cpu.cfs_period_us": 100_000},
+        2, 5,
+    ),
+    "version 1 without limits": (
+        "5:cpu,cpuacct:/\n4:memory:/",
+        {"memory/memory.limit_in_bytes": 2**63 - 4096, "memory/memory.usage_in_bytes": 9 * GB,
+         "memory/memory.stat": "total_inactive_file 0", "cpu/cpu.cfs_quota_us": -1, "cpu/cpu.cfs_period_us": 100_000},
+        8, 64,
+    ),
+    "a stranger": ("0::/../..", {}, 8, 64),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LIMITS)
+def test_limits_of_containers_and_batch_jobs_count(tmp_path, monkeypatch, kind):
+    groups, files, cores, memory = LIMITS[kind]
+    (tmp_path / "own").write_text(groups + "\n")
+    for name, content in files.items():
+        (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fs" / name).write_text(f"{content}\n")
+    monkeypatch.setattr(cpu_kernels, "_CGROUPS", tmp_path / "fs")
+    monkeypatch.setattr(cpu_kernels, "_GROUPS", tmp_path / "own")
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=64 * GB))
+    assert (cpu_kernels.usable_cpus(), cpu_kernels.free_memory()) == (cores, memory * GB)
 
 
 def test_usable_cpus_is_at_least_one_and_within_the_machine():

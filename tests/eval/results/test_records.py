@@ -124,6 +124,21 @@ def test_zeros_at_the_end_after_a_power_cut_are_repaired(tmp_path):
     assert [r.language for r in read(tmp_path)] == ["cym", "deu"]
 
 
+@pytest.mark.parametrize("first", range(0, 400, 37))
+def test_zeros_inside_after_a_power_cut_are_done_again(tmp_path, caplog, first):
+    """A block of the file did not reach the disk, a later one did."""
+    path, all_three = tmp_path / "results.jsonl", [record(language=code) for code in ("cym", "deu", "fin")]
+    append(path, all_three)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:first] + b"\0" * 90 + whole[first + 90 :])
+    kept = read(path)
+    assert kept == [r for r in all_three if r in kept]
+    assert len(kept) < 3
+    append(path, [r for r in all_three if r not in Done(path)])
+    assert sorted(read(path), key=str) == sorted(all_three, key=str)
+    assert "half-written" in caplog.text
+
+
 _DEEP = b'{"task": "t", "metric": "m", "model": "x", "value": ' + b"[" * 100_000 + b"}"
 _INFINITE = b'{"task": "t", "metric": "m", "model": "x", "value": 1, "n": Infinity}'
 

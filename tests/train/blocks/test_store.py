@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,6 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
 from langsamp.train.blocks import workers
-from langsamp.train.blocks.index import StoreIndex
 from langsamp.train.blocks.ledger import LanguageWriter
 from langsamp.train.blocks.prepare import as_tokenizer, open_tokenizer, prepare
 from langsamp.train.blocks.segment import Segmenter, Worker
@@ -394,27 +394,56 @@ def test_a_language_that_another_run_left_half_way_is_told(tmp_path, texts, toke
     assert prepare(open_corpus(folder), tokenizer, output, 32, 1, progress=False).languages == ["deu_Latn", "rus_Cyrl"]
 
 
-def test_a_store_is_complete_only_when_all_of_it_is_on_the_disk(tmp_path, texts, tokenizer, monkeypatch):
-    """After a power cut blocks of the right size would hold zeros, and nobody would notice."""
-    synced, fsync, write = set(), os.fsync, StoreIndex.write
+@pytest.mark.parametrize("lost", ["cut off", "zeros"])
+def test_after_a_power_cut_at_any_point_it_goes_on_and_ends_the_same(tmp_path, texts, tokenizer, monkeypatch, lost):
+    """What was not waited for is gone, or its place is there and holds zeros; names are the newest."""
+    from langsamp.train.blocks import pipeline
+
+    folder = _corpus(tmp_path / "c", {k: texts[k] for k in ("deu_Latn", "rus_Cyrl", "hin_Deva")}, 60)
+    monkeypatch.setattr(workers, "CHUNK_CHARS", 300)
+    monkeypatch.setattr(workers, "SMALL", 0)
+
+    def make(target):
+        return prepare(open_corpus(folder), tokenizer, target, 32, 1, heldout=1, progress=False)
+
+    expected, disk, images = make(tmp_path / "whole"), {}, []
+    fsync, replace = os.fsync, os.replace
+
+    def image():
+        found = {}
+        for path in (tmp_path / "s").glob("[a-z]*"):
+            kept, size = disk.get(path.stat().st_ino, b""), path.stat().st_size
+            found[path.name] = kept[:size] if lost == "cut off" else kept[:size].ljust(size, b"\0")
+        images.extend([found] if found not in images else [])
 
     def remember(descriptor):
-        synced.add(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
         fsync(descriptor)
+        disk[os.fstat(descriptor).st_ino] = Path(f"/proc/self/fd/{descriptor}").read_bytes()
+        image()
 
-    def check(index, output):
-        if index.complete:
-            files = {path.name for path in output.glob("*_*.*")}
-            assert len(files) > 2 * len(texts)
-            assert files <= synced
-        write(index, output)
+    def rename(source, target):
+        replace(source, target)
+        image()
 
-    monkeypatch.setattr(os, "fsync", remember)
-    monkeypatch.setattr(StoreIndex, "write", check)
-    store = prepare(
-        open_corpus(_corpus(tmp_path / "c", texts)), tokenizer, tmp_path / "s", 32, 1, heldout=1, progress=False
-    )
-    assert store.index.complete
+    for seconds in (0.0, 1e9):
+        monkeypatch.setattr(pipeline, "_COMMIT_SECONDS", seconds)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", remember)
+            patch.setattr(os, "replace", rename)
+            make(tmp_path / "s")
+        shutil.rmtree(tmp_path / "s")
+    assert len(images) > 10
+    for number, found in enumerate(images):
+        target = tmp_path / f"after-{number}"
+        target.mkdir()
+        for name, content in found.items():
+            (target / name).write_bytes(content)
+        try:
+            store = BlockStore(target)
+        except FileNotFoundError:
+            store = make(target)
+        assert store.fingerprint == expected.fingerprint
+        store.verify()
 
 
 def test_a_worker_that_dies_is_one_sentence_and_the_next_run_goes_on(tmp_path, texts, tokenizer, monkeypatch):
