@@ -104,7 +104,8 @@ LIMITS = {  # /proc/self/cgroup, files below /sys/fs/cgroup, cores and gigabytes
     "a batch job": (
         "0::/slurm/job_7/step_0",
         {"slurm/job_7/step_0/memory.max": "max", "slurm/job_7/memory.max": 16 * GB,
-         "slurm/job_7/memory.current": 17 * GB, "slurm/job_7/memory.stat": "inactive_file 0", "slurm/cpu.max": "400000 100000"},
+         "slurm/job_7/memory.current": 17 * GB, "slurm/job_7/memory.stat": "inactive_file 0",
+         "slurm/cpu.max": "400000 100000"},
         4, 0,
     ),
     "version 1": (
