@@ -31,7 +31,6 @@ from langsamp.core.model.tokenizer import load_tokenizer
 from langsamp.core.runtime import pick_device, resolve_model
 from langsamp.eval.data.sets import EvalData
 from langsamp.eval.results import rundir
-from langsamp.eval.results.card.card import license_of
 from langsamp.eval.results.compare_runs import write_comparison
 from langsamp.eval.results.gather import Results
 from langsamp.eval.results.plots import draw
@@ -107,7 +106,7 @@ def quickstart(
         FileNotFoundError: there is no such base, or it has no tokenizer that can be read.
     """
     folder, size = Path(output), size or Size()
-    start, license_name = _find_start(folder, size)
+    start = _find_start(folder, size)
     _check_size(folder, size)
     stages = _Stages(progress)
     languages = list(size.languages)
@@ -131,7 +130,7 @@ def quickstart(
         with stages("evaluating both"):
             _both(crew, "measure")
     with stages("report, plots and model card"):
-        measured = _publish(folder, push_to_hub, license_name)
+        measured = _publish(folder, push_to_hub, None if size.base else "apache-2.0")
     with stages("held-out phrases with a word masked"):
         shown, asked = ask(folder, languages)
     with stages("reload in a fresh process through both doors"):
@@ -185,14 +184,14 @@ def _check_size(folder: Path, size: Size) -> None:
     atomic_write(path, wanted)
 
 
-def _find_start(folder: Path, size: Size) -> tuple[str, str | None]:
-    """What both trainings start from, as ``langsamp train --base`` takes it, and its licence, if that is known."""
+def _find_start(folder: Path, size: Size) -> str:
+    """What both trainings start from, as ``langsamp train --base`` takes it."""
     if size.base is None:
-        return str(folder / "start"), "apache-2.0"
+        return str(folder / "start")
     source = resolve_model(size.base)
     read_config(source.path)
     Masking(load_tokenizer(source.path))  # what cannot be trained is refused before anything is written
-    return (f"{source.name}@{source.revision}" if source.revision else str(source.path)), license_of(source.path)
+    return f"{source.name}@{source.revision}" if source.revision else str(source.path)
 
 
 def _make_start(start: Path, size: Size, languages: list[str]) -> None:

@@ -15,6 +15,19 @@ from langsamp.core.typed import from_json
 from langsamp.safe_files import read_json
 
 FACTS = "training.json"
+CARD = "README.md"
+
+
+def license_of(folder: str | Path) -> str | None:
+    """The licence that the card in a checkpoint folder names; None where it names none that stands for itself."""
+    from huggingface_hub import ModelCard
+
+    try:
+        card = ModelCard((Path(folder) / CARD).read_text(encoding="utf-8-sig"), ignore_metadata_errors=True)
+    except Exception:  # none, or somebody else's, which may hold anything
+        return None
+    name = card.data.license
+    return name if isinstance(name, str) and name not in ("other", "unknown") else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +45,13 @@ class Share:
 class TrainingFacts:
     """A finished run. Whatever is not known is None or empty.
 
+    `license` is that of the base model (`license_of`), which the model's card has until somebody chooses another one.
     `seconds` are wall-clock and over all resumes; `losses` has `first`, `last` and `heldout_loss...` in nats per masked
     token, `loss_curve` pairs of step and training loss (None where it was not finite).
     """
 
     base_model: str | None = None
+    license: str | None = None
     datasets: list[str] = field(default_factory=list)
     steps: int | None = None
     tokens: int | None = None

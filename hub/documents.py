@@ -30,7 +30,7 @@ def complete(
         folder: the checkpoint.
         repo: ``user/name``, for the loading examples of the card; by default the name of the folder.
         results: a run directory of ``langsamp eval``; its records, report and plots replace those in the folder.
-        license: a licence id of the Hub for the card; by default what an existing card says.
+        license: a licence id of the Hub for the card; by default what an existing card says, else the base's.
 
     Raises:
         FileNotFoundError: no such folder, or no records in `results`.

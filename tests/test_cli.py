@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 
 import pytest
 from safetensors import SafetensorError
@@ -36,16 +37,21 @@ def test_names_of_others_are_no_commands_to_the_terminal(tmp_path, capsys, monke
 
 
 def test_a_card_is_there_after_training_and_what_a_person_writes_in_it_stays(tmp_path, small_store_dir, tiny_xlmr_dir):
-    line = f"train --base {tiny_xlmr_dir} --store {small_store_dir} --output {tmp_path / 'run'} --max_steps 2 "
+    base = shutil.copytree(tiny_xlmr_dir, tmp_path / "base")
+    (base / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    line = f"train --base {base} --store {small_store_dir} --output {tmp_path / 'run'} --max_steps 2 "
     line += "--per_device_train_batch_size 2 --logging_steps 1 --use_cpu true --disable_tqdm true"
     assert main(line.split()) == 0
     card = tmp_path / "run" / "README.md"
     assert "| steps | 2 |" in card.read_text(encoding="utf-8")
+    assert "license: cc-by-4.0" in card.read_text(encoding="utf-8"), "that of the weights it came from"
     assert "README.md" in read_manifest(tmp_path / "run")
     assert verify_manifest(tmp_path / "run") == []
-    card.write_text(card.read_text(encoding="utf-8").replace("<!-- end about -->", "mine\n<!-- end about -->"))
+    text = card.read_text(encoding="utf-8").replace("<!-- end about -->", "mine\n<!-- end about -->")
+    card.write_text(text.replace("license: cc-by-4.0", "license: cc-by-nc-4.0"))
     assert main(line.split()) == 0  # it is finished: nothing is trained again
     assert "mine\n<!-- end about -->" in card.read_text(encoding="utf-8")
+    assert "license: cc-by-nc-4.0" in card.read_text(encoding="utf-8")
     assert verify_manifest(tmp_path / "run") == []
 
 

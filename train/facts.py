@@ -49,6 +49,7 @@ def training_facts(
     steps: int,
     batch: int,
     parameters: int,
+    license: str | None,
     started: datetime,
     identity: Mapping[str, Any],
     sampling: list[dict[str, Any]],
@@ -61,6 +62,7 @@ def training_facts(
         steps: optimizer steps made.
         batch: blocks in a step over all processes.
         parameters: of the model.
+        license: of the base model.
         started: when this process began.
         identity: what a checkpoint must share with the run.
         sampling: the table of ``Plan.table``.
@@ -74,6 +76,7 @@ def training_facts(
         losses[name.replace("eval_", "heldout_")] = _finite(value)
     return TrainingFacts(
         base_model=settings.base,
+        license=license,
         datasets=store.index.source,
         steps=steps,
         tokens=tokens,

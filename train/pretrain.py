@@ -21,7 +21,7 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments, set_seed
 
 from langsamp.core.compute.kernels import patch
-from langsamp.core.facts import TrainingFacts
+from langsamp.core.facts import TrainingFacts, license_of
 from langsamp.core.files import held
 from langsamp.core.language.languages import parse_same_as, renamed
 from langsamp.core.manifest import write_manifest
@@ -182,6 +182,7 @@ class _Pretraining:
         self.sampling = self.plan.table(args.max_steps * self.batch)
         self.identity = self._identity(tokenizer_hash(tokenizer))
         self.publisher: Publisher | None = None
+        self.license = license_of(model.name_or_path) if model.name_or_path else None
 
     def _identity(self, pieces: str) -> dict[str, Any]:
         """What a checkpoint must share with this run for a resume to be exact.
@@ -341,6 +342,7 @@ class _Pretraining:
             steps=trainer.state.global_step,
             batch=self.batch,
             parameters=sum(p.numel() for p in model.parameters()),
+            license=self.license,
             started=started,
             identity=self.identity,
             sampling=self.sampling,

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from langsamp.core.facts import FACTS, Share, TrainingFacts
+from langsamp.core.facts import FACTS, Share, TrainingFacts, license_of
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -32,6 +32,29 @@ def test_a_run_that_diverged_is_read_and_entries_of_other_versions_are_left_out(
     facts = TrainingFacts.read(tmp_path)
     assert facts.curve == [(10, 5.5)]
     assert (facts.steps, facts.seconds) == (7, None)
+
+
+@pytest.mark.parametrize(
+    ("card", "name"),
+    [
+        (b"---\nlicense: mit\n---\n# Model", "mit"),
+        (b"\xef\xbb\xbf---\r\nlicense: apache-2.0\r\nlanguage: de\r\n---\r\n", "apache-2.0"),
+        (b"---\nlicense: other\nlicense_name: ours\n---\n", None),
+        (b"---\nlicense: unknown\n---\n", None),
+        (b"---\nlicense: [mit, gpl]\n---\n", None),
+        (b"---\nlicense: [\n---\n", None),
+        (b"---\n- a\n---\n", None),
+        (b"---\nlicense: mit\nmodel-index: 7\n---\n", "mit"),
+        (b"# Model without a head", None),
+        (b"---\nlicense: \xff\n---\n", None),
+        (b"", None),
+        (None, None),
+    ],
+)
+def test_the_licence_of_a_model_is_what_its_card_names(tmp_path, card, name):
+    if card is not None:
+        (tmp_path / "README.md").write_bytes(card)
+    assert license_of(tmp_path) == name
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from langsamp.core.facts import TrainingFacts
+from langsamp.core.facts import CARD, TrainingFacts
 from langsamp.core.files import atomic_write
 from langsamp.core.record import Record, protocol_layer
 from langsamp.core.typed import from_json
@@ -33,7 +33,6 @@ from langsamp.eval.results.rundir import Run
 from langsamp.language_codes import UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT
 from langsamp.safe_files import read_json
 
-CARD = "README.md"
 GENERATED = "<!-- card made by `langsamp`; only text between the markers below is kept when it is made again -->"
 SLOTS = ("about", "limits", "notes")
 
@@ -110,7 +109,7 @@ def write_card(
     Args:
         folder: the checkpoint.
         repo: ``user/name`` for the loading examples; without it they use the folder's name.
-        license: a licence id of the Hub (``apache-2.0``); by default what an existing card says.
+        license: a licence id of the Hub (``apache-2.0``); by default what an existing card says, else the base model's.
         base_model: Hub id of the model training started from; by default from training.json. Local paths are not shown.
         datasets: Hub ids of the training data, besides those in training.json.
         model: which ``model`` of the records this checkpoint is, where results.jsonl compares several.
@@ -131,6 +130,7 @@ def write_card(
         scripts=checkpoint.names("scripts"),
         mask=checkpoint.mask,
         license_name=license,
+        base_license=checkpoint.training.license,
         base_model=base_model or checkpoint.training.base_model,
         datasets=[*checkpoint.training.datasets, *datasets],
         model_type=checkpoint.config.model_type,
@@ -211,16 +211,6 @@ def read_written(card: str, where: str) -> tuple[dict[str, Any], dict[str, str]]
         return head or {}, slots
     slots.update(_between_markers(body, where))
     return head or {}, slots
-
-
-def license_of(folder: str | Path) -> str | None:
-    """The licence that the card in a checkpoint folder names; None where it names none that stands for itself."""
-    path = Path(folder) / CARD
-    try:
-        name = read_written(_text(path).replace("\r\n", "\n"), str(path))[0].get("license")
-    except ValueError:  # somebody else's card
-        return None
-    return name if isinstance(name, str) and name not in ("other", "unknown") else None
 
 
 def facts_table(facts: TrainingFacts) -> list[tuple[str, str]]:

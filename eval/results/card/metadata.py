@@ -97,6 +97,7 @@ def metadata(
     scripts: Iterable[str],
     mask: str,
     license_name: str | None,
+    base_license: str | None,
     base_model: Any,
     datasets: Iterable[Any],
     model_type: str | None,
@@ -106,12 +107,13 @@ def metadata(
 
     What a person chose there stays: every key we do not compute, tags, data sets and, unless given now, the licence.
     """
+    chosen = written.get("license") if written.get("license") != "unknown" else None  # as we write
     codes = sorted({code for code in map(hub_language, languages) if code})
     base = hub_id(base_model) or written.get("base_model")
     sets = [*_list(written.get("datasets")), *(found for found in map(hub_id, datasets) if found)]
     ours = {
         "language": codes or _list(written.get("language")),
-        "license": license_name or written.get("license") or "unknown",
+        "license": license_name or chosen or base_license or "unknown",
         "library_name": "transformers",
         "pipeline_tag": task,
         "mask_token": mask if task == "fill-mask" else None,

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from langsamp.core.facts import TrainingFacts
 from langsamp.core.record import Record
 from langsamp.eval.results.card.card import write_card
 from langsamp.eval.results.card.metadata import hub_language
@@ -344,6 +345,17 @@ def test_610_languages(checkpoint):
     assert "<summary>610 languages</summary>" in text
     assert text.count("\n| ") > 610
     assert "only current ISO 639 codes: `eml`." in text
+
+
+def test_the_licence_is_the_one_chosen_else_that_of_the_base(tmp_path):
+    def shown(**options):
+        return ModelCard(write_card(tmp_path, **options).read_text()).data.license
+
+    assert shown() == "unknown"
+    TrainingFacts(license="cc-by-4.0").write(tmp_path)
+    assert shown() == "cc-by-4.0", "nobody chose 'unknown'"
+    assert shown(license="mit") == "mit"
+    assert shown() == "mit"
 
 
 def test_a_bare_folder_still_gets_a_valid_card(tmp_path):
