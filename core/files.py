@@ -113,6 +113,15 @@ def to_disk(files: Iterable[Path]) -> None:
         list(pool.map(wait, files))
 
 
+def failed(error: OSError) -> None:
+    """For `os.walk`, which would pass over a folder that cannot be read without a word.
+
+    Raises:
+        OSError: this one.
+    """
+    raise error
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that there is no room: the system's own, or that of the safetensors library."""
     if isinstance(error, OSError):

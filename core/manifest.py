@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from langsamp.core.files import SHA256, atomic_write, to_disk
+from langsamp.core.files import SHA256, atomic_write, failed, to_disk
 from langsamp.safe_files import first_problem, read_json
 
 MANIFEST_NAME = "langsamp_manifest.json"
@@ -225,7 +225,7 @@ def _content(root: Path) -> list[str]:
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root} to write a manifest for.")
     names = []
-    for parent, folders, files in os.walk(root):
+    for parent, folders, files in os.walk(root, onerror=failed):
         folders[:] = [name for name in folders if name not in _NOT_CONTENT]
         names += [(Path(parent) / name).relative_to(root).as_posix() for name in files]
     return names

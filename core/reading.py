@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from langsamp.core.files import is_url
+from langsamp.core.manifest import not_fetched
 from langsamp.core.plain import one_line
 
 _BOM = b"\xef\xbb\xbf"
@@ -67,10 +68,13 @@ def binary(place: str | Path) -> BinaryIO:
     """A file, or what a URL of any store that fsspec knows names, as it is; it can be jumped about in.
 
     Raises:
+        ValueError: it only stands for a file that is still to be fetched (Git LFS).
         ImportError: the package for the store is not installed; it is named.
         ConnectionError: the store's own errors, such as of missing credentials.
     """
     if not is_url(os.fspath(place)):
+        if pointer := not_fetched(Path(place)):
+            raise ValueError(f"{place}: {pointer.partition(': ')[2]}.")
         return open(place, "rb")
     import fsspec
 

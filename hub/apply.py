@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from langsamp.core.files import DISK_FULL
+from langsamp.core.files import DISK_FULL, to_disk
 from langsamp.core.manifest import MANIFEST_NAME, is_loaded, unsafe_name
 from langsamp.core.retry import HubError
 from langsamp.hub.remote import Digest, RemoteTree, Synced, digest_file, write_record
@@ -93,6 +93,7 @@ def apply(
         staging.unlink() if staging.is_symlink() else shutil.rmtree(staging, ignore_errors=True)
         _check_space(folder, sum(tree.files[name].size for name in plan.fetch))
         fetched = {name: _gather(get(name), staging / name, tree, name) for name in plan.fetch}
+        to_disk(staging / name for name in plan.fetch)
         if plan.fetch or plan.remove:
             write_record(folder, replace(record, complete=False))
             _put(folder, staging, plan)

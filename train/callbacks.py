@@ -31,7 +31,7 @@ PARTS, LONGEST = 20, 3600  # in a file: a line at each twentieth of the run, and
 class JsonLog(TrainerCallback):
     """Appends every log entry of a run to ``train.jsonl``: step, tokens so far, seconds, loss, learning rate ...
 
-    A resumed run first drops the entries of steps that it will do again.
+    A resumed run first drops the entries of steps that it will do again, and goes on counting the seconds.
 
     Args:
         path: the file.
@@ -47,6 +47,7 @@ class JsonLog(TrainerCallback):
         self.started = time.monotonic()
         if state.is_world_process_zero and self.path.exists():
             kept = [entry for entry in read_log(self.path) if entry["step"] <= state.global_step]
+            self.started -= kept[-1]["seconds"] if kept else 0
             atomic_write(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: Logs = None, **kwargs: Any) -> None:

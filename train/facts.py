@@ -67,7 +67,7 @@ def training_facts(
         identity: what a checkpoint must share with the run.
         sampling: the table of ``Plan.table``.
     """
-    spent = seconds(history)
+    spent = history[-1]["seconds"] if history else 0.0
     tokens = steps * batch * store.block_size
     curve = [(entry["step"], _finite(entry["loss"])) for entry in history if "loss" in entry]
     heldout = [evaluation(entry) for entry in history if "eval_loss" in entry]
@@ -129,16 +129,6 @@ def is_finished(settings: PretrainSettings, args: TrainingArguments, identity: M
 def evaluation(entry: Mapping[str, Any]) -> dict[str, float]:
     """The held-out losses of a log entry."""
     return {name: value for name, value in entry.items() if name.startswith("eval_loss")}
-
-
-def seconds(history: list[dict[str, Any]]) -> float:
-    """Wall-clock seconds of training over all resumes: each process counts from 0, so a drop starts a new sum."""
-    total = last = 0.0
-    for entry in history:
-        if entry["seconds"] < last:
-            total += last
-        last = entry["seconds"]
-    return total + last
 
 
 def run_settings(settings: PretrainSettings, args: TrainingArguments) -> dict[str, Any]:

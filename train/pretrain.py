@@ -225,12 +225,18 @@ class _Pretraining:
         if settings.resume == "auto" and is_finished(settings, self.args, self.identity):
             return self._as_it_is()
         checkpoint = resume.go_on_from(settings.resume, self.folder, self.identity, settings.allow_changed, fetch)
+        step = int(checkpoints.read_facts(checkpoint)["step"]) if checkpoint else 0
+        if step > self.args.max_steps:
+            raise ValueError(
+                f"{checkpoint} is at step {step:,}, beyond the {self.args.max_steps:,} steps asked for; ask for more, "
+                "or choose another --output."
+            )
         if self.args.should_save:
             add_gitignore(self.folder)
             self.plan.save(self.folder / SAMPLING, self.args.max_steps * self.batch)
             logger.info("sampling of languages:\n%s", format_table(self.sampling))
         if self.publisher and self.args.process_index == 0:
-            self.publisher.start(self.args, int(checkpoints.read_facts(checkpoint)["step"]) if checkpoint else 0)
+            self.publisher.start(self.args, step)
         known = patch(self.model, "check_ids", False)  # the collator takes the ids from the very tables
         with known, self._faster() as fast, one_name_each(self.model, self.args):
             trainer = self._trainer(checkpoint, callbacks, fast)

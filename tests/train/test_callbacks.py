@@ -59,3 +59,13 @@ def test_lines_that_are_not_whole_are_left_out_of_a_log(tmp_path, torn, after):
     assert [entry["step"] for entry in read_log(path)] == [1, 3] if b"3" in after else [1]
     JsonLog(path, 10).on_train_begin(None, TrainerState(global_step=1), None)
     assert path.read_bytes() == b'{"step": 1, "seconds": 1.5, "loss": 2.0}\n'
+
+
+def test_a_run_that_goes_on_goes_on_counting_the_seconds(tmp_path):
+    """A second process that trains for longer than the first would hide the first one's time."""
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"step": 1, "seconds": 40.0}\n{"step": 2, "seconds": 90.0}\n{"step": 3, "seconds": 130.0}\n')
+    log = JsonLog(path, 10)
+    log.on_train_begin(None, TrainerState(global_step=2), None)
+    log.on_log(None, TrainerState(global_step=3), None, {"loss": 1.0})
+    assert [entry["seconds"] for entry in read_log(path)] == [40, 90, pytest.approx(90, abs=5)]

@@ -270,6 +270,8 @@ def test_a_finished_run_is_left_as_it_is_and_other_settings_are_refused(go):
     assert (first.folder / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match=r"learning_rate 0.01 then, 0.5 now"):
         go(training={"learning_rate": 0.5})
+    with pytest.raises(ValueError, match=r"checkpoint-4 is at step 4, beyond the 3 steps asked for"):
+        go(training={"max_steps": 3})
     with pytest.raises(ValueError, match="would be mixed up"):
         go(resume="never")
 
@@ -385,6 +387,15 @@ def test_a_deleted_checkpoint_does_not_keep_the_others_from_the_hub(tmp_path, ca
     assert publisher.close() == []
     assert arrived == [4]
     assert "checkpoint-2 is gone" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"ste'])
+def test_a_damaged_note_of_what_was_sent_is_named(tmp_path, content):
+    from langsamp.train.saves import publisher
+
+    (tmp_path / publisher.SENT).write_text(content)
+    with pytest.raises(ValueError, match=r"published\.json"):
+        publisher.Publisher(lambda *args: None, tmp_path).start(SimpleNamespace(), 4)
 
 
 def test_a_run_begun_anew_sends_its_own_checkpoints(go):

@@ -20,7 +20,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from functools import cached_property
+from contextlib import suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -158,21 +159,28 @@ def push_store(path: str | os.PathLike[str], repo: str, private: bool = False) -
 
     Returns:
         The address of the last commit.
+
+    Raises:
+        HubError: the Hub refused, or did not answer after several tries.
     """
     from huggingface_hub import HfApi
 
-    store = BlockStore(path)
-    api = HfApi()
-    api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-    api.upload_folder(
-        repo_id=repo,
-        repo_type="dataset",
+    from langsamp.core.retry import attempt
+
+    store, api = BlockStore(path), HfApi()
+    place: dict[str, Any] = {"repo_id": repo, "repo_type": "dataset"}
+    blocks = partial(
+        api.upload_folder,
+        **place,
         folder_path=store.path,
         allow_patterns=["*.u32", "*.json"],
         ignore_patterns=[INDEX],
         commit_message=f"Add token blocks of {len(store.counts)} languages",
     )
-    done = api.upload_file(repo_id=repo, repo_type="dataset", path_or_fileobj=store.path / INDEX, path_in_repo=INDEX)
+    index = partial(api.upload_file, **place, path_or_fileobj=store.path / INDEX, path_in_repo=INDEX)
+    attempt(lambda: api.create_repo(**place, private=private, exist_ok=True), f"creating the data set {repo}")
+    for upload in (blocks, index):
+        done = attempt(upload, f"uploading to the data set {repo}")
     return str(done)
 
 
@@ -199,5 +207,6 @@ def open_store(spec: str | os.PathLike[str]) -> BlockStore:
     checked = store.path / ".verified"  # reading all of a large store takes minutes: once a download is enough
     if not checked.exists() or checked.read_text(encoding="utf-8") != store.fingerprint:
         store.verify()
-        atomic_write(checked, store.fingerprint)
+        with suppress(OSError):  # a cache that others look after
+            atomic_write(checked, store.fingerprint)
     return store

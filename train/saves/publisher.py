@@ -15,6 +15,7 @@ from pathlib import Path
 from transformers import TrainingArguments
 
 from langsamp.core.files import atomic_write
+from langsamp.safe_files import read_json
 from langsamp.train.saves import checkpoints
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Publisher:
     def start(self, args: TrainingArguments, step: int) -> None:
         """Start the sender at a step of the run; first in its queue is what an earlier process could not send."""
         path = self.run / SENT
-        known = json.loads(path.read_text(encoding="utf-8"))["steps"] if path.exists() else []
+        known = read_json(path).get("steps", []) if path.exists() else []
         self.sent = {number for number in known if number <= step}  # what comes after will be made, and sent, again
         self._saves = int(step // _save_steps(args)) if _save_steps(args) else 0
         if path.exists() or step:

@@ -6,6 +6,7 @@ Files are read as in a folder (:mod:`langsamp.train.text.folder`), where they ar
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -49,7 +50,7 @@ class BucketCorpus(FolderCorpus):
             store, _ = self._store()
             facts = store.info(part.detail)
         version = next((str(facts[name]) for name in _VERSIONS if facts.get(name)), None) or store.ukey(part.detail)
-        return hashlib.sha256(f"{self._how(part)}{version} {part.member}".encode()).hexdigest()
+        return hashlib.sha256(os.fsencode(f"{self._how(part)}{version} {part.member}")).hexdigest()
 
 
 @contextmanager

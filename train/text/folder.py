@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from langsamp.core.files import failed
 from langsamp.core.language.names import marks, pair_side
 from langsamp.core.manifest import measure
-from langsamp.core.reading import damage_named, is_archive, members, opened, unpacked_name
+from langsamp.core.reading import binary, damage_named, is_archive, members, opened, unpacked_name
 from langsamp.train.text.corpus import Corpus, Part, Reading, Report, clean
 from langsamp.train.text.formats import FILES, STREAMS, Source
 
@@ -66,10 +67,14 @@ class FolderCorpus(Corpus):
     def _find(self) -> dict[str, list[Part]]:
         found: dict[str, list[Part]] = {}
         rejected: list[str] = []
+        unpacked: dict[str, str] = {}
         for part in self._files():
             name, pieces = PurePosixPath(part.name).name, _pieces(part.name)
+            twin = unpacked.setdefault(unpacked_name(part.name), part.name)
             if _BESIDE.fullmatch(name):
                 self.report.left_out[part.name] = "comes with the data, no text"
+            elif twin != part.name:
+                self.report.left_out[part.name] = f"{twin}, packed"
             elif self._kind(part) is None:
                 self.report.left_out[part.name] = "no format that is read"
             elif why := self._selection.against(marks(pieces, self._selection.subsets)):
@@ -97,7 +102,11 @@ class FolderCorpus(Corpus):
     def _places(self) -> Iterator[tuple[str, int, str]]:
         """Name below the folder, size and path of each file that is not hidden, in the order of the names."""
         for path in sorted(_walk(self.folder)):
-            yield path.relative_to(self.folder).as_posix(), path.stat().st_size, str(path)
+            name = path.relative_to(self.folder).as_posix()
+            if path.is_file():
+                yield name, path.stat().st_size, str(path)
+            else:
+                self.report.left_out[name] = "a link that leads nowhere" if path.is_symlink() else "no file"
 
     def _how(self, part: Part) -> str:
         """How a part is read, for its fingerprint."""
@@ -108,8 +117,8 @@ class FolderCorpus(Corpus):
         how = self._how(part)
         if part.member:
             archive = measure(Path(part.detail)).sha256
-            return hashlib.sha256(f"{how}{archive} {part.member}".encode()).hexdigest()
-        with open(part.detail, "rb") as file:
+            return hashlib.sha256(os.fsencode(f"{how}{archive} {part.member}")).hexdigest()
+        with binary(part.detail) as file:
             return hashlib.file_digest(file, partial(hashlib.sha256, how.encode())).hexdigest()
 
     def _texts(self, part: Part, report: Report) -> Iterator[str]:
@@ -159,13 +168,17 @@ def _pieces(name: str) -> list[str]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The files below a folder that are not hidden, through links too, but never round in circles."""
+    """What is in a folder and not hidden, through links too, but never round in circles.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
     seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=failed):
         real = os.path.realpath(place)
         if real in seen:
             folders[:] = []
             continue
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (path for name in files if not name.startswith(".") and (path := Path(place, name)).is_file())
+        yield from (Path(place, name) for name in files if not name.startswith("."))

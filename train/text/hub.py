@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import PurePosixPath
 
 from langsamp.core.hub_names import HubName
 from langsamp.core.language.names import SPLITS, marks
+from langsamp.core.retry import from_hub
 from langsamp.train.text.corpus import Corpus, Part, Reading, Report, clean
 from langsamp.train.text.formats import Source, choose
 
@@ -31,14 +32,12 @@ class HubCorpus(Corpus):
         """
         from huggingface_hub import HfApi
 
-        from langsamp.core.retry import from_hub
-
         return str(from_hub(lambda: HfApi().dataset_info(self._repo, revision=self._revision).sha, self.name))
 
     def _find(self) -> dict[str, list[Part]]:
         from datasets import get_dataset_config_names
 
-        configs = get_dataset_config_names(self._repo, revision=self.commit)
+        configs = from_hub(lambda: get_dataset_config_names(self._repo, revision=self.commit), self.name)
         sizes = self._sizes(set(configs))
         found: dict[str, list[Part]] = {}
         rejected = []
@@ -60,7 +59,8 @@ class HubCorpus(Corpus):
         from huggingface_hub import HfApi
 
         sizes: Counter[str] = Counter()
-        for entry in HfApi().list_repo_tree(self._repo, repo_type="dataset", revision=self.commit, recursive=True):
+        tree = partial(HfApi().list_repo_tree, self._repo, repo_type="dataset", revision=self.commit, recursive=True)
+        for entry in from_hub(lambda: list(tree()), self.name):
             path = PurePosixPath(entry.path)
             owner = next((piece for piece in (*path.parts[:-1], path.name.split(".")[0]) if piece in configs), None)
             if owner is not None:

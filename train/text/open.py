@@ -8,6 +8,7 @@ from pathlib import Path
 
 from langsamp.core.files import is_url
 from langsamp.core.hub_names import HubName
+from langsamp.core.reading import read_text
 from langsamp.train.text.bucket import BucketCorpus
 from langsamp.train.text.corpus import Corpus, Reading
 from langsamp.train.text.folder import FolderCorpus
@@ -84,7 +85,7 @@ def read_names(given: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for word in given:
         path = Path(word).expanduser()
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else [word]:
+        for line in read_text(path).splitlines() if path.is_file() else [word]:
             name, _, tag = line.replace("\t", "=", 1).partition("=")
             if not (name.strip() and tag.strip()):
                 raise ValueError(f"--names {word}: write NAME=LANG, as swahili=swh, not {line!r}.")

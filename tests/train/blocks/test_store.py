@@ -583,6 +583,40 @@ def test_a_store_travels_to_workers_as_its_path(tmp_path, texts, tokenizer):
     assert (pickle.loads(data).block("deu_Latn", 0) == store.block("deu_Latn", 0)).all()
 
 
+def test_a_store_in_a_cache_that_others_look_after_is_read(small_store_dir, monkeypatch):
+    from langsamp.train.blocks import store
+
+    def denied(path, content):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **options: str(small_store_dir))
+    monkeypatch.setattr(store, "atomic_write", denied)
+    assert store.open_store("user/store").counts == BlockStore(small_store_dir).counts
+
+
+def test_a_store_is_pushed_again_after_faults_that_pass(small_store_dir, monkeypatch, waits):
+    from langsamp.core.retry import HubError
+    from langsamp.train.blocks.store import push_store
+
+    calls, faults = [], [ConnectionError("reset by peer"), TimeoutError("timed out")]
+
+    class Api:
+        def _take(self, **given):
+            calls.append(given.get("path_in_repo") or given.get("ignore_patterns"))
+            if faults:
+                raise faults.pop()
+
+        create_repo = upload_folder = upload_file = _take
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    push_store(small_store_dir, "user/store")
+    assert calls == [None, None, None, ["store.json"], "store.json"], "the index comes last"
+    assert waits == [1, 2]
+    faults += [OSError("no room")]
+    with pytest.raises(HubError, match="creating the data set user/store failed: no room"):
+        push_store(small_store_dir, "user/store")
+
+
 def test_two_runs_do_not_write_to_one_store(tmp_path, texts, tokenizer):
     from filelock import FileLock
 

@@ -7,6 +7,8 @@ import gzip
 import io
 import json
 import lzma
+import os
+import re
 import tarfile
 import zipfile
 
@@ -14,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from langsamp.train.blocks.prepare import prepare
 from langsamp.train.text.open import open_corpus, read_names
 
 SWAHILI = ["Leo mvua inanyesha.", "Watoto wanacheza nje."]
@@ -216,7 +219,7 @@ def test_names_that_are_no_codes(tmp_path):
         open_corpus(tmp_path).languages  # noqa: B018
     (tmp_path / "map.tsv.dir").mkdir()
     table = tmp_path / "map.tsv.dir" / ".names"
-    write(table, "swahili\tswh\nyoruba=yor_Latn\n")
+    write(table, "\ufeffswahili\tswh\r\nyoruba=yor_Latn\r\n")  # as Windows saves it
     for given in (["swahili=swh", "yoruba=yor_Latn"], [str(table)]):
         assert texts(open_corpus(tmp_path, names=read_names(given))) == {"swh_Latn": ["Leo"], "yor_Latn": ["def"]}
     with pytest.raises(ValueError, match="write NAME=LANG"):
@@ -402,7 +405,51 @@ def test_folders_of_any_depth_and_links_in_circles(tmp_path):
     (tmp_path / "a/b/loop").symlink_to(tmp_path / "a")
     (tmp_path / "deu_Latn").symlink_to(tmp_path / "elsewhere")
     write(tmp_path / ".hidden/deu_Latn.txt", "x\n")
-    assert texts(open_corpus(tmp_path)) == {"swh_Latn": ["Leo"]}
+    corpus = open_corpus(tmp_path)
+    assert texts(corpus) == {"swh_Latn": ["Leo"]}
+    assert corpus.report.left_out == {"deu_Latn": "a link that leads nowhere"}
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    """Its languages would be missing from the model, and nobody would know."""
+    write(tmp_path / "a/swh_Latn.txt", "Leo\n")
+    write(tmp_path / "b/deu_Latn.txt", "Haus\n")
+    scandir = os.scandir
+
+    def scan(place):
+        if os.fspath(place).endswith("/b"):
+            raise PermissionError(13, "Permission denied", place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(PermissionError, match=r"Permission denied: '.*/b'"):
+        open_corpus(tmp_path).languages  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["deu_Latn.txt", "deu_Latn.txt.gz", "deu_Latn.parquet", "de.zip", "de.tar.xz"])
+def test_what_a_clone_without_git_lfs_left_is_no_text(tmp_path, tiny_tokenizer_dir, name):
+    write(tmp_path / "c" / name, "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n")
+    with pytest.raises(ValueError, match=re.escape(name) + r": it is a Git LFS pointer, which `git lfs pull`"):
+        prepare(open_corpus(tmp_path / "c"), tiny_tokenizer_dir, tmp_path / "s", progress=False)
+
+
+def test_a_file_and_the_same_packed_count_once(tmp_path):
+    write(tmp_path / "deu_Latn.txt", "Haus\n")
+    write(tmp_path / "deu_Latn.txt.gz", gzip.compress(b"Haus\n"))
+    write(tmp_path / "deu_Latn.b.txt.gz", gzip.compress(b"Fluss\n"))
+    corpus = open_corpus(tmp_path)
+    assert texts(corpus) == {"deu_Latn": ["Fluss", "Haus"]}
+    assert corpus.report.left_out == {"deu_Latn.txt.gz": "deu_Latn.txt, packed"}
+
+
+def test_names_in_archives_that_are_not_utf_8(tmp_path, tiny_tokenizer_dir):
+    (tmp_path / "c").mkdir()
+    with tarfile.open(tmp_path / "c" / "a.tar", "w", encoding="latin-1") as tar:
+        entry = tarfile.TarInfo("donn\xe9es/deu_Latn.txt")
+        entry.size = 5
+        tar.addfile(entry, io.BytesIO(b"Haus\n"))
+    store = prepare(open_corpus(tmp_path / "c"), tiny_tokenizer_dir, tmp_path / "s", progress=False)
+    assert store.index.languages["deu_Latn"].documents == 1
 
 
 def test_only_what_is_left_out_is_told_when_nothing_is_left(tmp_path):
