@@ -26,7 +26,7 @@ def license_of(folder: str | Path) -> str | None:
         card = ModelCard((Path(folder) / CARD).read_text(encoding="utf-8-sig"), ignore_metadata_errors=True)
     except Exception:  # none, or somebody else's, which may hold anything
         return None
-    name = card.data.license
+    name = card.data.get("license")
     return name if isinstance(name, str) and name not in ("other", "unknown") else None
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 from langsamp.core.files import failed
 from langsamp.core.language.names import marks, pair_side
@@ -119,7 +119,7 @@ class FolderCorpus(Corpus):
             archive = measure(Path(part.detail)).sha256
             return hashlib.sha256(os.fsencode(f"{how}{archive} {part.member}")).hexdigest()
         with binary(part.detail) as file:
-            return hashlib.file_digest(file, partial(hashlib.sha256, how.encode())).hexdigest()
+            return hashlib.file_digest(cast(Any, file), partial(hashlib.sha256, how.encode())).hexdigest()
 
     def _texts(self, part: Part, report: Report) -> Iterator[str]:
         where = part.detail if not part.member else f"{part.detail}/{part.member}"
