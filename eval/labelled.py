@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from langsamp.eval.data.columns import DataError
+from langsamp.eval.data.columns import DataError, columns_of
 from langsamp.eval.task import Context
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class Examples:
 
 def read_examples(context: Context, folder: str, tag: str, split: str) -> Examples:
     """One language's split; texts without a label are left out. May be empty."""
-    rows = context.data.rows(folder, tag, ["text", "label"], split)
+    rows = context.data.rows(folder, tag, columns_of(folder), split)
     keep = [index for index, label in enumerate(rows["label"]) if label not in (None, "")]
     return Examples([rows["text"][i] for i in keep], [str(rows["label"][i]) for i in keep])
 

@@ -20,7 +20,7 @@ from langsamp.core.files import atomic_write, held
 from langsamp.eval.data.columns import DataError
 from langsamp.eval.results import records
 from langsamp.eval.results.catalog import TASKS
-from langsamp.eval.run_settings import LOCK, check_settings, save_coverage
+from langsamp.eval.run_settings import LOCK, check_data, check_settings, save_coverage, save_data
 from langsamp.eval.task import Context, Coverage, Task, Unit, choose_languages
 
 logger = logging.getLogger(__name__)
@@ -99,6 +99,7 @@ class _Plan:
 
     task: Task
     coverage: Coverage
+    units: list[Unit]
     todo: list[Unit]
     measured: set[tuple[int, str | None]]
 
@@ -126,6 +127,7 @@ def run(
         check_settings(context, objects)
         done = records.Done(context.output)
         plans = [_plan(task, context, languages, done) for task in objects]
+        check_data(context, [unit for plan in plans for unit in plan.units], done)
         total = sum(len(plan.todo) for plan in plans)
         pause = 0.1 if sys.stderr.isatty() else 30  # seconds between two lines: a log file is read later
         with tqdm(total=total, unit="unit", mininterval=pause, disable=not (context.progress and total)) as bar:
@@ -145,14 +147,14 @@ def _plan(task: Task, context: Context, languages: Sequence[str] | None, done: r
     units = list(task.units(context, chosen))
     todo = [unit for unit in units if any(record not in done for record in unit.expected)]
     whole = {(unit.stage, unit.language) for unit in units if all(record in done for record in unit.expected)}
-    return _Plan(task, coverage, todo, whole)
+    return _Plan(task, coverage, units, todo, whole)
 
 
 def _run_task(plan: _Plan, context: Context, crew: Crew, done: records.Done, bar: tqdm) -> None:
     """Compute the units that are not done; a language none of whose data is usable is missing, with the reason."""
     for stage in sorted({unit.stage for unit in plan.todo}):
         units = _with_given(context, [unit for unit in plan.todo if unit.stage == stage])
-        problems = {}
+        problems, finished = {}, list[Unit]()
         safe = time.monotonic()  # the disk is waited for once a second, which only a loss of power would notice
         for number, (unit, outcome) in enumerate(crew.outcomes(plan.task.name, units), 1):
             bar.update()
@@ -163,7 +165,11 @@ def _run_task(plan: _Plan, context: Context, crew: Crew, done: records.Done, bar
             for name, content in outcome.files.items():
                 atomic_write(context.output / name, content)
             fresh = [record for record in outcome.records if record not in done]
+            finished.append(unit)
             wait = number == len(units) or time.monotonic() > safe + 1
+            if wait:
+                save_data(context, finished)
+                finished.clear()
             records.append(context.output, fresh, wait)
             done.add(fresh)
             safe = time.monotonic() if wait else safe

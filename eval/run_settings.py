@@ -7,11 +7,12 @@ is what reruns are for.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from langsamp.eval.results.records import Done
 from langsamp.eval.results.rundir import RUN, Coverage, RunInfo
-from langsamp.eval.task import Context, Task
+from langsamp.eval.task import Context, Task, Unit
 
 LOCK = ".lock"
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
@@ -48,6 +49,35 @@ def check_settings(context: Context, tasks: Iterable[Task]) -> None:
             )
     known.settings.update(settings)
     known.write(context.output)
+    context.data.pin(known.data)
+
+
+def check_data(context: Context, units: Sequence[Unit], done: Done) -> None:
+    """Compare the data of the units with those that the folder's records were measured on.
+
+    What was measured before such things were written down counts as measured on the data of now.
+
+    Raises:
+        ValueError: some have changed since; names the files.
+    """
+    known = RunInfo.read(context.output)
+    for name in dict.fromkeys(name for unit in units for name in unit.data if name in known.data):
+        if context.data.fingerprint(name) != known.data[name]:
+            raise ValueError(
+                f"{context.output} holds numbers of {name} from before its data changed "
+                f"({context.data.place(name)}); put the old data back or choose another --output"
+            )
+    save_data(context, [unit for unit in units if any(record in done for record in unit.expected)])
+
+
+def save_data(context: Context, units: Iterable[Unit]) -> None:
+    """Note which data these units were measured on."""
+    known = RunInfo.read(context.output)
+    fresh = {name for unit in units for name in unit.data} - known.data.keys()
+    if fresh:
+        found = {name: context.data.fingerprint(name) for name in sorted(fresh)}
+        known.data |= {name: value for name, value in found.items() if value}
+        known.write(context.output)
 
 
 def save_coverage(output: Path, coverage: Coverage) -> None:

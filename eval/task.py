@@ -11,7 +11,9 @@ unit's records at once, prints coverage, and a killed run loses one unit at most
             return context.data.languages("sib200")
 
         def units(self, context, languages):
-            return [Unit(tag, [context.record(self.name, tag, "sentences")]) for tag in languages]
+            return [
+                Unit(tag, [context.record(self.name, tag, "sentences")], [f"sib200/{tag}"]) for tag in languages
+            ]
 
         def compute(self, context, unit):
             texts = context.data.rows("sib200", unit.language, ["text"])["text"]
@@ -48,6 +50,7 @@ class Unit:
     Args:
         language: the tag measured; None for a number over several languages, or for what the others need.
         expected: the records that computing it gives, with any value; it is skipped when all of them exist.
+        data: what it is measured on, `sib200/deu_Latn`: a later run is refused where those have changed.
         about: whatever else the task must know to compute it.
         stage: units of a stage begin when all of the stages before are done.
         wants: a task whose records of this unit's language are handed to it in `given`.
@@ -56,6 +59,7 @@ class Unit:
 
     language: str | None
     expected: Sequence[Record]
+    data: Sequence[str] = ()
     about: Any = None
     stage: int = 0
     wants: str | None = None

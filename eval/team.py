@@ -17,7 +17,6 @@ from transformers.utils.logging import disable_progress_bar
 from langsamp.core.compute.cluster import Cluster, session
 from langsamp.core.compute.crew import Crew, Employer, Job, Machine
 from langsamp.core.runtime import resolve_model
-from langsamp.eval.data.sets import EvalData
 from langsamp.eval.results.rundir import RUN
 from langsamp.eval.run import Outcome, Worker
 from langsamp.eval.run_settings import fingerprint
@@ -28,11 +27,11 @@ class Team(Crew):
     """A crew for `langsamp.eval.run.run`."""
 
     def __init__(self, context: Context, employer: Employer) -> None:
-        source, root = context.source, context.data.root
+        source = context.source
         context = replace(
             context.fresh(),
             source=replace(source, path=source.path.absolute()),
-            data=EvalData(root.absolute() if root else None),
+            data=context.data.elsewhere(),
             output=context.output.absolute(),
         )
         super().__init__(employer, partial(Measurer, context, fingerprint(source.path)))

@@ -18,6 +18,20 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "split": ("split",),
 }
 
+# What the tasks read in a folder.
+_READ: dict[str, tuple[str, ...]] = {
+    "sib200": ("text", "label"),
+    "taxi1500": ("text", "label"),
+    "tatoeba": ("text", "english"),
+    "ner": ("tokens", "ner_tags"),
+    "pos": ("tokens", "upos"),
+}
+
+
+def columns_of(folder: str) -> tuple[str, ...]:
+    """What a row of a folder has besides id and split: `ner/wikiann` -> ("tokens", "ner_tags")."""
+    return _READ.get(folder.partition("/")[0], ("text",))
+
 
 class DataError(ValueError):
     """Data that a task cannot use; the message names the file and the remedy."""

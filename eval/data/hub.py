@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -13,6 +14,7 @@ from huggingface_hub import HfApi, hf_hub_download
 
 from langsamp.core.language.languages import WIKIPEDIA, normalize_tag
 from langsamp.core.language.names import SPLITS
+from langsamp.core.retry import HubError, attempt
 from langsamp.eval.data.columns import Columns, DataError
 
 logger = logging.getLogger(__name__)
@@ -23,17 +25,25 @@ class HubSet:
     """A Hub data set with one config a language; `code` takes the language out of a config's name.
 
     `converted`: the set itself is a script, which is never run; the Hub's own conversion to parquet is read instead
-    (branch refs/convert/parquet, a folder a config).
+    (branch refs/convert/parquet, a folder a config). `commit`: the one to read, default the newest.
     """
 
     repo: str
     code: Callable[[str], str] = str
     converted: bool = False
+    commit: str | None = None
 
     @property
     def revision(self) -> str | None:
-        """The branch to read."""
-        return "refs/convert/parquet" if self.converted else None
+        """The commit or branch to read."""
+        return self.commit or ("refs/convert/parquet" if self.converted else None)
+
+    def newest(self) -> str | None:
+        """The commit that the branch is at; None where the Hub does not say."""
+        with suppress(HubError):  # what is in the client's cache may do
+            ask = partial(HfApi().dataset_info, self.repo, revision=self.revision)
+            return attempt(ask, f"reading {self.repo}", tries=1).sha
+        return None
 
     def languages(self) -> list[str]:
         """Sorted tags of the configs.
@@ -94,11 +104,11 @@ class HubSet:
     def _names(self) -> list[str]:
         if self.converted:
             return sorted({name.split("/")[0] for name in self._files})
-        return list(get_dataset_config_names(self.repo))
+        return list(get_dataset_config_names(self.repo, revision=self.revision))
 
     def _splits(self, config: str) -> list[tuple[str, Dataset]]:
         if not self.converted:
-            return list(load_dataset(self.repo, config).items())
+            return list(load_dataset(self.repo, config, revision=self.revision).items())
         found = []
         for name in self._files:
             folder, _, rest = name.partition("/")
@@ -111,11 +121,10 @@ class HubSet:
     def _reached(self, ask: Callable[[], Any]) -> Any:
         """Call the Hub; what goes wrong there is one sentence."""
         try:
-            return ask()
-        except (OSError, ValueError) as error:  # the errors of both libraries are these
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            return attempt(ask, f"reading {self.repo}", tries=3)
+        except HubError as error:
             raise FileNotFoundError(
-                f"the data set {self.repo!r} cannot be read from the Hub ({reason}); check the network, HF_TOKEN and "
+                f"the data set {self.repo!r} cannot be read from the Hub ({error}); check the network, HF_TOKEN and "
                 "HF_ENDPOINT, or give a folder with --data DIR"
             ) from error
 

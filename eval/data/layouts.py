@@ -16,12 +16,11 @@ from pathlib import Path
 from langsamp.core.language.languages import WIKIPEDIA
 from langsamp.core.language.names import SPLITS, Told, find_language, language_in, marks, pair_side, script_told
 from langsamp.core.reading import unpacked_name
-from langsamp.eval.data.columns import DataError
+from langsamp.eval.data.columns import DataError, columns_of
 from langsamp.eval.data.formats import LINES, SUFFIXES, sample
 
 logger = logging.getLogger(__name__)
 
-TAGGED = ("ner", "pos")  # tasks whose sub-folders are data sets of their own
 _TREEBANK = re.compile(r"([a-z]{2,3})_\w+-ud-(train|dev|test)[\w-]*")
 _BANKS = ("UD_", "UNER_", "ud-treebanks", "universal-")  # folders of a release, and not a data set of their own
 _WIKIANN = re.compile(r"wiki-?ann|pan-?x", re.I)
@@ -45,7 +44,7 @@ class File:
 def data_sets(root: Path, task: str) -> list[str]:
     """The sub-folders of a task's folder that are data sets of their own: neither a language's nor a split's."""
     folder = root / task
-    if task not in TAGGED or not folder.is_dir():
+    if "/" in task or not _is_tagged(task) or not folder.is_dir():
         return []
     found = [
         path.name for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith((".", *_BANKS))
@@ -59,7 +58,7 @@ def find(root: Path, folder: str) -> dict[str, list[File]]:
     Raises:
         DataError: two files are one language and split.
     """
-    place, tagged = root / folder, folder.split("/")[0] in TAGGED
+    place, tagged = root / folder, _is_tagged(folder)
     apart = {place / name for name in data_sets(root, folder)}
     found: dict[str, dict[str | None, list[tuple[Told, File]]]] = {}
     strange: list[str] = []
@@ -81,6 +80,11 @@ def find(root: Path, folder: str) -> dict[str, list[File]]:
         tag: [file for files in splits.values() for file in _choose(folder, tag, files)]
         for tag, splits in found.items()
     }
+
+
+def _is_tagged(folder: str) -> bool:
+    """Whether it holds tagged words: then its sub-folders are data sets of their own."""
+    return "tokens" in columns_of(folder)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -7,17 +7,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from langsamp.core.language.languages import scripts_agree
 from langsamp.core.language.names import SPLITS
+from langsamp.core.manifest import measure
 from langsamp.core.plain import one_line
 from langsamp.eval.data import formats, layouts
-from langsamp.eval.data.columns import COLUMNS, Columns, DataError, shape
+from langsamp.eval.data.columns import COLUMNS, Columns, DataError, columns_of, shape
 from langsamp.unicode_scripts import script_of
 
 logger = logging.getLogger(__name__)
@@ -39,6 +42,32 @@ class EvalData:
                 f"there is no data folder {str(self.root)!r}; give a folder with sub-folders like "
                 "sib200/deu_Latn.parquet, or `--data hub` for the data sets of the Hub"
             )
+        self.commits: dict[str, str | None] = {}  # of the Hub's data sets; those that are not here are looked up
+
+    def elsewhere(self) -> EvalData:
+        """The same data as another process finds them, nothing read yet."""
+        found = EvalData(self.root.absolute() if self.root else None)
+        found.commits = self.commits
+        return found
+
+    def pin(self, known: Mapping[str, str]) -> None:
+        """Read data sets of the Hub as they were when these `fingerprint`s were taken, whatever was pushed since."""
+        if self.root is None:
+            self.commits.update({name.rpartition("/")[0]: commit for name, commit in known.items()})
+
+    def fingerprint(self, name: str) -> str | None:
+        """What changes with the data of a language, `sib200/deu_Latn`: a hash of names and contents, or the commit.
+
+        None of a data set of the Hub that is out of reach.
+        """
+        if self.root is None:
+            return self.commits.get(name.rpartition("/")[0])
+        known = [f"{path.relative_to(self.root).as_posix()} {measure(path).sha256}" for path in self._paths(name)]
+        return hashlib.sha256("\n".join(known).encode()).hexdigest()[:16]
+
+    def place(self, name: str) -> str:
+        """Where the data of a language are, for people."""
+        return ", ".join(map(str, self._paths(name))) or name
 
     def folders(self, task: str) -> list[str]:
         """The data sets of a task: `["ner/hiner", "ner/wikiann"]`, or `["sib200"]` without sub-folders."""
@@ -57,7 +86,7 @@ class EvalData:
         if not found:
             raise DataError(
                 f"no evaluation data in {str(self.root / folder) if self.root else folder!r}: "
-                f"files are named like deu_Latn.parquet; {_shape_of(folder)}"
+                f"files are named like deu_Latn.parquet; {shape(*columns_of(folder))}"
             )
         return found
 
@@ -116,6 +145,12 @@ class EvalData:
     def _told(self) -> set[str]:
         return set()
 
+    def _paths(self, name: str) -> list[Path]:
+        """The files of a language; none on the Hub."""
+        folder, _, tag = name.rpartition("/")
+        files = self._files(folder).get(tag, []) if self.root else []
+        return [path for file in files for path in (file.path, file.english) if path]
+
     @cached_property
     def _listing(self) -> dict[str, dict[str, list[layouts.File]]]:
         return {}
@@ -136,7 +171,16 @@ class EvalData:
     def _hub(self, folder: str) -> Any:
         if folder not in self._hub_sets:
             raise DataError(f"there is no Hub data set for {folder!r}; give a folder with --data DIR")
-        return self._hub_sets[folder]
+        if folder not in self._connected:
+            found = self._hub_sets[folder]
+            if folder not in self.commits:
+                self.commits[folder] = found.newest()
+            self._connected[folder] = replace(found, commit=self.commits[folder])
+        return self._connected[folder]
+
+    @cached_property
+    def _connected(self) -> dict[str, Any]:
+        return {}
 
 
 def _read(file: layouts.File, columns: Sequence[str]) -> Columns:
@@ -183,10 +227,3 @@ def _rename(table: Columns, columns: Sequence[str], where: str) -> Columns:
             names, there = " or ".join(COLUMNS.get(name, (name,))), one_line(", ".join(table))
             raise DataError(f"{where} has no column {names}; its columns are {there}; {shape(*columns)}")
     return found
-
-
-def _shape_of(folder: str) -> str:
-    """What the data of a task looks like."""
-    task = folder.split("/")[0]
-    known = {"ner": ("tokens", "ner_tags"), "pos": ("tokens", "upos"), "tatoeba": ("text", "english")}
-    return shape(*known.get(task, ("text", "label") if task in ("sib200", "taxi1500") else ("text",)))

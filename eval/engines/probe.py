@@ -69,10 +69,12 @@ def probe_units(context: Context, task: str, languages: Sequence[str]) -> list[U
     """The source's dev scores, then for each language one record a layer."""
     source = context.train_language
 
-    def expected(tag: str, metric: str) -> list[Record]:
-        return [context.record(task, tag, metric, source=source, layer=layer) for layer in context.layer_list()]
+    def unit(tag: str | None, metric: str) -> Unit:
+        name, own = f"{task}-probe", tag or source
+        expected = [context.record(name, own, metric, source=source, layer=layer) for layer in context.layer_list()]
+        return Unit(tag, expected, [f"{task}/{source}", f"{task}/{own}"])
 
-    return [Unit(None, expected(source, "dev_macro_f1")), *(Unit(tag, expected(tag, "macro_f1")) for tag in languages)]
+    return [unit(None, "dev_macro_f1"), *(unit(tag, "macro_f1") for tag in languages)]
 
 
 def probe_records(context: Context, source: Source, unit: Unit) -> list[Record]:

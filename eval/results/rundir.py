@@ -60,9 +60,13 @@ def reasons(missing: dict[str, str]) -> str:
 
 @dataclass
 class RunInfo:
-    """`run.json`: under which settings the records were made, and the coverage of each task."""
+    """`run.json`: under which settings the records were made and on which data, and the coverage of each task.
+
+    `data` has a hash (or the commit on the Hub) of what was measured, `sib200/deu_Latn`; older runs have none.
+    """
 
     settings: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
     coverage: dict[str, Coverage] = field(default_factory=dict)
 
     @classmethod

@@ -50,15 +50,17 @@ class Classification:
     def units(self, context: Context, languages: list[str]) -> list[Unit]:
         """For each seed the source's dev score (the training), then all languages of each seed; a probe has no seed."""
         if context.options.probe:
-            return probe_units(context, f"{self.name}-probe", languages)
+            return probe_units(context, self.name, languages)
         task, source = task_name(self.name, self.recipe.changed(context.options)), context.train_language
         seeds = context.seeds or self.seeds
 
-        def wanted(tag: str, metric: str, seed: int) -> list[Record]:
-            return [context.record(task, tag, metric, source=source, seed=seed)]
+        def unit(tag: str | None, metric: str, seed: int, **more: Any) -> Unit:
+            own = tag or source
+            expected = [context.record(task, own, metric, source=source, seed=seed)]
+            return Unit(tag, expected, [f"{self.name}/{source}", f"{self.name}/{own}"], **more)
 
-        trained = [Unit(None, wanted(source, "dev_macro_f1", seed), trains=True) for seed in seeds]
-        return trained + [Unit(tag, wanted(tag, "macro_f1", seed), stage=1) for seed in seeds for tag in languages]
+        trained = [unit(None, "dev_macro_f1", seed, trains=True) for seed in seeds]
+        return trained + [unit(tag, "macro_f1", seed, stage=1) for seed in seeds for tag in languages]
 
     def compute(self, context: Context, unit: Unit) -> list[Record]:
         """The dev scores, or one language's numbers."""

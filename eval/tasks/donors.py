@@ -121,7 +121,8 @@ class Donors:
 
         rankers = Rankers(context, _all(languages, sources), layer, sources)
         english = ENGLISH in sources and _trainable(context, ENGLISH)
-        return [Unit(source, transfer(source)) for source in sources] + [
+        places = [f"{FOLDER}/{tag}" for tag in languages]
+        return [Unit(source, transfer(source), [f"{FOLDER}/{source}", *places]) for source in sources] + [
             _judged_unit(context, target, languages, sources, rankers, english) for target in languages
         ]
 
@@ -177,7 +178,7 @@ def _answer_unit(context: Context, target: str, sources: list[str]) -> Unit:
             f"nothing is known of {target}: the model has no trained row for it, the data has no {FOLDER} "
             "sentences, and no table of similarities (--similarity) names it"
         )
-    return Unit(target, wanted, about=(_all([target], sources), sources))
+    return Unit(target, wanted, rankers.places, (_all([target], sources), sources))
 
 
 def answer(unit: Unit, sources: Sequence[str], rankers: Rankers) -> list[Record]:
@@ -198,7 +199,8 @@ def _judged_unit(
         for name in names
         for metric in (f"ndcg@{TOP}_{name}", f"regret_{name}")
     ]
-    return Unit(target, wanted, about=(_all(languages, sources), sources), stage=1, wants=TRANSFER)
+    about = _all(languages, sources), sources
+    return Unit(target, wanted, rankers.places, about, stage=1, wants=TRANSFER)
 
 
 def judged(unit: Unit, sources: Sequence[str], rankers: Rankers) -> list[Record]:

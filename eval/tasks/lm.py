@@ -68,7 +68,8 @@ class MaskedLM:
             metrics = ("loss", "loss_missing", "loss_wrong") if any(rows_of(context, tag, *names)) else ("loss",)
             return [context.record(self.name, tag, metric, seed=seed) for metric in metrics]
 
-        return [Unit(tag, expected(tag, seed)) for seed in context.seeds or (SEED,) for tag in languages]
+        seeds, folder = context.seeds or (SEED,), _folder(context)
+        return [Unit(tag, expected(tag, seed), [f"{folder}/{tag}"]) for seed in seeds for tag in languages]
 
     def compute(self, context: Context, unit: Unit) -> list[Record]:
         """The losses of one language with one seed's masks."""

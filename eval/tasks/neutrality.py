@@ -71,7 +71,7 @@ class Neutrality:
                 for tag in (None, *sample.languages)
                 for part in _bounded(context.record(self.name, tag, metric, layer=layer), len(sample.languages))
             ]
-            units.append(Unit(None, expected, about=languages))
+            units.append(Unit(None, expected, [f"{_folder(context)}/{tag}" for tag in sample.languages], languages))
         return units
 
     def compute(self, context: Context, unit: Unit) -> list[Record]:

@@ -53,6 +53,11 @@ class Rankers:
         self._with_text = [tag for tag in tags if tag in data]
 
     @property
+    def places(self) -> list[str]:
+        """The data that is read for the languages."""
+        return [f"{FOLDER}/{tag}" for tag in self._with_text]
+
+    @property
     def names(self) -> list[str]:
         """The rankers there are; the first is the one to trust before anything was measured."""
         found = [name for name, vectors in self._rows.items() if vectors]

@@ -19,7 +19,7 @@ from itertools import product
 import numpy as np
 
 from langsamp.core.record import Record
-from langsamp.eval.data.columns import DataError
+from langsamp.eval.data.columns import DataError, columns_of
 from langsamp.eval.data.sets import EvalData
 from langsamp.eval.engines.encoder import Pool
 from langsamp.eval.metrics import compute
@@ -55,11 +55,15 @@ def same_text(queries: Sequence[str], candidates: Sequence[str]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """A retrieval task; `english_in_file` tells whether the translations stand beside the sentences."""
+    """A retrieval task on a folder of sentences."""
 
     name: str
     folder: str
-    english_in_file: bool
+
+    @property
+    def english_in_file(self) -> bool:
+        """Whether the translations stand beside the sentences."""
+        return "english" in columns_of(self.folder)
 
     def languages(self, context: Context) -> list[str]:
         """All tags of the folder but English, which must be there unless it stands beside the sentences."""
@@ -75,7 +79,8 @@ class Retrieval:
         def expected(tag: str) -> list[Record]:
             return [context.record(self.name, tag, metric, layer=k, direction=way) for k, way, metric in parts]
 
-        return [Unit(tag, expected(tag)) for tag in languages]
+        shared = [] if self.english_in_file else [f"{self.folder}/{ENGLISH}"]
+        return [Unit(tag, expected(tag), [f"{self.folder}/{tag}", *shared]) for tag in languages]
 
     def pairs(self, data: EvalData, tag: str, english: Mapping[str, str] | None = None) -> Pairs:
         """Aligned sentences of a language and English.
@@ -86,7 +91,7 @@ class Retrieval:
             DataError: there are no two different pairs.
         """
         if self.english_in_file:
-            rows = data.rows(self.folder, tag, ["text", "english"])
+            rows = data.rows(self.folder, tag, columns_of(self.folder))
             found = list(zip(rows["text"], rows["english"]))
         else:
             own = data.by_id(self.folder, tag)
@@ -143,6 +148,6 @@ def _metrics(context: Context) -> list[str]:
     return [f"acc@{k}{ending}" for ending in endings for k in TOP]
 
 
-SR_BIBLE = Retrieval("sr-bible", "bible_retrieval", english_in_file=False)
-SR_TATOEBA = Retrieval("sr-tatoeba", "tatoeba", english_in_file=True)
-SR_CLDR = Retrieval("sr-cldr", "cldr", english_in_file=False)  # the built-in phrases of the quickstart
+SR_BIBLE = Retrieval("sr-bible", "bible_retrieval")
+SR_TATOEBA = Retrieval("sr-tatoeba", "tatoeba")
+SR_CLDR = Retrieval("sr-cldr", "cldr")  # the built-in phrases of the quickstart

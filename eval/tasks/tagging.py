@@ -20,7 +20,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from langsamp.core.record import Record
-from langsamp.eval.data.columns import DataError
+from langsamp.eval.data.columns import DataError, columns_of
 from langsamp.eval.engines.encoder import load_backend
 from langsamp.eval.engines.finetune import Tuned
 from langsamp.eval.engines.predict import IGNORED, Feature
@@ -104,7 +104,6 @@ class Tagging:
     """
 
     name: str
-    column: str
     labels: tuple[str, ...]
     other: str
     metrics: tuple[str, ...]
@@ -131,9 +130,10 @@ class Tagging:
             return [context.record(task, tag, metric, source=source, seed=seed) for metric in self.metrics]
 
         dev = {seed: context.record(name, source, "dev_f1", source=source, seed=seed) for seed in seeds}
-        trained = [Unit(None, [record], trains=True) for record in dev.values()]
+        sources = [f"{folder}/{source}" for folder, tags in folders.items() if source in tags]
+        trained = [Unit(None, [record], sources, trains=True) for record in dev.values()]
         return trained + [
-            Unit(tag, wanted(folder, tag, seed), about=folder, stage=1)
+            Unit(tag, wanted(folder, tag, seed), [*sources, f"{folder}/{tag}"], about=folder, stage=1)
             for seed in seeds
             for folder, tags in folders.items()
             for tag in sorted({*languages} & {*tags})
@@ -153,9 +153,10 @@ class Tagging:
         Raises:
             DataError: words and tags differ in number, or no label at all is known (numbers, another tag set).
         """
-        rows = context.data.rows(folder, tag, ["tokens", self.column], split)
+        rows = context.data.rows(folder, tag, columns_of(folder), split)
+        sentences, labels = rows.values()
         known, strange, found = set(self.labels), Counter[str](), []
-        for number, (words, tags) in enumerate(zip(rows["tokens"], rows[self.column])):
+        for number, (words, tags) in enumerate(zip(sentences, labels)):
             if len(words) != len(tags):
                 raise DataError(f"{folder}/{tag}, {split} sentence {number}: {len(words)} words but {len(tags)} tags")
             strange.update(str(label) for label in tags if label not in known)
@@ -163,7 +164,7 @@ class Tagging:
                 found.append(([str(word) for word in words], [x if x in known else self.other for x in tags]))
         if strange:
             names = ", ".join(f"{label} ({count})" for label, count in strange.most_common(5))
-            if sum(strange.values()) == sum(map(len, rows[self.column])):
+            if sum(strange.values()) == sum(map(len, labels)):
                 raise DataError(f"{folder}/{tag}: no {split} label is one of {', '.join(self.labels)}; found {names}")
             logger.warning("%s/%s: unknown labels count as %s: %s", folder, tag, self.other, names)
         return found
@@ -260,5 +261,5 @@ class Tagger:
 
 
 _RECIPE = Recipe(learning_rate=2e-5, epochs=10, batch_size=8, accumulation=4, max_length=256, eval_steps=1000)
-NER = Tagging("ner", "ner_tags", NER_LABELS, "O", ("f1",), _RECIPE)
-POS = Tagging("pos", "upos", POS_LABELS, "X", ("accuracy", "f1"), _RECIPE)
+NER = Tagging("ner", NER_LABELS, "O", ("f1",), _RECIPE)
+POS = Tagging("pos", POS_LABELS, "X", ("accuracy", "f1"), _RECIPE)

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from langsamp.eval.data.columns import COLUMNS
+
 from .plan import Languages, Sizes
 
 ENGLISH = "eng_Latn"
-READ = ("id", "text", "english", "label", "tokens", "upos", "ner_tags", "split")  # columns
 
 
 def cut(source: Path, languages: Languages, sizes: Sizes, output: Path) -> None:
@@ -108,5 +109,5 @@ def _read(source: Path, folder: str, tag: str) -> pa.Table | None:
 def _write(table: pa.Table, path: Path) -> None:
     """What the tasks read, plain: whoever packs many of these into one archive need not pack what is packed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = [name for name in table.column_names if name in READ]
+    kept = [name for name in table.column_names if name in COLUMNS]
     pq.write_table(table.select(kept), path, compression="none", use_dictionary=False, write_statistics=False)

@@ -56,7 +56,11 @@ class Count:
 
     def units(self, context, languages):
         return [
-            Unit(tag, [context.record(self.name, tag, metric, seed=seed) for metric in ("rows", "twice")])
+            Unit(
+                tag,
+                [context.record(self.name, tag, metric, seed=seed) for metric in ("rows", "twice")],
+                data=[f"sib200/{tag}"],
+            )
             for seed in context.seeds or (1,)
             for tag in languages
         ]
@@ -177,6 +181,48 @@ def test_a_retrained_model_in_the_same_folder_is_noticed(task, context):
     weights.write_bytes(bytes(9_999) + b"1")
     with pytest.raises(ValueError, match=r"holds a run with weights .* choose another --output"):
         runner.run(context, ["count"])
+
+
+def test_data_that_changed_since_they_were_measured_are_refused(task, context):
+    """Whatever of the run is left to do; with the old file back, or for other languages' files, it goes on."""
+    runner.run(context, ["count"], ["deu", "fra"])
+    file = context.data.root / "sib200/fra_Latn.parquet"
+    before, kept = file.read_bytes(), (context.output / records.RESULTS).read_bytes()
+    pq.write_table(pa.table({"text": ["a", "z"]}), file)
+    pq.write_table(pa.table({"text": ["z"]}), file.with_name("srp_Cyrl.parquet"))
+    told = r"numbers of sib200/fra_Latn from before its data changed \(.*fra_Latn.parquet\); put .*--output"
+    for again in (context, replace(context, seeds=(2,))):
+        with pytest.raises(ValueError, match=told):
+            runner.run(replace(again, data=EvalData(context.data.root)), ["count"])
+    assert (context.output / records.RESULTS).read_bytes() == kept
+    file.write_bytes(before)
+    runner.run(replace(context, data=EvalData(context.data.root)), ["count"])
+    assert task.computed == ["deu_Latn", "fra_Latn", "srp_Cyrl", "srp_Latn"]
+    file.with_name("fra_Latn-dev.parquet").write_bytes(before)  # another file is a change, too
+    with pytest.raises(ValueError, match="its data changed"):
+        runner.run(replace(context, data=EvalData(context.data.root)), ["count"])
+
+
+def test_data_that_could_not_be_measured_may_be_mended(task, context):
+    file = context.data.root / "sib200/deu_Latn.parquet"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:50])
+    assert "deu_Latn" in runner.run(context, ["count"])[0].missing
+    file.write_bytes(whole)
+    assert runner.run(replace(context, data=EvalData(context.data.root)), ["count"])[0].missing == {}
+
+
+def test_a_run_of_before_data_were_pinned_goes_on_and_pins_them(task, context):
+    runner.run(context, ["count"], ["deu"])
+    path = context.output / "run.json"
+    settings = json.loads(path.read_text())
+    del settings["data"]
+    path.write_text(json.dumps(settings))
+    runner.run(context, ["count"], ["deu"])
+    assert task.computed == ["deu_Latn"]
+    pq.write_table(pa.table({"text": ["z"]}), context.data.root / "sib200/deu_Latn.parquet")
+    with pytest.raises(ValueError, match="its data changed"):
+        runner.run(replace(context, data=EvalData(context.data.root)), ["count"], ["deu"])
 
 
 def test_coverage_groups_the_reasons():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from langsamp.core.runtime import ModelSource, resolve_model
 from langsamp.eval import run as runner
 from langsamp.eval.data.sets import EvalData
 from langsamp.eval.results import records
+from langsamp.eval.results.rundir import RunInfo
 from langsamp.eval.run_settings import fingerprint
 from langsamp.eval.task import Context, Unit
 from langsamp.eval.team import Measurer, Team, team
@@ -107,6 +109,25 @@ def test_processes_give_the_records_of_one(tiny_model_dir, data, tmp_path, one_t
     with team(again, devices=2) as crew:
         runner.run(again, TASKS, None, crew)
         assert not crew._members  # nothing to do: nobody is called
+
+
+@pytest.mark.parametrize("task", [*TASKS, "sib200-probe", "donors-target", "pos"])
+def test_what_a_task_reads_is_pinned(tiny_model_dir, data, tmp_path, one_thread, monkeypatch, task):
+    """All of it and nothing else, so that a change of it is noticed; see `check_data`."""
+    read, rows = set(), EvalData.rows
+    monkeypatch.setattr(EvalData, "rows", lambda self, *what: read.add("/".join(what[:2])) or rows(self, *what))
+    if task == "pos":
+        (data / "pos").mkdir()
+        words = {"tokens": [["a", "b"]] * 6, "upos": [["DET", "NOUN"]] * 6, "split": ["train", "dev", "test"] * 2}
+        for tag in TAGS[:3]:
+            pq.write_table(pa.table(words), data / "pos" / f"{tag}.parquet")
+    name, _, option = task.partition("-") if task not in ("sr-bible", "embedding-map") else (task, "", "")
+    here = context(tiny_model_dir, data, tmp_path / "out")
+    changes = {"probe": {"probe": True}, "target": {"target": "deu"}}.get(option, {})
+    here = replace(here, layers="2", seeds=(1,), options=replace(here.options, **changes))
+    runner.run(here, [name], None if task == "donors-target" else ["deu", "rus"])
+    assert set(RunInfo.read(here.output).data) == read
+    assert len(read) > 1 or task == "embedding-map"
 
 
 def test_without_options_this_process_computes(tiny_model_dir, data, tmp_path):

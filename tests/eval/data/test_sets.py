@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -230,3 +231,41 @@ def test_shared_data_is_read(shared):
     assert "ner/wikiann" in data.folders("ner")
     rows = data.rows("tatoeba", "fra_Latn", ["id", "text", "english"])
     assert len(rows["text"]) == len(rows["english"]) == 1000
+
+
+def test_a_run_goes_on_with_the_hub_data_it_began_with(tmp_path, monkeypatch):
+    """Whatever is pushed later; data sets that were not read before are read as they are now."""
+    asked = []
+    monkeypatch.setattr(hub_data.HfApi, "dataset_info", lambda *_, **rest: SimpleNamespace(sha="a" * 40))
+    monkeypatch.setattr(hub_data, "get_dataset_config_names", lambda repo, revision: ["deu_Latn"])
+    monkeypatch.setattr(hub_data, "load_dataset", lambda repo, config, revision: asked.append(revision) or {})
+    data = EvalData()
+    data.languages("sib200")
+    known = {"sib200/deu_Latn": data.fingerprint("sib200/deu_Latn")}
+    assert known == {"sib200/deu_Latn": "a" * 40}
+    monkeypatch.setattr(hub_data.HfApi, "dataset_info", lambda *_, **rest: SimpleNamespace(sha="b" * 40))
+    later = EvalData()
+    later.pin(known)
+    for found in (data, later, later.elsewhere()):
+        with pytest.raises(DataError):  # there are no rows
+            found.rows("sib200", "deu_Latn", ["text"])
+        assert found.fingerprint("sib200/deu_Latn") == "a" * 40
+    later.languages("tatoeba")
+    assert later.fingerprint("tatoeba/deu_Latn") == "b" * 40
+    assert asked == ["a" * 40] * 3
+
+
+def test_a_broken_connection_to_the_hub_is_one_sentence(monkeypatch):
+    """Also where the client's error is no OSError."""
+
+    class ConnectError(Exception):
+        __module__ = "httpx"
+
+    def broken(*_, **rest):
+        raise ConnectError("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr(hub_data.HfApi, "dataset_info", broken)
+    monkeypatch.setattr(hub_data.HfApi, "list_repo_files", broken)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(FileNotFoundError, match=r"cannot be read from the Hub \(.*not known.*--data DIR"):
+        EvalData().languages("pos")
