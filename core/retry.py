@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
-from huggingface_hub import get_token
+from huggingface_hub import constants, get_token
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
-from langsamp.core.files import DISK_FULL
+from langsamp.core.files import DISK_FULL, READ_ONLY
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -140,9 +140,23 @@ def translate(error: BaseException, what: str, token: str | None = None) -> HubE
         remedy = _REMEDY.get(404 if missing else status or 0)
     if any(getattr(cause, "errno", None) in DISK_FULL for cause in _chain(error)):
         return HubError(f"{what} failed: the disk is full; make room and run the same command again.")
+    if refused := _not_writable(error):
+        return HubError(
+            f"{what} failed: the cache does not hold all of it and cannot be written ({refused}); set HF_HUB_CACHE to "
+            "a folder of yours, or have it fetched by somebody who may write there."
+        )
     if remedy is None:
         return HubError(redact(f"{what} failed: {_first_line(error)}", token))
     return HubError(f"{what} failed: {remedy}")
+
+
+def _not_writable(error: BaseException) -> str | None:
+    """The path of the client's cache that could not be written, if that is what went wrong."""
+    for cause in _chain(error):
+        path = str(getattr(cause, "filename", None) or "")
+        if getattr(cause, "errno", None) in READ_ONLY and path.startswith(constants.HF_HUB_CACHE):
+            return path
+    return None
 
 
 _REMEDY = {

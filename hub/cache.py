@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import constants
@@ -13,9 +14,13 @@ from langsamp.hub.remote import RemoteFile, RemoteTree, digest_file
 
 
 def remember_revision(repo: str, revision: str, commit: str) -> None:
-    """Note which commit a branch or tag is at, as the client does, so that it can be resolved without a network."""
+    """Note which commit a branch or tag is at, as the client does, so that it can be resolved without a network.
+
+    A cache that cannot be written stays as it is.
+    """
     if revision != commit:
-        atomic_write(_folder(repo) / "refs" / revision, commit)
+        with suppress(OSError):
+            atomic_write(_folder(repo) / "refs" / revision, commit)
 
 
 def cached_tree(repo: str, revision: str) -> RemoteTree:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,7 +115,11 @@ def _alone(folder: Path) -> FileLock:
     """A lock for a folder, kept in the cache: the processes of a parallel run all fetch the same checkpoint."""
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     path = Path(constants.HF_HUB_CACHE) / ".locks" / "langsamp" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError:  # a cache that others look after
+        path = Path(tempfile.gettempdir()) / f"langsamp-{name}.lock"
     return FileLock(path)
 
 

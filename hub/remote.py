@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -111,8 +112,9 @@ def fetch(api: HfApi, tree: RemoteTree, name: str) -> Path:
         if expected.is_content(digest_file(path)):
             return path
         logger.warning("%s of %s is damaged in the cache or on the way; fetching it again.", name, tree.repo)
-        path.resolve().unlink(missing_ok=True)  # the content itself, which other names may share
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be removed, nothing can be fetched either, and that is told
+            path.resolve().unlink()  # the content itself, which other names may share
+            path.unlink()
     raise HubError(
         f"downloading {name} of {tree.repo}@{tree.commit[:8]} failed: it arrived damaged {_FETCHES} times "
         "(its hash is not the one the Hub tells); is there a faulty proxy or disk?"

@@ -12,6 +12,7 @@ from huggingface_hub import constants
 
 from langsamp.core.manifest import MANIFEST_NAME, RECORD_NAME, verify_manifest
 from langsamp.core.retry import HubError, IncompletePushError
+from langsamp.core.runtime import resolve_model
 from langsamp.hub.pull import pull
 from langsamp.hub.push import push
 from langsamp.hub.remote import read_record
@@ -335,3 +336,32 @@ def test_a_file_instead_of_the_folder_is_named(hub, repo, tmp_path):
     with pytest.raises(HubError, match="out is in the way of"):
         pull("user/x", tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_cache_that_cannot_be_written_serves_what_it_holds(hub, repo, tmp_path, read_only, pushed_names):
+    """A cluster's, that somebody else has filled."""
+    pull("user/x", tmp_path / "theirs")
+    read_only(constants.HF_HUB_CACHE)
+    pull("user/x", tmp_path / "mine")
+    assert names_in(tmp_path / "mine") == pushed_names | {".gitattributes"}
+    assert resolve_model("user/x").revision == repo.resolve("main")
+
+
+@pytest.mark.parametrize("state", ["empty", "older", "damaged"])
+def test_a_cache_that_cannot_be_written_and_lacks_something_says_so(hub, repo, checkpoint, tmp_path, read_only, state):
+    cache = Path(constants.HF_HUB_CACHE)
+    cache.mkdir()
+    if state != "empty":
+        pull("user/x", tmp_path / "theirs")
+    if state == "older":
+        (checkpoint / "results.jsonl").write_text("second\n")
+        push(checkpoint, "user/x")
+    if state == "damaged":
+        flip(next(cache.glob(f"models--*/snapshots/*/{WEIGHTS}")).resolve())
+    read_only(str(cache))
+    with pytest.raises(HubError, match=r"failed: the cache does not hold all .*/cache.*; set HF_HUB_CACHE to a folder"):
+        pull("user/x", tmp_path / "mine")
+    assert names_in(tmp_path / "mine") == set()
+    if state != "damaged":
+        with pytest.raises(FileNotFoundError, match=r"cannot be had .* set HF_HUB_CACHE to a folder"):
+            resolve_model("user/x")

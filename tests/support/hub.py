@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import huggingface_hub
@@ -49,6 +52,30 @@ def hub_env(hub, tmp_path) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
     }
     return {**os.environ, **own}
+
+
+@pytest.fixture
+def read_only() -> Iterator:
+    """A function that makes a folder one that nobody can write to, root neither, until the test ends."""
+    _watch_writes()
+    yield _READ_ONLY.append
+    _READ_ONLY.clear()
+
+
+_READ_ONLY: list[str] = []
+
+
+@cache
+def _watch_writes() -> None:
+    sys.addaudithook(_refuse_writes)  # such hooks stay
+
+
+def _refuse_writes(event: str, args: tuple) -> None:
+    changes = ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.link", "os.utime", "os.chmod")
+    writes = args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) if event == "open" else event in changes
+    for path in args[:2] if writes and _READ_ONLY else ():
+        if isinstance(path, str | os.PathLike) and os.fspath(path).startswith(tuple(_READ_ONLY)):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fspath(path))
 
 
 @pytest.fixture
