@@ -41,6 +41,8 @@ class FileEntry:
 def write_manifest(folder: str | os.PathLike[str], files: Iterable[str] | None = None) -> Path:
     """Write ``langsamp_manifest.json`` for a folder, last and atomically: what it names is on the disk before.
 
+    Who may read the manifest may then read the weights, too, which safetensors and onnx write for their owner only.
+
     Args:
         folder: the folder to describe.
         files: names relative to the folder, with ``/``; default every file below it except the manifest itself and
@@ -61,7 +63,11 @@ def write_manifest(folder: str | os.PathLike[str], files: Iterable[str] | None =
             raise FileNotFoundError(f"{name!r} is not a file in {root}, so it cannot go into the manifest.")
         entries[name] = measure(root / name)
     to_disk(root / name for name in names)
-    return atomic_write(root / MANIFEST_NAME, manifest_text(entries))
+    manifest = atomic_write(root / MANIFEST_NAME, manifest_text(entries))
+    for path in (root / name for name in entries):
+        if not path.stat().st_mode & 0o077:
+            path.chmod(manifest.stat().st_mode)
+    return manifest
 
 
 def manifest_text(entries: dict[str, FileEntry]) -> str:

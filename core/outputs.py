@@ -48,9 +48,6 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         if any(temporary.glob("*.safetensors")):
             add_pooling(temporary)
-        for file in temporary.rglob("*.*"):  # safetensors and onnx write for the owner only
-            if file.is_file():
-                file.chmod((temporary / "config.json").stat().st_mode)
         write_manifest(temporary)
         if target.is_dir():
             target.rmdir()

@@ -71,6 +71,16 @@ def likely_script(language: str, region: str | None = None) -> str | None:
     return langcodes.Language.make(language=known.language, territory=region).maximize().script
 
 
+@cache
+def is_region_for(code: str) -> bool:
+    """Whether two letters behind a language are rather a country than another language: ``br``, but not ``fr``.
+
+    French is what France speaks: English beside ``fr`` is two languages, Portuguese beside ``br`` is Brazil's.
+    """
+    region = langcodes.Language.make(territory=code.upper())
+    return region.is_valid() and region.maximize().language != code
+
+
 def scripts_agree(script: str, found: str) -> bool:
     """Whether the script of a text is what its tag says; a text without letters says nothing."""
     same = match_script(found, [script]) or match_script(script, [found])

@@ -15,6 +15,7 @@ from langsamp.core.language.languages import (
     OTHER_NAMES,
     check_tag,
     is_language,
+    is_region_for,
     is_script,
     likely_script,
     region_of,
@@ -61,6 +62,7 @@ _EBIBLE = re.compile(r"([a-z]{3})-\1.*")  # deu-deu1912, arb-arb-vd
 _LEIPZIG = re.compile(r"([a-z]{3})(?:-[a-z]{2})?_[a-z-]+(?:_[\w-]+)?_\d+[KM]?-sentences")  # deu_news_2020_10K-sentences
 _WITH_SCRIPT = re.compile(r"(?<![A-Za-z0-9])([a-z]{2,3})[-_]([A-Z][a-z]{3})(?![A-Za-z0-9])")
 _WIKIEXTRACTOR = re.compile(r"[A-Z]{2}/wiki_\d+")  # the folders AA, AB, ... are no languages
+_TWO = re.compile(r"(?:.+\.)?([a-z]{2})[-_]([a-z]{2})(?:\..+)?")  # en-sw, but also pt-br
 _PAIR = re.compile(r"(?:.+\.)?([\w@]+)-([\w@]+)\.(?:.+\.)?([\w@]+)")  # OPUS and LASER: Tatoeba.en-sw.sw
 
 
@@ -97,6 +99,8 @@ def find_language(pieces: Sequence[str], names: Mapping[str, str] | None = None)
     counts = Counter(language.language for language in found).most_common(2)
     if len(counts) > 1 and counts[0][1] == counts[1][1]:
         raise ValueError(f"its names tell several languages ({', '.join(language.language for language in found)})")
+    if not counts and (two := next(filter(None, map(_two, pieces)), None)):
+        raise ValueError(f"its name tells two languages ({', '.join(two)}); give each a file of its own")
     found = [language for language in found if language.language == counts[0][0]]
     return max(found, key=lambda language: language.region is not None, default=None)
 
@@ -109,6 +113,14 @@ def _told(tag: str) -> Told:
 def _is_word(piece: str) -> bool:
     said_twice = _EBIBLE.fullmatch(piece) or _LEIPZIG.fullmatch(piece)
     return not said_twice and re.split(r"[^A-Za-z]", piece)[0].lower() in _WORDS
+
+
+def _two(text: str) -> tuple[str, str] | None:
+    """The languages of a parallel corpus in one file, ``en-sw``; None for ``pt-br``, Brazil's Portuguese."""
+    match = _TWO.fullmatch(text)
+    if match is None or match[1] == match[2] or is_region_for(match[2]) or not {match[1], match[2]} <= {*TO_ISO_639_3}:
+        return None
+    return TO_ISO_639_3[match[1]], TO_ISO_639_3[match[2]]
 
 
 @cache
@@ -129,7 +141,7 @@ def _whole(text: str) -> Told | None:
         told = _whole(head)
         return Told(told.language, script) if told else None
     match = TAG.fullmatch(text)
-    if match is None:
+    if match is None or _two(text):
         return None
     language = match[1].lower()
     language = TO_ISO_639_3.get(language, language)

@@ -7,6 +7,8 @@ import json
 import os
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from langsamp.core.manifest import MANIFEST_NAME, FileEntry, read_manifest, verify_manifest, write_manifest
 
@@ -32,6 +34,15 @@ def test_round_trip_lists_every_file_with_hash_and_size(folder):
     assert verify_manifest(folder) == []
     write_manifest(folder)  # again: the manifest never lists itself
     assert read_manifest(folder) == entries
+
+
+def test_who_may_read_the_manifest_may_read_the_weights(folder):
+    save_file({"a": torch.zeros(2)}, folder / "model.safetensors")  # for the owner only
+    (folder / "config.json").chmod(0o640)  # somebody's choice
+    write_manifest(folder)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir() if path.is_file()}
+    assert modes["model.safetensors"] == modes[MANIFEST_NAME] == modes["empty"]
+    assert modes["config.json"] == 0o640
 
 
 def test_git_and_download_metadata_are_not_content(folder):

@@ -14,6 +14,11 @@ from langsamp.core.language.names import Told, find_language, language_in, marks
         ("de", "deu", None),
         ("ger", "deu", None),
         ("pt_BR", "por", None),
+        ("pt-br", "por", None),
+        ("en_in", "eng", None),
+        ("de-CH", "deu", None),
+        ("fr-FR", "fra", None),
+        ("fr-fr", "fra", None),
         ("zh-Hans", "zho", "Hans"),
         ("zh-min-nan", "nan", "Latn"),
         ("zho_simpl", "zho", "Hans"),
@@ -79,6 +84,14 @@ def test_names_that_disagree_are_refused_and_a_map_decides():
     assert find_language(["lau", "de"], {"lau": "laj_Latn"}) == Told("laj", "Latn")
     assert find_language(["swahili", "train"], {"swahili": "swh"}) == Told("swh")
     assert find_language(["corpus.old"], {"old": "deu_Latf"}) == Told("deu", "Latf")
+
+
+@pytest.mark.parametrize("name", ["en-sw", "de-fr", "sw_en", "bible.en-sw", "en-ja.clean"])
+def test_two_languages_in_one_file_are_not_the_first(name):
+    assert language_in(name) is None
+    with pytest.raises(ValueError, match="tells two languages .* each a file of its own"):
+        find_language(["corpus", name])
+    assert find_language([name, "sw"]) == Told("swa")  # what lies in a folder of the two
 
 
 def test_sides_of_parallel_corpora():
