@@ -4,14 +4,17 @@ The encoder is a choice: ``FAMILIES`` has all there are. What LangSAMP adds stan
 """
 
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import transformers
 from transformers import PretrainedConfig, XLMRobertaConfig
+from transformers.dynamic_module_utils import get_relative_import_files
 
 from .language_codes import LANGUAGE_PATTERN, SCRIPT_PATTERN, UNKNOWN_LANGUAGE, UNKNOWN_SCRIPT, suggest
 from .safe_files import tables_disagree
@@ -202,6 +205,13 @@ class LangSAMPConfigMixin(_Stock):
         except Exception as error:  # each version of transformers has its own for a value of the wrong kind
             reason = " ".join(str(error).split())
             raise ValueError(f"the configuration of {pretrained_model_name_or_path} is damaged ({reason}).") from error
+
+    def save_pretrained(self, save_directory: "str | PathLike", *args: Any, **kwargs: Any) -> None:
+        """As in transformers, with the code of the models too: ``model.base_model``, a stock one, brings none."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        code = Path(__file__).with_name("modeling_langsamp.py")
+        for file in (code, *get_relative_import_files(code)) if code.is_file() else ():
+            shutil.copy(file, save_directory)
 
     @classmethod
     def from_backbone(

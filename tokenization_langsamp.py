@@ -220,7 +220,10 @@ class LangSAMPTokenizer(PreTrainedTokenizerFast):
         if not hasattr(value, "__len__"):
             raise ValueError(f"{name} must be a tag or a list with one for each text, not {value!r}.")
         if len(value) != n:
-            raise ValueError(f"{name} has {len(value)} entries for {n} texts; give one for all, or one for each.")
+            raise ValueError(
+                f"{name} has {len(value)} entries for {n} text{'s' * (n != 1)}; give one for all, or one for each (a "
+                "pipeline hands over one text at a time: call it once for each language)."
+            )
         return list(value)
 
     def _ids(self, text, lang, script, languages, scripts):

@@ -25,7 +25,7 @@ def test_the_python_runs_in_order_as_printed(tiny_model_dir, tmp_path, monkeypat
     names: dict = {}
     for block in _blocks("python"):
         exec(compile(block, "README.md", "exec"), names)
-    assert names["batch"]["lang_ids"].tolist() == [1, 6]
+    assert names["batch"]["lang_ids"].tolist() == [3, 6]
     assert len(ast.literal_eval(capsys.readouterr().out.splitlines()[1])) == 2  # one best piece a text
     assert names["logits"].shape[:2] == names["batch"]["input_ids"].shape
     assert names["vectors"].shape == (2, 32)

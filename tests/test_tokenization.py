@@ -98,7 +98,7 @@ def test_one_language_for_each_text_or_an_error(tok):
     assert tok(["a", "b"], lang=["deu", "rus"])["lang_ids"] == [DEU, RUS]
     with pytest.raises(ValueError, match="lang has 1 entries for 2 texts"):
         tok(["a", "b"], lang=["deu"])
-    with pytest.raises(ValueError, match="script has 3 entries for 1 texts"):
+    with pytest.raises(ValueError, match=r"script has 3 entries for 1 text; .*pipeline hands over one text at a time"):
         tok("a", script=["Latn"] * 3)
     with pytest.raises(ValueError, match="not a language tag"):
         tok("a", lang="german")
@@ -261,8 +261,8 @@ def test_an_unlimited_tokenizer_gets_the_limit_of_the_model(tiny_tokenizer_dir, 
 def test_ten_thousand_languages_are_no_trouble(tiny_tokenizer_dir):
     codes = [a + b + c for a in ascii_lowercase for b in ascii_lowercase for c in ascii_lowercase]
     codes = [code for code in codes if code != "und" and parse_tag(code)[0] == code][:10_000]
-    start = time.perf_counter()
+    start = time.process_time()
     tok = LangSAMPTokenizer.from_pretrained(tiny_tokenizer_dir, languages=codes, scripts=["Latn"])
     assert tok(["Haus"] * 10_000, lang=codes)["lang_ids"] == list(range(1, 10_001))
     LangSAMPConfig(languages=codes)
-    assert time.perf_counter() - start < 5  # quadratic took 20
+    assert time.process_time() - start < 5  # quadratic took 20

@@ -129,6 +129,19 @@ AutoTokenizer.from_pretrained({str(folder)!r}, trust_remote_code=True).save_pret
     assert config["languages"][0] == "und"
 
 
+def test_the_encoder_saved_alone_opens_through_both_doors(folder, run_fresh, tmp_path):
+    alone = tmp_path / "alone"
+    out = run_fresh(HIDE + f"""
+from transformers import AutoModel, AutoModelForMaskedLM
+model = AutoModelForMaskedLM.from_pretrained({str(folder)!r}, trust_remote_code=True)
+model.base_model.save_pretrained({str(alone)!r})
+doors = [AutoModel.from_pretrained({str(alone)!r}, trust_remote_code=remote) for remote in (True, False)]
+same = [door.embeddings.word_embeddings.weight.equal(model.get_input_embeddings().weight) for door in doors]
+print(*(type(door).__name__ for door in doors), *same)
+""")  # fmt: skip
+    assert out.strip().endswith("LangSAMPModel XLMRobertaModel True True")
+
+
 def test_nothing_of_the_folder_runs_through_the_stock_door(folder, run_fresh):
     """A sentinel in the folder's code must not fire without trust."""
     (folder / "modeling_langsamp.py").write_text("raise SystemExit('remote code ran')")

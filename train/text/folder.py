@@ -21,6 +21,10 @@ from langsamp.core.reading import binary, damage_named, is_archive, members, ope
 from langsamp.train.text.corpus import Corpus, Part, Reading, Report, clean
 from langsamp.train.text.formats import FILES, STREAMS, Source
 
+_INSTEAD = {
+    ".xml": "XML; wikiextractor takes the text out of a dump of Wikipedia",
+    ".tmx": "XML; write the text of each language to a file of its own, as OPUS has it under Moses",
+}
 _WIKI = re.compile(r"wiki_\d+")
 # files that come with data sets and hold no text of their own, whatever language their folder is of
 _BESIDE = re.compile(
@@ -76,7 +80,8 @@ class FolderCorpus(Corpus):
             elif twin != part.name:
                 self.report.left_out[part.name] = f"{twin}, packed"
             elif self._kind(part) is None:
-                self.report.left_out[part.name] = "no format that is read"
+                suffix = PurePosixPath(unpacked_name(name)).suffix.lower()
+                self.report.left_out[part.name] = _INSTEAD.get(suffix, "no format that is read")
             elif why := self._selection.against(marks(pieces, self._selection.subsets)):
                 self.report.left_out[part.name] = why
             else:

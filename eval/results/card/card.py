@@ -158,7 +158,7 @@ def render(checkpoint: Checkpoint, meta: Mapping[str, Any], slots: Mapping[str, 
         meta=meta,
         encoder=_encoder(checkpoint.config.architectures),
         size=[layers, checkpoint.config.hidden_size, checkpoint.config.vocab_size],
-        layer=protocol_layer(layers or 12),
+        layer=_layer(results, layers or 12),
         scripts=checkpoint.names("scripts"),
         languages=languages,
         count=len({row.code.partition("_")[0] for row in languages}),
@@ -179,6 +179,13 @@ def render(checkpoint: Checkpoint, meta: Mapping[str, Any], slots: Mapping[str, 
         generated=Markup(GENERATED),
     )  # fmt: skip
     return f"---\n{head}---\n\n{body.strip()}\n"
+
+
+def _layer(results: Results | None, depth: int) -> int:
+    """Whose vectors the card tells people to take: the layer of its retrieval scores, else the protocol's."""
+    headlines = [results.headline(task) for task in results.tasks] if results else []
+    measured = [cell.layer for cell in headlines if cell.layer and cell.metric.startswith("acc@")]
+    return int(measured[0]) if measured else protocol_layer(depth)
 
 
 def _encoder(architectures: Sequence[str] | None) -> str:

@@ -89,7 +89,7 @@ def test_names_that_disagree_are_refused_and_a_map_decides():
 @pytest.mark.parametrize("name", ["en-sw", "de-fr", "sw_en", "bible.en-sw", "en-ja.clean"])
 def test_two_languages_in_one_file_are_not_the_first(name):
     assert language_in(name) is None
-    with pytest.raises(ValueError, match="tells two languages .* each a file of its own"):
+    with pytest.raises(ValueError, match=r"tells two languages .* each a file of its own"):
         find_language(["corpus", name])
     assert find_language([name, "sw"]) == Told("swa")  # what lies in a folder of the two
 

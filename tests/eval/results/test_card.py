@@ -119,6 +119,16 @@ def test_metadata_is_what_the_hub_takes(checkpoint):
     assert len({langcodes.Language.get("und")} | {example["text"] for example in meta["widget"]}) == 7
 
 
+def test_sentence_vectors_are_taken_where_they_were_measured(checkpoint):
+    results = checkpoint / "results.jsonl"
+    rows = [row for row in results.read_text().splitlines() if '"layer": 8' not in row and '"layer": 4' not in row]
+    results.write_text("\n".join(rows) + "\n")
+    card = write_card(checkpoint).read_text()
+    assert "Acc@1 (%), en→x, layer 12" in card
+    assert "tokens of layer 12 (or" in card
+    assert "num_hidden_layers=12)" in card
+
+
 def test_evaluation_table_by_hand(checkpoint):
     lines = [[cell.strip() for cell in line.split("|")] for line in write_card(checkpoint).read_text().splitlines()]
     short = {row[1]: row for row in lines if len(row) == 6}

@@ -77,6 +77,13 @@ def test_hidden_and_other_files_are_left_out_and_said(tmp_path):
     )
 
 
+def test_for_xml_a_way_to_text_is_named(tmp_path):
+    _write(tmp_path / "swwiki-pages-articles.xml.bz2", b"BZh9")
+    _write(tmp_path / "en-sw.tmx", b"<tmx/>")
+    with pytest.raises(ValueError, match=r"has no text: .*en-sw.tmx \(XML; .*Moses.*xml.bz2 \(XML; wikiextractor"):
+        open_corpus(tmp_path).languages  # noqa: B018
+
+
 def test_several_files_of_one_language_are_read_in_the_order_of_their_names(tmp_path):
     _write(tmp_path / "deu_Latn.wiki.txt", b"w\n")
     _write(tmp_path / "deu_Latn.bible.jsonl", b'{"text": "b"}\n')
