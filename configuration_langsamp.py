@@ -210,7 +210,7 @@ class LangSAMPConfigMixin(_Stock):
         """As in transformers, with the code of the models too: ``model.base_model``, a stock one, brings none."""
         super().save_pretrained(save_directory, *args, **kwargs)
         code = Path(__file__).with_name("modeling_langsamp.py")
-        for file in (code, *get_relative_import_files(code)) if code.is_file() else ():
+        for file in (str(code), *get_relative_import_files(code)) if code.is_file() else ():
             shutil.copy(file, save_directory)
 
     @classmethod
