@@ -225,7 +225,9 @@ class LangSAMPMixin(_Family):
             table = getattr(self, f"{name}_embeddings")
             if table is not None:
                 ids = _ids(ids, hidden, len(table.weight) if self.check_ids else None, f"{name}_ids")
-                out = out + table(ids if where is None else ids.expand(hidden.shape[:2]).flatten()[where])
+                out = out + table(ids if where is None else ids.expand(hidden.shape[:2]).flatten()[where]).to(
+                    out.device
+                )
         return out
 
     def _loss(self, hidden, labels, lang_ids, script_ids, num_items, positions):
@@ -241,9 +243,10 @@ class LangSAMPMixin(_Family):
             bias = decoder.weight.new_zeros(len(decoder.weight)) if decoder.bias is None else decoder.bias
             total = self.summed_loss(features, decoder.weight, bias, targets)
         else:  # quantised, offloaded, or wrapped by an adapter
-            total = nn.functional.cross_entropy(decoder(features).float(), targets, reduction="sum")
-        count = (targets >= 0).sum() if num_items is None else torch.as_tensor(num_items, device=total.device)
-        return total / count.reshape(-1)[0].clamp(min=1)
+            logits = decoder(features).float()
+            total = nn.functional.cross_entropy(logits, targets.to(logits.device), reduction="sum")
+        count = (targets >= 0).sum() if num_items is None else num_items
+        return total / torch.as_tensor(count, device=total.device).reshape(-1)[0].clamp(min=1)
 
     @torch.no_grad()
     def fold_unknown(self) -> None:
@@ -253,7 +256,7 @@ class LangSAMPMixin(_Family):
         """
         dense = self.head_dense
         for table in filter(None, (self.lang_embeddings, self.script_embeddings)):
-            dense.bias.add_(dense.weight @ table.weight[0])
+            dense.bias.add_(dense.weight @ table.weight[0].to(dense.weight.device))
             table.weight -= table.weight[0].clone()
 
     @torch.no_grad()
@@ -296,7 +299,7 @@ class LangSAMPMixin(_Family):
         folded = copy.deepcopy(self)
         for part, table, kind in folded._tables():
             row = table.weight[self.config.row(kind, pair[part]) if pair[part] else 0]
-            folded.head_dense.bias.add_(folded.head_dense.weight @ row)
+            folded.head_dense.bias.add_(folded.head_dense.weight @ row.to(folded.head_dense.weight.device))
         model = AutoModelForMaskedLM.from_config(self.config.stock())
         model.load_state_dict({k: v for k, v in folded.state_dict().items() if not k.startswith(("lang_", "script_"))})
         torch.nn.Module.to(model, dtype=self.dtype, device=self.device)
@@ -356,8 +359,7 @@ def _ids(ids, hidden, rows, name):
         raise ValueError(f"{name} has shape {tuple(ids.shape)}; it must be ({batch},) or ({batch}, {length}).")
     ids = ids.to(hidden.device).long()
     ids = ids[:, None] if ids.dim() == 1 else ids
-    if rows is not None and ids.numel() and not torch.compiler.is_compiling():
-        # before the lookup: on a GPU it would be a device assert
+    if rows is not None and ids.numel() and not torch.compiler.is_compiling():  # a lookup would be a device assert
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= rows:
             raise IndexError(f"{name} holds {low if low < 0 else high}, but the table has rows 0 to {rows - 1}.")

@@ -1,9 +1,12 @@
 """The models: what the tables add, what the encoder never sees, what survives saving, resizing and growing."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
+from support.card import CARD, blank, numberless, place
+from torch.utils._pytree import tree_map_only
 from transformers import XLMRobertaForMaskedLM, XLMRobertaModel
 
 from langsamp import (
@@ -151,6 +154,31 @@ def test_given_positions_are_those_of_the_labels_in_any_order_filled_up(model, b
     (loss.backward(), plain.backward())
     for (name, mine), theirs in zip(model.named_parameters(), other.parameters()):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("elsewhere", [("lang_embeddings", "script_embeddings"), ("roberta.encoder",)])
+def test_a_model_in_parts_on_two_devices(model, batch, elsewhere):
+    """As `device_map` splits one: what goes into a part is brought to it; what comes out is the model's own affair."""
+    model.check_ids, model.lm_head.decoder._hf_hook = False, None  # accelerate's mark on its parts
+    batch = {**batch, "labels": _labels(batch), "masked_positions": torch.arange(4)}
+    del batch["attention_mask"]
+    layers = [f"roberta.encoder.layer.{number}" for number in range(len(model.encoder_layers))]
+    with numberless():
+        place(model, torch.device("cpu"), **dict.fromkeys(elsewhere, CARD))
+        for name in (*layers, "lang_embeddings", "script_embeddings", "lm_head.dense", "lm_head.decoder"):
+            part = model.get_submodule(name)
+            to = partial(torch.Tensor.to, device=next(part.parameters()).device)
+            part.register_forward_pre_hook(
+                lambda _, *given, to=to: tree_map_only(torch.Tensor, to, given), with_kwargs=True
+            )
+        given = blank(batch, "cpu")
+        for items in (None, 3, torch.zeros((), device=CARD)):
+            model(**given, num_items_in_batch=items).loss.backward()
+        assert {p.grad.device for p in model.parameters() if p.grad is not None} == {CARD, torch.device("cpu")}
+        del given["labels"]
+        assert model(**given).logits.shape[-1] == model.config.vocab_size
+        model.set_unknown("mean")
+        model.fold_unknown()
 
 
 def test_positions_that_only_fill_up_are_a_zero_loss(model, batch):

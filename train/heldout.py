@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from langsamp.core.compute.kernels import patch
+from langsamp.core.compute.kernels import patch, send
 from langsamp.core.files import atomic_write
-from langsamp.core.model.masking import IGNORED
 from langsamp.core.record import Record
 from langsamp.language_codes import parse_tag
 from langsamp.train.blocks.store import BlockStore
@@ -38,7 +37,7 @@ class HeldOut:
 
     Args:
         store: has the held-out blocks.
-        collate: a collator of its own: masks by a fixed seed, no language dropout.
+        collate: a collator of its own: masks by a fixed seed, no language dropout, the masked positions, unfilled.
         run: the output folder; its name is the ``model`` of the records.
         blocks: at most this many a language.
         batch_size: blocks at once.
@@ -89,23 +88,23 @@ class HeldOut:
     def _measure(self, model: nn.Module) -> Losses:
         """Means over the masked tokens of each of this process's languages that has any."""
         mine, samples = self.languages[self.rank :: self.world], list(self._samples())
-        rows = torch.tensor([mine.index(sample["language"]) for sample in samples])
         inner: Any = getattr(model, "module", model)
         device = next(inner.parameters()).device
-        sums, names = None, ["loss"]
+        found: list[Tensor] = []
+        names = ["loss"]
         with patch(inner, "forward", partial(_losses, inner)):  # reached through FSDP, which gathers weights there
             for start in range(0, len(samples), self.batch_size):
                 some = samples[start : start + self.batch_size]
-                batch = {name: value.to(device) for name, value in self.collate(some).items()}
+                batch = self.collate(some)
                 choices = self._choices(inner.config, some, batch)
                 names = list(choices)
-                losses = model(batch, list(choices.values()))  # (choices + 1, blocks)
-                if sums is None:
-                    sums = torch.zeros(len(losses), len(mine), dtype=torch.float64, device=device)
-                sums.index_add_(1, rows[start : start + self.batch_size].to(device), losses.double())
-        if sums is None:
+                given = [{name: send(part[name], device) for name in part} for part in (batch, *choices.values())]
+                found.append(model(given[0], given[1:]))  # (choices + 1, blocks)
+        if not found:
             return {}
-        *totals, counts = sums.tolist()
+        rows = torch.tensor([mine.index(sample["language"]) for sample in samples])
+        losses = torch.cat(found, 1).cpu().double()  # a card is waited for once
+        *totals, counts = losses.new_zeros(len(losses), len(mine)).index_add_(1, rows, losses).tolist()
         return {
             language: {**{name: total[i] / counts[i] for name, total in zip(names, totals)}, "n": counts[i]}
             for i, language in enumerate(mine)
@@ -127,7 +126,7 @@ class HeldOut:
         choices["loss_missing"] = {name: torch.zeros_like(ids) for name, ids in right.items()}
         if len(self.languages) > 1:
             theirs = self.collate([{**sample, "language": self._other(sample["language"])} for sample in samples])
-            choices["loss_wrong"] = {name: theirs[name].to(ids.device) for name, ids in right.items()}
+            choices["loss_wrong"] = {name: theirs[name] for name in right}
         return choices
 
     def _other(self, language: str) -> str:
@@ -155,8 +154,7 @@ class HeldOut:
 
 def _losses(model: Any, batch: dict[str, Tensor], choices: list[dict[str, Tensor]]) -> Tensor:
     """Summed losses of each block with each choice of ids, and below them the masked tokens: (choices + 1, blocks)."""
-    labels = batch["labels"]
-    where = (labels.flatten() != IGNORED).nonzero().squeeze(1)
+    labels, where = batch["labels"], batch["masked_positions"]
     targets, block = labels.flatten()[where], where // labels.shape[1]
     hidden = model.base_model(batch["input_ids"], attention_mask=batch.get("attention_mask")).last_hidden_state
     rows = [

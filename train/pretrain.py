@@ -258,7 +258,9 @@ class _Pretraining:
     def _faster(self) -> Iterator[bool]:
         """The faster step, unless it is not wanted or the parameters are spread out; yields whether it is on."""
         args = self.args
-        if not self.settings.fast or args.fsdp or args.deepspeed:
+        if self.settings.fast and args.n_gpu > 1:
+            logger.warning("one process trains on %d cards, by the stock step; torchrun is much faster", args.n_gpu)
+        if not self.settings.fast or args.fsdp or args.deepspeed or args.n_gpu > 1:  # copies know nothing of parts
             yield False
             return
         from langsamp.train.fast.step import accelerate
@@ -321,7 +323,7 @@ class _Pretraining:
         together = bool(args.fsdp)  # every forward is collective: all processes do all languages
         return HeldOut(
             self.store,
-            self._collator(HELDOUT_SEED),
+            self._collator(HELDOUT_SEED, positions=1),
             self.folder,
             self.settings.heldout_blocks,
             args.per_device_eval_batch_size,

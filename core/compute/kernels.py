@@ -196,6 +196,11 @@ def fast_matmul(enabled: bool = True) -> Iterator[bool]:
         yield True
 
 
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the host on a device; the host does not wait until a CUDA card has come to it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 @contextmanager
 def products(dtype: str) -> Iterator[None]:
     """Inside the block, a CUDA card multiplies fp32 numbers as the name of the precision says.

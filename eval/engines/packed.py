@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from langsamp.core.compute.kernels import fast_matmul
+from langsamp.core.compute.kernels import fast_matmul, send
 
 logger = logging.getLogger(__name__)
 
@@ -65,12 +65,7 @@ class Texts:
 
     def send(self, array: np.ndarray) -> Tensor:
         """An array on the device; the copy does not hold up the host."""
-        tensor = torch.from_numpy(array)
-        return (
-            tensor.pin_memory().to(self.device, non_blocking=True)
-            if self.device.type == "cuda"
-            else tensor.to(self.device)
-        )
+        return send(torch.from_numpy(array), self.device)
 
     def padded(self, pad: int) -> tuple[Tensor, Tensor]:
         """Ids, and which of them are real, as (texts, longest) on the device."""

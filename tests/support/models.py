@@ -39,6 +39,20 @@ def make_modernbert(**kwargs):
     return LangSAMPForMaskedLM._from_config(config, attn_implementation="sdpa").train()
 
 
+def make_eurobert(**kwargs):
+    """As :func:`make`, with one head of key and value for two of the query."""
+    from transformers import EuroBertConfig
+
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": VOCAB, "num_hidden_layers": 2, "num_key_value_heads": 1, "intermediate_size": 64,
+        "max_position_embeddings": 64, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "mask_token_id": 3,
+    }  # fmt: skip
+    tables = {"languages": ["deu", "rus"], "scripts": ["Latn", "Cyrl"], "table_initializer_range": 0.5}
+    config = LangSAMPConfig.from_backbone(EuroBertConfig(**shape | kwargs), **tables)
+    return LangSAMPForMaskedLM._from_config(config, attn_implementation="sdpa").train()
+
+
 def make_batch(seed=0, padding=True):
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(5, VOCAB, (BATCH, LENGTH), generator=generator)

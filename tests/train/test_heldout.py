@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from support.card import Unasked
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
 from langsamp.train.batches.stream import Collator
@@ -16,7 +17,11 @@ from langsamp.train.heldout import HeldOut
 def parts(tiny_model_dir, small_store, tmp_path):
     model = LangSAMPForMaskedLM.from_pretrained(tiny_model_dir)
     collate = Collator(
-        LangSAMPTokenizer.from_pretrained(tiny_model_dir), model.config.languages, model.config.scripts, seed=3
+        LangSAMPTokenizer.from_pretrained(tiny_model_dir),
+        model.config.languages,
+        model.config.scripts,
+        seed=3,
+        positions=1,
     )
 
     def measure(batch_size=4, rank=0, world=1, blocks=2):
@@ -101,3 +106,12 @@ def test_the_encoder_runs_once_a_block(parts):
     model.base_model.register_forward_pre_hook(lambda module, args, kwargs: seen.append(len(args[0])), with_kwargs=True)
     heldout, _ = measure(batch_size=5)
     assert sum(seen) == len(list(heldout._samples()))
+
+
+def test_a_card_is_not_waited_for_until_the_end(parts):
+    """Blocks without padding, about which the stock encoder asks."""
+    model, _, measure, _ = parts
+    model.check_ids = False  # as in a run
+    with Unasked():
+        _, losses = measure(rank=0, world=2, blocks=1)
+    assert len(losses) == 3

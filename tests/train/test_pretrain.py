@@ -21,6 +21,7 @@ from transformers import TrainerCallback
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
 from langsamp.core.manifest import read_manifest, verify_manifest
 from langsamp.train.cli import train_values
+from langsamp.train.fast import step as fast_step
 from langsamp.train.pretrain import pretrain
 from langsamp.train.saves import checkpoints
 from langsamp.train.settings import PretrainSettings, read_recipe, split, training_arguments
@@ -56,6 +57,17 @@ def test_ids_are_not_looked_at_again_in_the_step_and_are_afterwards(go):
     ids = torch.tensor([[3, 4]])
     with pytest.raises(IndexError, match="lang_ids holds 99"):
         model(ids, lang_ids=torch.tensor([99]))
+
+
+def test_one_process_on_several_cards_takes_the_stock_step(tmp_path, small_store, tiny_xlmr_dir, monkeypatch, caplog):
+    """torch copies the model to the others in every step, and what the fast step puts into it knows one card only."""
+    monkeypatch.setattr(fast_step, "accelerate", None)
+    args = training_arguments(tmp_path, QUICK | {"save_strategy": "no"})
+    assert args.device.type == "cpu"
+    args._n_gpu = 2
+    result = pretrain(PretrainSettings(str(tmp_path), base=str(tiny_xlmr_dir)), args, store=small_store)
+    assert result.losses[-1][0] == QUICK["max_steps"]
+    assert "one process trains on 2 cards, by the stock step" in caplog.text
 
 
 def test_finished_folder_is_whole_and_loads(go, small_store):

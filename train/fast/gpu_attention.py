@@ -46,7 +46,8 @@ def attend(
     """Attention within sequences.
 
     Args:
-        query, key, value: (batch, heads, length, size), bf16 or fp16, on an NVIDIA GPU.
+        query, key, value: (batch, heads, length, size), bf16 or fp16, on an NVIDIA GPU; key and value may have fewer
+            heads, each of which serves several of the query's.
         ends: see :func:`sequence_ends`.
         dropout: of the probabilities.
         scaling: of the scores; None: one over the root of size.
@@ -56,7 +57,7 @@ def attend(
         (batch, length, heads, size).
     """
     batch, heads, length, size = query.shape
-    flat = [t.transpose(1, 2).reshape(batch * length, heads, size) for t in (query, key, value)]
+    flat = [t.transpose(1, 2).reshape(batch * length, -1, size) for t in (query, key, value)]
     sides = {f"window_size_{side}": window - 1 for side in ("left", "right")} if window else {}
     out = _flash(*flat, ends, ends, length, length, dropout, False, False, scale=scaling, **sides)
     return out[0].view(batch, length, heads, size)
@@ -71,7 +72,7 @@ def install(model: Any, stack: ExitStack, device: torch.device, dtype: torch.dty
     none = dict.fromkeys(model.config.layer_types) if windows else None  # else the encoder would make them
     if not found or (windows and _windows(encoder, stock_attention, device, none) != found):
         return "the encoder does not hand it what it needs, or limits attention in a way of its own"
-    error = max(check(device, dtype, window) for window in ((None, 6) if windows else (None,)))
+    error = max(check(device, dtype, window, *_heads(model.config)) for window in ((None, 6) if windows else (None,)))
     if not error < 2e-2:
         return f"its error is {error:.1e} of the largest value"
     stack.callback(ALL_ATTENTION_FUNCTIONS.__setitem__, "sdpa", stock_attention)
@@ -138,12 +139,22 @@ def _attention(stock: Callable[..., Any]) -> Callable[..., Any]:
     return forward
 
 
-def check(device: torch.device, dtype: torch.dtype, window: int | None = None) -> float:
+def _heads(config: Any) -> tuple[int, int, int]:
+    """Heads of the query, heads of key and value, and the size of one."""
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return heads, getattr(config, "num_key_value_heads", None) or heads, size
+
+
+def check(
+    device: torch.device, dtype: torch.dtype, window: int | None = None, heads: int = 2, shared: int = 2, size: int = 64
+) -> float:
     """The largest error of :func:`attend`, forward and backward, over the largest value, on a small padded batch."""
     generator = torch.Generator().manual_seed(0)
     mask = torch.ones(3, 40, dtype=torch.bool)
     mask[0, 30:] = mask[2, :7] = False
-    tensors = [torch.randn(3, 2, 40, 64, generator=generator).to(dtype) for _ in range(4)]
+    shapes = [(3, count, 40, size) for count in (heads, shared, shared, heads)]
+    tensors = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
     at = torch.arange(40)
     near = (at[:, None] - at).abs() < (window or 40)
     seen = near & mask[:, None, None] | torch.eye(40, dtype=torch.bool)  # without itself padding might see nothing
@@ -154,7 +165,8 @@ def check(device: torch.device, dtype: torch.dtype, window: int | None = None) -
         if ours:
             out = attend(q, k, v, sequence_ends(real), 0.0, None, window)
         else:
-            out = nn.functional.scaled_dot_product_attention(q, k, v, seen.to(place)).transpose(1, 2)
+            whole = (t.repeat_interleave(heads // shared, 1) for t in (k, v))
+            out = nn.functional.scaled_dot_product_attention(q, *whole, seen.to(place)).transpose(1, 2)
         out = out * real[:, :, None, None]
         grads = torch.autograd.grad(out, (q, k, v), d.transpose(1, 2))
         return [t.detach().double().cpu() for t in (out, *grads)]

@@ -20,9 +20,8 @@ class Late:
         """Remember a number of a step; one on a GPU starts on its way to the host behind the work that makes it."""
         value, arrival = torch.as_tensor(value).detach().float().mean(), None
         if value.is_cuda:
-            value = torch.empty((), pin_memory=True).copy_(value, non_blocking=True)
-            arrival = torch.cuda.Event()
-            arrival.record()
+            device, value = value.device, torch.empty((), pin_memory=True).copy_(value, non_blocking=True)
+            arrival = torch.cuda.current_stream(device).record_event()
         self._waiting.append((name, step, value, arrival))
 
     def read(self, before: int | None = None) -> Iterator[tuple[str, int, float]]:

@@ -30,7 +30,7 @@ class Saver:
     """One save at a time, behind the back of training.
 
     The copies' memory, as much as the model and the optimizer's state have, is kept for the next save: fresh memory
-    costs more time than the copy. On a GPU it is pinned.
+    costs more time than the copy. For a GPU it is pinned, where that can be had.
 
     Attributes:
         room: whether there is memory for the copies; if not, a save has to stop training.
@@ -41,6 +41,7 @@ class Saver:
         self._worker = ThreadPoolExecutor(1, "langsamp-save")
         self._under_way: list[Future[Any]] = []
         self._memory: dict[Place, Tensor] = {}
+        self._pins = True
 
     def prepare(self, state: Mapping[str, Any]) -> None:
         """Get memory for a state like this, in the thread and ahead of the first copy: it takes a second or two."""
@@ -93,9 +94,17 @@ class Saver:
         """Host memory for a tensor."""
         found = self._memory.get(place)
         if found is None or (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
-            pinned = tensor.device.type == "cuda"
-            found = self._memory[place] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
+            found = self._memory[place] = self._new(tensor)
         return found
+
+    def _new(self, tensor: Tensor) -> Tensor:
+        if self._pins and tensor.device.type == "cuda":
+            try:
+                return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            except RuntimeError as error:  # a system may have little of it
+                self._pins = False
+                logger.warning("saves will stop training longer: no pinned memory (%s)", one_line(error))
+        return torch.empty(tensor.shape, dtype=tensor.dtype)
 
 
 def _walk(state: Any, visit: Callable[[Place, Tensor], Tensor]) -> Any:

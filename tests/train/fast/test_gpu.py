@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.models import assert_same, gradients, make, make_batch, make_modernbert
+from support.models import assert_same, gradients, make, make_batch, make_eurobert, make_modernbert
 from transformers import XLMRobertaModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -20,6 +20,7 @@ from langsamp.train.fast import gpu_attention
 from langsamp.train.fast.gpu import accelerate
 from langsamp.train.fast.late import Late
 
+FAMILIES = {"local": make_modernbert, "grouped": make_eurobert}
 KERNELS = Path(__file__).with_name("test_gpu_kernels.py")
 
 
@@ -158,7 +159,8 @@ def by_sequence(
     assert window_size_left == window_size_right
     for start, end in itertools.pairwise(starts.tolist()):
         assert 0 <= end - start <= longest
-        parts = [t[start:end].transpose(0, 1) for t in (q, k, v)]
+        assert q.shape[-1] % 8 == 0, "head_size must be a multiple of 8"
+        parts = [t[start:end].transpose(0, 1).repeat_interleave(q.shape[1] // t.shape[1], 0) for t in (q, k, v)]
         at = torch.arange(end - start)
         near = None if window_size_left is None else (at[:, None] - at).abs() <= window_size_left
         out.append(scaled(*parts, near, scale=scale).transpose(0, 1))
@@ -172,9 +174,11 @@ def test_rows_of_a_padded_batch_are_two_sequences_each():
 
 
 @pytest.mark.skipif("kwargs" not in XLMRobertaModel.forward.__code__.co_varnames, reason="transformers 4 has no way in")
-@pytest.mark.parametrize("kind", ["padded", "local layers, padded", "local layers, full"])
+@pytest.mark.parametrize("kind", ["padded", "local layers, padded", "local layers, full", "grouped heads, padded"])
 def test_no_batch_needs_a_mask(monkeypatch, kind):
-    model = make_modernbert() if "local" in kind else make(hidden_size=128, num_attention_heads=2)
+    """Grouped heads are those of EuroBERT: one of key and value serves several of the query."""
+    maker = next((maker for word, maker in FAMILIES.items() if word in kind), make)
+    model = maker(**({} if "local" in kind else {"hidden_size": 128, "num_attention_heads": 2}))
     batch = make_batch(padding="padded" in kind)
     if "full" in kind:
         del batch["attention_mask"]
@@ -194,6 +198,15 @@ def test_no_batch_needs_a_mask(monkeypatch, kind):
             model.eval()
             assert model(**batch).loss > 0  # evaluation keeps its mask
     assert error(quick) < 1.2 * error(stock)
+
+
+@pytest.mark.skipif("kwargs" not in XLMRobertaModel.forward.__code__.co_varnames, reason="transformers 4 has no way in")
+def test_attention_that_the_kernel_does_not_know_stays_stock(monkeypatch, caplog):
+    """The kernel is tried with the model's own heads, not in the first padded batch."""
+    monkeypatch.setattr(gpu_attention, "_flash", by_sequence)
+    with accelerate(make(hidden_size=48), dtype=torch.bfloat16, parts=("attention",)) as on:
+        assert on == ()
+    assert "multiple of 8" in caplog.text
 
 
 def without_mask(*args, attn_mask=None, scaled=torch.nn.functional.scaled_dot_product_attention, **kwargs):

@@ -196,6 +196,21 @@ def test_copies_of_a_gpu_lie_in_pinned_memory_that_is_used_again():
     assert again.tolist() == list(range(1, 7))
 
 
+def test_where_memory_cannot_be_pinned_copies_are_made_all_the_same(monkeypatch, caplog):
+    real = torch.empty
+
+    def empty(*shape, pin_memory=False, **kwargs):
+        if pin_memory:
+            raise RuntimeError("CUDA error: out of memory")
+        return real(*shape, **kwargs)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    saver, on_a_card = Saver(), SimpleNamespace(device=torch.device("cuda"), shape=(2, 3), dtype=torch.float16)
+    for name in "ab":
+        assert saver._place((name,), on_a_card).shape == (2, 3)
+    assert caplog.text.count("no pinned memory (CUDA error: out of memory)") == 1
+
+
 class Evil:
     """A pickle of it makes a folder when it is read."""
 
