@@ -185,8 +185,7 @@ class LangSAMPMixin(_Family):
             return_dict=True,
             **kwargs,
         )
-        hidden = outputs.last_hidden_state  # (batch, length, hidden)
-        loss = logits = None
+        hidden, loss, logits = outputs.last_hidden_state, None, None  # hidden: (batch, length, hidden)
         if labels is None:
             logits = self.get_output_embeddings()(self.head_transform(self._add_rows(hidden, lang_ids, script_ids)))
         else:
@@ -225,9 +224,8 @@ class LangSAMPMixin(_Family):
             table = getattr(self, f"{name}_embeddings")
             if table is not None:
                 ids = _ids(ids, hidden, len(table.weight) if self.check_ids else None, f"{name}_ids")
-                out = out + table(ids if where is None else ids.expand(hidden.shape[:2]).flatten()[where]).to(
-                    out.device
-                )
+                ids = ids if where is None else ids.expand(hidden.shape[:2]).flatten()[where]
+                out = out + table(ids).to(out.device)
         return out
 
     def _loss(self, hidden, labels, lang_ids, script_ids, num_items, positions):

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from support.card import CARD, blank, numberless, place
+from support.card import CARD, blank, numberless, place, unasked
 from torch.utils._pytree import tree_map_only
 from transformers import XLMRobertaForMaskedLM, XLMRobertaModel
 
@@ -156,6 +156,7 @@ def test_given_positions_are_those_of_the_labels_in_any_order_filled_up(model, b
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-5, atol=1e-6, msg=name)
 
 
+@unasked
 @pytest.mark.parametrize("elsewhere", [("lang_embeddings", "script_embeddings"), ("roberta.encoder",)])
 def test_a_model_in_parts_on_two_devices(model, batch, elsewhere):
     """As `device_map` splits one: what goes into a part is brought to it; what comes out is the model's own affair."""

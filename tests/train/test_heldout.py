@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from support.card import Unasked
+from support.card import Unasked, unasked
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
 from langsamp.train.batches.stream import Collator
@@ -108,6 +108,7 @@ def test_the_encoder_runs_once_a_block(parts):
     assert sum(seen) == len(list(heldout._samples()))
 
 
+@unasked
 def test_a_card_is_not_waited_for_until_the_end(parts):
     """Blocks without padding, about which the stock encoder asks."""
     model, _, measure, _ = parts

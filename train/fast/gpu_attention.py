@@ -165,8 +165,8 @@ def check(
         if ours:
             out = attend(q, k, v, sequence_ends(real), 0.0, None, window)
         else:
-            whole = (t.repeat_interleave(heads // shared, 1) for t in (k, v))
-            out = nn.functional.scaled_dot_product_attention(q, *whole, seen.to(place)).transpose(1, 2)
+            each_k, each_v = (t.repeat_interleave(heads // shared, 1) for t in (k, v))
+            out = nn.functional.scaled_dot_product_attention(q, each_k, each_v, seen.to(place)).transpose(1, 2)
         out = out * real[:, :, None, None]
         grads = torch.autograd.grad(out, (q, k, v), d.transpose(1, 2))
         return [t.detach().double().cpu() for t in (out, *grads)]

@@ -29,34 +29,33 @@ def on_gpu(batch):
     return {name: value.cuda() for name, value in batch.items()}
 
 
-def worst(found, exact):
-    """The largest error of a tensor, over the largest value of the tensor in fp64."""
-    errors = {}
-    for name, expected in exact.items():
-        largest = exact[name.replace("self.key.bias", "self.query.bias")].abs().max()
-        errors[name] = float((found[name].double().cpu() - expected).abs().max() / largest)
-    return max(errors.values())
-
-
-def overall(found, exact):
-    """The error of all gradients together: a norm over a norm."""
-    norm = torch.stack([(found[n].double().cpu() - exact[n]).norm() for n in exact]).norm()
-    return float(norm / torch.stack([g.norm() for g in exact.values()]).norm())
+def errors(found, exact):
+    """The largest error of a tensor, over its largest value in fp64; and that of all gradients, a norm over a norm."""
+    largest = {name: exact[name.replace("self.key.bias", "self.query.bias")].abs().max() for name in exact}
+    off = {name: found[name].double().cpu() - expected for name, expected in exact.items()}
+    norms = [torch.stack([tensors[name].norm() for name in exact]).norm() for tensors in (off, exact)]
+    return torch.tensor([max(float(off[name].abs().max() / largest[name]) for name in exact), norms[0] / norms[1]])
 
 
 @pytest.fixture(params=["full", "padded", "full, ModernBERT", "padded, ModernBERT"])
 def case(request):
-    """A model and batches on the GPU, and their losses and the first's gradients in fp64 (on the CPU)."""
+    """A model and batches on the GPU, and their losses and gradients in fp64 (on the CPU)."""
     torch._dynamo.reset()
     model = make_modernbert() if "ModernBERT" in request.param else make(hidden_size=128, num_attention_heads=2)
     batches = [make_batch(seed, padding="padded" in request.param) for seed in range(24)]
-    exact, (_, exact_gradients) = losses(model.double(), batches), gradients(model, batches[0])
+    exact, exact_gradients = losses(model.double(), batches), [gradients(model, batch)[1] for batch in batches]
     yield model.float().cuda(), [on_gpu(batch) for batch in batches], exact, exact_gradients
     torch._dynamo.reset()
 
 
 def losses(model, batches):
     return torch.tensor([model(**batch).loss.item() for batch in batches], dtype=torch.float64)
+
+
+def gradient_errors(model, batches, exact):
+    """The medians over batches of their :func:`errors`."""
+    found = [errors(gradients(model, batch)[1], right) for batch, right in zip(batches, exact)]
+    return torch.stack(found).median(0).values
 
 
 ENDS = ("loss", "lookup")
@@ -70,22 +69,25 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_step_is_as_near_to_fp64_as_the_stock_one(case, way):
-    """Losses of many batches: how far the loss of one is off is chance, and another chance in every way of rounding."""
+    """Over many batches: how far one is off is chance, and another chance in every way of rounding.
+
+    In fp32, decomposed layers on a CPU give gradients as near as stock ones in the median of 45 batches, and yet up to
+    six times as far off in one of them.
+    """
     model, batches, exact_losses, exact = case
     dtype, expected, parts = WAYS[way]
     with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
-        (_, stock), stock_losses = gradients(model, batches[0]), losses(model, batches)
+        stock, stock_losses = gradient_errors(model, batches, exact), losses(model, batches)
         with accelerate(model, dtype=dtype, parts=parts) as on:
             assert set(on) == set(expected)
-            loss, quick = gradients(model, batches[0])
             twice, _ = gradients(model, batches[0], batches[0])
-            quick_losses = losses(model, batches)
-    assert twice == pytest.approx(loss * 2, rel=1e-3)
+            quick, quick_losses = gradient_errors(model, batches, exact), losses(model, batches)
+    assert twice == pytest.approx([float(quick_losses[0])] * 2, rel=1e-3)
     ours, theirs = ((found - exact_losses).square().mean().sqrt() for found in (quick_losses, stock_losses))
     assert ours <= 2 * theirs + 2e-6 * exact_losses.mean()
     if dtype == torch.float32:
-        assert worst(quick, exact) <= max(2e-6, 2 * worst(stock, exact))
-    assert overall(quick, exact) <= 1.25 * overall(stock, exact)
+        assert quick[0] <= max(2e-6, 2 * stock[0])
+    assert quick[1] <= 1.25 * stock[1]
 
 
 def test_gradients_with_dropout_are_those_of_the_function_that_ran():
