@@ -200,9 +200,11 @@ def open_store(spec: str | os.PathLike[str]) -> BlockStore:
     if Path(text).expanduser().exists() or not name.is_data_set:
         return BlockStore(text)
     patterns = ["*.u32", "*.json"]
-    folder = from_hub(
-        lambda: snapshot_download(name.repo, repo_type="dataset", revision=name.revision, allow_patterns=patterns), text
-    )
+    place: dict[str, Any] = {"repo_type": "dataset", "revision": name.revision, "allow_patterns": patterns}
+    try:
+        folder = from_hub(lambda: snapshot_download(name.repo, **place), text)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} Make a store with langsamp prepare.") from error
     store = BlockStore(folder)
     checked = store.path / ".verified"  # reading all of a large store takes minutes: once a download is enough
     if not checked.exists() or checked.read_text(encoding="utf-8") != store.fingerprint:

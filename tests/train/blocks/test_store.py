@@ -26,7 +26,7 @@ from langsamp.train.blocks import workers
 from langsamp.train.blocks.ledger import LanguageWriter
 from langsamp.train.blocks.prepare import as_tokenizer, open_tokenizer, prepare
 from langsamp.train.blocks.segment import Segmenter, Worker
-from langsamp.train.blocks.store import BlockStore
+from langsamp.train.blocks.store import BlockStore, open_store
 from langsamp.train.text.open import open_corpus
 
 # words that depend on their neighbours, odd spaces, special tokens in the text, marks, joiners, controls
@@ -487,6 +487,8 @@ def test_a_damaged_store_is_refused_by_name(tmp_path, texts, tokenizer):
         BlockStore(tmp_path / "s")
     with pytest.raises(FileNotFoundError, match="langsamp prepare"):
         BlockStore(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no folder 'stores/none' here.* Make a store with langsamp prepare\."):
+        open_store("stores/none")
     with pytest.raises(IndexError, match="deu_Latn has blocks 0 to"):
         store.block("deu_Latn", 10**6)
     with pytest.raises(KeyError, match="no language 'xxx_Latn'"):
