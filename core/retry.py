@@ -197,19 +197,20 @@ def _wait(error: BaseException, number: int) -> float:
         headers = getattr(getattr(cause, "response", None), "headers", None) or {}
         asked = headers.get("Retry-After")
         if asked:
-            return _seconds(str(asked))
+            return _seconds(str(asked), headers.get("Date"))
         window = re.search(r"\bt=(\d+)", str(headers.get("RateLimit") or ""))  # the Hub: "api";r=0;t=55
         if window and status_of(cause) == 429:
             return float(window[1])
     return float(2 ** (number - 1))
 
 
-def _seconds(header: str) -> float:
-    """Retry-After in either of its forms (RFC 9110, 10.2.3): seconds, or a date."""
+def _seconds(header: str, now: str | None) -> float:
+    """Retry-After in either of its forms (RFC 9110, 10.2.3): seconds, or a date, by the clock of who sent it."""
     try:
         if header.strip().isdigit():
             return float(header)
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+        here = parsedate_to_datetime(now).timestamp() if now else time.time()
+        return max(0.0, parsedate_to_datetime(header).timestamp() - here)
     except (ValueError, TypeError):
         return 1.0
 

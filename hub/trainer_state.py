@@ -116,7 +116,9 @@ def _to_safetensors(source: Path, target: Path) -> None:
     except Exception as error:  # a torn pickle may raise anything
         reason = f"it holds {error}" if isinstance(error, TypeError) else "it is torn, or there is code in it"
         raise ValueError(f"{source} does not go to the Hub: {reason}; push without trainer state.") from None
-    save_file(tensors, target, metadata={_STRUCTURE: structure})
+    with temporary_beside(target) as temporary:  # which says where the disk is full
+        save_file(tensors, temporary, metadata={_STRUCTURE: structure})
+        os.replace(temporary, target)
 
 
 def _from_safetensors(source: Path) -> Any:

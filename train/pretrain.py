@@ -24,7 +24,7 @@ from langsamp.core.compute.kernels import patch
 from langsamp.core.facts import TrainingFacts, license_of
 from langsamp.core.files import held
 from langsamp.core.language.languages import parse_same_as, renamed
-from langsamp.core.manifest import write_manifest
+from langsamp.core.manifest import MANIFEST_NAME, write_manifest
 from langsamp.core.outputs import add_gitignore, add_pooling
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
@@ -378,6 +378,7 @@ class _Pretraining:
         settle_unknown(model, policy, shares, stream, collate)
 
     def _write(self, model: LangSAMPForMaskedLM, facts: TrainingFacts) -> None:
+        (self.folder / MANIFEST_NAME).unlink(missing_ok=True)  # of a shorter run, whose model this one replaces
         model.save_pretrained(self.folder)
         self.tokenizer.save_pretrained(self.folder)
         facts.write(self.folder)

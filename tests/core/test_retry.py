@@ -50,6 +50,14 @@ def test_waits_until_a_date(waits):
     assert 38 <= waits[0] <= 40
 
 
+@pytest.mark.parametrize("hours", [-3, 3])
+def test_a_wrong_clock_does_not_change_the_wait(waits, hours):
+    theirs = time.time() + hours * 3600
+    dates = {"Date": formatdate(theirs, usegmt=True), "Retry-After": formatdate(theirs + 40, usegmt=True)}
+    attempt(failing(503, 1, **dates), "asking")
+    assert waits == [40]
+
+
 def test_does_not_wait_for_an_hour(waits):
     with pytest.raises(UnreachableError, match=r"failed once .*asks to wait 3600 s"):
         attempt(failing(429, 1, **{"Retry-After": "3600"}), "asking")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from langsamp.core.files import DiskFullError
 from langsamp.core.manifest import MANIFEST_NAME, verify_manifest, write_manifest
 from langsamp.hub.pull import pull
 from langsamp.hub.push import push
@@ -43,6 +44,22 @@ def save(another_checkpoint, states):
         return folder
 
     return make
+
+
+def test_a_full_disk_for_what_is_converted_is_told_with_its_place(save, hub, monkeypatch, tmp_path):
+    """It is not the disk of the checkpoint, and often a small one."""
+    from safetensors import SafetensorError
+
+    def full(*args, **options):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    (tmp_path / "small").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "small"))
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(DiskFullError, match=rf"no space left on the disk of {tmp_path}/small/"):
+        push(save(), "user/x", with_trainer_state=True)
+    assert not hub.repos
+    assert not list((tmp_path / "small").iterdir())
 
 
 def load(path):

@@ -288,6 +288,18 @@ def test_a_finished_run_is_left_as_it_is_and_other_settings_are_refused(go):
         go(resume="never")
 
 
+def test_a_longer_run_that_is_killed_while_it_writes_its_model_is_not_finished(go, monkeypatch):
+    """The manifest of the shorter one is there already."""
+    from langsamp.train import pretrain
+
+    go()
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "write_manifest", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            go(training={"max_steps": 6})
+    assert verify_manifest(go(training={"max_steps": 6}).folder) == []
+
+
 def test_things_that_do_not_belong_together(go, tiny_model_dir, small_store, tmp_path):
     with pytest.raises(ValueError, match="no store to train on"):
         go(store=None)

@@ -71,13 +71,17 @@ def torchrun(small_store_dir, tiny_xlmr_dir, tmp_path):
     script.write_text(SCRIPT)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
+    started = []
+
     def start(name, *options, **job):
         settings = {"output": str(tmp_path / name), "store": str(small_store_dir), "base": str(tiny_xlmr_dir)}
         line = [sys.executable, "-m", "torch.distributed.run", *options, str(script)]
         job = {**job, "settings": {**settings, **job.get("settings", {})}}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*line, json.dumps(job)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
+        started.append(process)
+        return process
 
     def result(name, *processes):
         for process in processes:
@@ -85,7 +89,9 @@ def torchrun(small_store_dir, tiny_xlmr_dir, tmp_path):
             assert process.returncode == 0, output
         return json.loads((tmp_path / name / "result.json").read_text())
 
-    return start, result
+    yield start, result
+    for process in started:
+        process.terminate()  # torchrun ends its own
 
 
 def _port() -> int:
