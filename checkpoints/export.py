@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from langsamp.checkpoints.plain import save_tokenizer, stock_encoder, stock_tokenizer
+from langsamp.core.facts import license_of
 from langsamp.core.files import atomic_write
 from langsamp.core.language.languages import normalize_tag
 from langsamp.core.model.config import read_config
@@ -137,6 +138,7 @@ def _encoder_card(source: ModelSource, config: Any, name: str, layer: int) -> st
         "language": sorted({code for code in map(hub_language, config.languages) if code}),
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity",
+        "license": license_of(source.path),
         "base_model": hub_id(source.name),
         "tags": ["langsamp", "multilingual", "sentence-transformers", "feature-extraction"],
     }
@@ -164,6 +166,7 @@ def _monolingual_card(source: ModelSource, name: str, tag: str, stock: str) -> s
         "language": [language] if language else [],
         "library_name": "transformers",
         "pipeline_tag": "fill-mask",
+        "license": license_of(source.path),
         "base_model": hub_id(source.name),
         "tags": ["langsamp"],
     }

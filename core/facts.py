@@ -19,14 +19,19 @@ CARD = "README.md"
 
 
 def license_of(folder: str | Path) -> str | None:
-    """The licence that the card in a checkpoint folder names; None where it names none that stands for itself."""
+    """The licence that the card in a checkpoint folder names, else that of what the checkpoint was made from.
+
+    None where none is named that stands for itself.
+    """
     from huggingface_hub import ModelCard
 
     try:
-        card = ModelCard((Path(folder) / CARD).read_text(encoding="utf-8-sig"), ignore_metadata_errors=True)
-    except Exception:  # none, or somebody else's, which may hold anything
+        path = Path(folder) / CARD
+        if not path.exists():
+            return TrainingFacts.read(folder).license
+        name = ModelCard(path.read_text(encoding="utf-8-sig"), ignore_metadata_errors=True).data.get("license")
+    except Exception:  # somebody else's, which may hold anything
         return None
-    name = card.data.get("license")
     return name if isinstance(name, str) and name not in ("other", "unknown") else None
 
 

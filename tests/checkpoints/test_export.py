@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from importlib.util import find_spec
 
 import numpy as np
@@ -93,7 +94,9 @@ def test_encoder_is_a_sentence_transformer(tiny_model_dir, langsamp_model, batch
 
 @pytest.mark.parametrize("language", ["deu_Latn", "deu", "de"])
 def test_monolingual_equals_langsamp_told_the_language(tiny_model_dir, langsamp_model, tmp_path, language):
-    export_monolingual(str(tiny_model_dir), tmp_path / "out", language)
+    source = shutil.copytree(tiny_model_dir, tmp_path / "source")
+    (source / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    export_monolingual(str(source), tmp_path / "out", language)
     stock = AutoModelForMaskedLM.from_pretrained(tmp_path / "out").eval()
     model, tokenizer = langsamp_model
     batch = tokenizer(SENTENCES, lang="deu_Latn", padding=True, return_tensors="pt")
@@ -104,7 +107,7 @@ def test_monolingual_equals_langsamp_told_the_language(tiny_model_dir, langsamp_
         assert not torch.allclose(model(**batch).logits, model(**{**batch, "lang_ids": None}).logits, atol=1e-2)
     assert not list((tmp_path / "out").glob("*.py"))
     card = ModelCard.load(tmp_path / "out" / "README.md")
-    assert (card.data.language, card.data.pipeline_tag) == (["de"], "fill-mask")
+    assert (card.data.language, card.data.pipeline_tag, card.data.license) == (["de"], "fill-mask", "cc-by-4.0")
     assert pipeline("fill-mask", model=str(tmp_path / "out"))("Das <mask>")
 
 

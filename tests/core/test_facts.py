@@ -57,6 +57,13 @@ def test_the_licence_of_a_model_is_what_its_card_names(tmp_path, card, name):
     assert license_of(tmp_path) == name
 
 
+def test_the_licence_of_a_model_without_a_card_is_that_of_what_it_was_made_from(tmp_path):
+    TrainingFacts(license="cc-by-4.0").write(tmp_path)
+    assert license_of(tmp_path) == "cc-by-4.0"
+    (tmp_path / "README.md").write_text("# mine, and nobody's business under what licence")
+    assert license_of(tmp_path) is None
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

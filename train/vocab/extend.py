@@ -19,6 +19,7 @@ from typing import Any
 from tokenizers import Tokenizer, models, trainers
 from tqdm.auto import tqdm
 
+from langsamp.core.facts import TrainingFacts, license_of
 from langsamp.core.files import atomic_write
 from langsamp.core.model.tokenizer import load_tokenizer
 from langsamp.core.model.vocabulary import NewRows, carry_rows, check_unigram, extend
@@ -77,7 +78,8 @@ def extend_vocab(
     if size < 1:
         raise ValueError(f"the vocabulary can be extended by 1 or more pieces, not {size}.")
     must_be_new(output)
-    old = load_tokenizer(resolve_model(base).path)
+    start = resolve_model(base).path
+    old = load_tokenizer(start)
     check_unigram(old)
     source = open_corpus(corpus, only=languages)
     texts = {language: partial(source.texts, language) for language in source.languages}
@@ -94,6 +96,7 @@ def extend_vocab(
         model.save_pretrained(folder)
         new.save_pretrained(folder)
         atomic_write(folder / "fertility.json", json.dumps(report, indent=1) + "\n")
+        TrainingFacts(license=license_of(start)).write(folder)
     return report
 
 

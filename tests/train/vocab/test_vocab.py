@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from support.families import stock_model, train_tokenizer
 
 from langsamp import LangSAMPForMaskedLM, LangSAMPTokenizer
+from langsamp.core.facts import license_of
 from langsamp.core.model.tokenizer import load_tokenizer
 from langsamp.train.vocab.extend import Fertility, extend_vocab, fertility, learn_pieces, show_fertility
 
@@ -37,7 +39,10 @@ def test_fertility_is_counted_by_hand(tiny_tokenizer_dir):
 
 def test_extended_vocabulary_cuts_less_and_knows_the_script(tiny_xlmr_dir, corpus, tmp_path):
     out = tmp_path / "out"
-    report = extend_vocab(tiny_xlmr_dir, corpus, 60, out)
+    base = shutil.copytree(tiny_xlmr_dir, tmp_path / "base")
+    (base / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    report = extend_vocab(base, corpus, 60, out)
+    assert license_of(out) == "cc-by-4.0"
     before, after = report["before"]["kat_Geor"], report["after"]["kat_Geor"]
     assert before["unknown"] > 0.1
     assert after["unknown"] == 0
