@@ -152,9 +152,17 @@ def _short(value: int | TokenizerFacts) -> str:
 
 def _finish(folder: Path, index: StoreIndex) -> None:
     """Collect the ledgers of all languages into store.json; all that they count is on the disk."""
-    languages = {}
+    languages, owners, told = {}, dict[tuple[str, str], str](), set[tuple[str, str]]()
     for path in sorted(folder.glob("*_*.json")):
         ledger = Ledger.load(path)
+        for part in ledger.done.items() if ledger is not None else ():
+            pair = owners.setdefault(part, path.stem), path.stem
+            if pair[0] != pair[1] and pair not in told:  # its name was taken for another language before
+                logger.warning(
+                    "%s went into %s and into %s; delete the files of the wrong one in %s and run again",
+                    part[1], *pair, folder,
+                )  # fmt: skip
+                told.add(pair)
         if ledger is not None and ledger.sha256:
             languages[path.stem] = ledger.entry(index.block_size)
         else:

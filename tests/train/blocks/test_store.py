@@ -585,6 +585,23 @@ def test_a_store_travels_to_workers_as_its_path(tmp_path, texts, tokenizer):
     assert (pickle.loads(data).block("deu_Latn", 0) == store.block("deu_Latn", 0)).all()
 
 
+def test_text_that_went_into_two_languages_is_told(tmp_path, tokenizer, caplog):
+    """A name was said to mean another language in the run before."""
+    for number in range(3):
+        (tmp_path / "c" / "luganda").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "c" / "luganda" / f"{number}.txt").write_text(f"Ennyumba {number}\n")
+    for names in ({"luganda": "lgg"}, {"luganda": "lug"}):
+        assert "went into" not in caplog.text
+        prepare(open_corpus(tmp_path / "c", names=names), tokenizer, tmp_path / "s", 32, 1, progress=False)
+    assert caplog.text.count("c/luganda/0.txt went into lgg_Latn and into lug_Latn; delete the files of the wrong") == 1
+    assert caplog.text.count("went into") == 1
+    for path in (tmp_path / "s").glob("lgg_Latn.*"):
+        path.unlink()
+    caplog.clear()
+    store = prepare(open_corpus(tmp_path / "c", names=names), tokenizer, tmp_path / "s", 32, 1, progress=False)
+    assert (store.languages, caplog.text) == (["lug_Latn"], "")
+
+
 def test_a_store_in_a_cache_that_others_look_after_is_read(small_store_dir, monkeypatch):
     from langsamp.train.blocks import store
 
