@@ -81,18 +81,26 @@ def _prepare(corpus: Path, base: Path, store: Path) -> Row:
 
 
 def _train(bench: Bench, work: Path, blocks: int, given: dict[str, Any]) -> Row:
-    """Train, and read speeds and pauses off the log, which has an entry every five steps."""
+    """Train, and read speeds and pauses off the log, which has an entry every five steps, however the command ended."""
     output = work / ("stock" if given.get("fast") is False else "fast")
+    log, start, trouble = output / "train.jsonl", time.perf_counter(), None
     every = 1 if bench.tiny else 5
     usual = {"per_device_train_batch_size": blocks, "per_device_eval_batch_size": blocks, "bf16": bench.cuda,
              "logging_steps": every, "heldout_blocks": 2, "dataloader_num_workers": 4, "disable_tqdm": True,
              "use_cpu": not bench.cuda}  # fmt: skip
     options = [word for name, value in {**usual, **given}.items() for word in (f"--{name}", str(value).lower())]
-    seconds = run("train", "--base", work / "base", "--store", work / "store", "--output", output, *options)
-    entries = [json.loads(line) for line in (output / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    try:
+        run("train", "--base", work / "base", "--store", work / "store", "--output", output, *options)
+    except RuntimeError as error:  # perhaps only for want of a package for the model's card
+        trouble = error
+    seconds = time.perf_counter() - start
+    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
     marks = [(entry["step"], entry["seconds"]) for entry in entries if "loss" in entry]
+    if trouble and len(marks) < 3:
+        raise trouble
     pauses = {"save s": given.get("save_steps"), "held-out s": given.get("eval_steps")}
-    return {"s": round(seconds, 1)} | speeds(marks, blocks, {name: at for name, at in pauses.items() if at})
+    row = {"s": round(seconds, 1)} | speeds(marks, blocks, {name: at for name, at in pauses.items() if at})
+    return row | ({"ended badly": " ".join(str(trouble)[-200:].split())} if trouble else {})
 
 
 def speeds(marks: list[tuple[int, float]], blocks: int, pauses: dict[str, int]) -> Row:

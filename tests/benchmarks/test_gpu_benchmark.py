@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu import commands
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.commands import speeds
 from benchmarks.gpu.measure import Bench, markdown
@@ -45,6 +47,26 @@ def test_speeds_from_a_log():
     assert row["ktok/s with pauses"] == pytest.approx(20 / 6 * 4 * 0.512, abs=0.05)
     assert row["first steps s"] == 9.0
     assert row["save s"] == pytest.approx(2.0)
+
+
+def test_a_run_that_ends_badly_still_has_its_speeds(bench, tmp_path, monkeypatch):
+    """The log of the first run on a card was lost with a package that only the card of the model needs."""
+
+    def broken(*words):
+        output = Path(words[words.index("--output") + 1])
+        output.mkdir()
+        lines = [json.dumps({"step": step, "seconds": float(step), "loss": 1.0}) for step in range(1, 9)]
+        (output / "train.jsonl").write_text("\n".join(lines[:lost]), encoding="utf-8")
+        raise RuntimeError("langsamp train ended with 1: ... no module named card")
+
+    monkeypatch.setattr(commands, "run", broken)
+    lost = 8
+    row = commands._train(bench, tmp_path, 2, {})
+    assert row["steady ktok/s"] == pytest.approx(2 * 0.512, abs=0.05)
+    assert row["ended badly"].endswith("no module named card")
+    lost = 1
+    bench.row("commands", "train", commands._train, bench, tmp_path, 2, {"fast": False})
+    assert "no module named card" in bench.rows["commands"][0]["trouble"]
 
 
 def test_parts_that_there_are_not_and_no_gpu(capsys, monkeypatch, tmp_path):
