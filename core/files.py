@@ -107,7 +107,7 @@ def to_disk(files: Iterable[Path]) -> None:
     """Wait until files are on the disk, so that what is written next, and says that they are there, comes after."""
 
     def wait(path: Path) -> None:
-        with path.open("rb") as file:
+        with path.open("r+b" if os.name == "nt" else "rb") as file:  # Windows refuses it where nothing may be written
             os.fsync(file.fileno())
 
     with ThreadPoolExecutor(8) as pool:  # a disk takes many at once

@@ -178,12 +178,9 @@ def _walk(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: a folder cannot be read.
     """
-    seen = set()
     for place, folders, files in os.walk(folder, followlinks=True, onerror=failed):
-        real = os.path.realpath(place)
-        if real in seen:
+        if os.path.realpath(place) in map(os.path.realpath, Path(place).parents):
             folders[:] = []
             continue
-        seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(place, name) for name in files if not name.startswith("."))

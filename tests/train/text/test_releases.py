@@ -403,10 +403,14 @@ def test_endless_lines_are_cut_in_text_and_refused_in_json(tmp_path, monkeypatch
 def test_folders_of_any_depth_and_links_in_circles(tmp_path):
     write(tmp_path / "a/b/c/swh_Latn/d/0001.txt", "Leo\n")
     (tmp_path / "a/b/loop").symlink_to(tmp_path / "a")
+    (tmp_path / "a/up").symlink_to(tmp_path.parent)
+    write(tmp_path / ".store/0001.txt", "Mto\n")
+    (tmp_path / "lin_Latn").symlink_to(tmp_path / ".store")
+    (tmp_path / "kon_Latn").symlink_to(tmp_path / ".store")  # the same for another language
     (tmp_path / "deu_Latn").symlink_to(tmp_path / "elsewhere")
     write(tmp_path / ".hidden/deu_Latn.txt", "x\n")
     corpus = open_corpus(tmp_path)
-    assert texts(corpus) == {"swh_Latn": ["Leo"]}
+    assert texts(corpus) == {"kon_Latn": ["Mto"], "lin_Latn": ["Mto"], "swh_Latn": ["Leo"]}
     assert corpus.report.left_out == {"deu_Latn": "a link that leads nowhere"}
 
 
