@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,7 @@ def _summary(index: StoreIndex) -> str:
 
     tokens = total("tokens")
     lines = [
-        f"{len(rows)} languages, {total('documents'):,} documents, {total('bytes') / 1e6:,.1f} MB of text",
+        f"{_languages(rows)}, {total('documents'):,} documents, {total('bytes') / 1e6:,.1f} MB of text",
         f"{tokens:,} tokens in {total('blocks'):,} blocks of {index.block_size}, "
         f"{total('heldout_blocks'):,} blocks held out",
         f"{total('unknown') / max(tokens, 1):.2%} of the tokens are unknown to {index.tokenizer.name}",
@@ -102,8 +102,12 @@ def _summary(index: StoreIndex) -> str:
     worst = sorted((name for name in foreign if foreign[name] > 0.05), key=lambda name: -foreign[name])
     if worst:
         named = ", ".join(f"{name} ({foreign[name]:.0%})" for name in worst[:8])
-        lines.append(f"over 5 % unknown in {len(worst)} languages: {named}; langsamp extend-vocab would help")
+        lines.append(f"over 5 % unknown in {_languages(worst)}: {named}; langsamp extend-vocab would help")
     return "\n".join(lines)
+
+
+def _languages(some: Collection[str]) -> str:
+    return f"{len(some)} language{'s' * (len(some) != 1)}"
 
 
 # -- extend-vocab -----------------------------------------------------------------------------------------------------
