@@ -24,7 +24,7 @@ from langsamp.core.model import tokenizer as core
 from langsamp.core.model.config import read_config
 from langsamp.core.record import protocol_layer
 from langsamp.core.runtime import ModelSource, pick_device, resolve_model
-from langsamp.eval.engines.packed import Texts, hidden_states, plan_batches
+from langsamp.eval.engines.packed import Texts, halved, hidden_states, plan_batches
 from langsamp.modeling_langsamp import LangSAMPForMaskedLM, LangSAMPModel
 from langsamp.unicode_scripts import valid_unicode
 
@@ -202,18 +202,9 @@ class Encoder:
         return [flat[start:end] for start, end in pairwise(ends)]
 
     def encode_ids(self, ids: Sequence[np.ndarray]) -> torch.Tensor:
-        """Vectors (layers, texts, hidden), float32 on the device, of one batch of token ids that is sorted by length.
-
-        A batch that does not fit into the card's memory is halved.
-        """
-        try:
-            return self._forward(ids)
-        except torch.cuda.OutOfMemoryError:
-            if len(ids) < 2:
-                raise
-        torch.cuda.empty_cache()
-        half = len(ids) // 2
-        return torch.cat([self.encode_ids(ids[:half]), self.encode_ids(ids[half:])], dim=1)
+        """Vectors (layers, texts, hidden), float32 on the device, of a batch of token ids that is sorted by length."""
+        found: torch.Tensor = halved(self._forward, ids, lambda *parts: torch.cat(parts, dim=1))
+        return found
 
     @torch.inference_mode()
     def _forward(self, ids: Sequence[np.ndarray]) -> torch.Tensor:

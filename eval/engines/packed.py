@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -123,6 +123,22 @@ def plan_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
         batches[-1].append(position)
         tokens += length
     return batches
+
+
+def halved(compute: Callable[[Sequence[np.ndarray]], Any], ids: Sequence[np.ndarray], join: Callable[..., Any]) -> Any:
+    """What is computed of a batch of texts; one that does not fit into the card's memory is halved, its parts joined.
+
+    Raises:
+        torch.OutOfMemoryError: one text alone does not fit.
+    """
+    try:
+        return compute(ids)
+    except torch.OutOfMemoryError:
+        if len(ids) < 2:
+            raise
+    torch.cuda.empty_cache()
+    half = len(ids) // 2
+    return join(*(halved(compute, part, join) for part in (ids[:half], ids[half:])))
 
 
 @torch.inference_mode()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from transformers import PreTrainedModel
 
 from langsamp.core.compute.kernels import fast_matmul, threads
 from langsamp.eval.engines.encoder import batch_tokens
-from langsamp.eval.engines.packed import Texts, last_hidden_state, plan_batches
+from langsamp.eval.engines.packed import Texts, halved, last_hidden_state, plan_batches
 from langsamp.modeling_langsamp import LangSAMPForTokenClassification
 
 Feature = dict[str, Any]  # input_ids: list[int], labels: int or list[int] of the same length
@@ -57,7 +59,8 @@ def predict(model: PreTrainedModel, inputs: Sequence[Sequence[int]], max_tokens:
     with threads():
         for batch in plan_batches([len(inputs[index]) for index in order], max_tokens):
             rows = [order[position] for position in batch]
-            for row, logits in zip(rows, _logits(model, [np.asarray(inputs[row]) for row in rows])):
+            ids = [np.asarray(inputs[row]) for row in rows]
+            for row, logits in zip(rows, halved(partial(_logits, model), ids, add)):
                 if not np.isfinite(logits).all():
                     raise RuntimeError(f"the model gives NaN or infinite logits in {model.dtype}: training broke it")
                 found[row] = logits

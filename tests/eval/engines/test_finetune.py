@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from support.engines import RECIPE, features, job, score
 from transformers import set_seed
 
 from langsamp.eval.engines import finetune as module
+from langsamp.eval.engines import predict as predicting
 from langsamp.eval.engines.finetune import finetune
-from langsamp.eval.engines.predict import pad_batch
+from langsamp.eval.engines.predict import pad_batch, predict
 from langsamp.eval.engines.training import ByLength, PieceTable, micro_batch
 from langsamp.modeling_langsamp import LangSAMPForSequenceClassification, LangSAMPForTokenClassification
 
@@ -113,3 +115,22 @@ def test_it_tells_its_steps_and_leaves_one_folder(tiny_xlmr_dir, tmp_path):
     folder, _ = finetune(job(tiny_xlmr_dir), data, data, score, tmp_path, told.append)
     assert told[-1] == "fine-tuning, step 6 of 6"
     assert [path.name for path in (tmp_path / "finetuned").iterdir()] == [folder.name]
+
+
+def test_predictions_of_a_batch_that_does_not_fit_are_those_of_its_halves(tiny_xlmr_dir, monkeypatch):
+    """Other processes may use the card, too."""
+    model = LangSAMPForTokenClassification.from_pretrained(tiny_xlmr_dir, num_labels=3)
+    inputs = [feature["input_ids"] for feature in features("token")]
+    whole, forward, sizes = predict(model, inputs), predicting.last_hidden_state, []
+
+    def small(encoder, texts):
+        sizes.append(len(texts.lengths))
+        if sizes[-1] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(encoder, texts)
+
+    monkeypatch.setattr(predicting, "last_hidden_state", small)
+    for found, expected in zip(predict(model, inputs), whole, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert sizes[0] == len(inputs)
+    assert max(sizes[1:]) <= len(inputs) // 2 + 1
