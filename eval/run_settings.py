@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from langsamp.core.manifest import measure
 from langsamp.eval.results.records import Done
 from langsamp.eval.results.rundir import RUN, Coverage, RunInfo
 from langsamp.eval.task import Context, Task, Unit
@@ -36,6 +37,8 @@ def check_settings(context: Context, tasks: Iterable[Task]) -> None:
         "dtype": context.dtype,
         "special_tokens": context.special_tokens,
     }
+    if context.source.revision is None:  # else the commit says it
+        settings["files"] = contents(context.source.path)
     for task in tasks:
         own = task.settings(context) if hasattr(task, "settings") else {}
         settings.update({f"{task.name}: {name}": value for name, value in own.items()})
@@ -87,6 +90,12 @@ def save_coverage(output: Path, coverage: Coverage) -> None:
     missing = {tag: why for tag, why in before.missing.items() if tag not in coverage.asked} | coverage.missing
     known.coverage[coverage.task] = Coverage(coverage.task, sorted({*before.asked, *coverage.asked}), missing)
     known.write(output)
+
+
+def contents(folder: Path) -> str:
+    """A short hash of weights and tokenizer that tells a single row apart; with a manifest they were read before."""
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer.json")])
+    return hashlib.sha256("".join(f"{path.name} {measure(path).sha256}\n" for path in files).encode()).hexdigest()[:16]
 
 
 def fingerprint(folder: Path) -> str:

@@ -180,6 +180,11 @@ class Encoder:
         self.tell = tell
         self.hidden_size: int = config.hidden_size
         added = self.tokenizer.num_special_tokens_to_add(is_pair=False)
+        if added not in (0, 2) and not special_tokens:
+            raise ValueError(
+                f"the tokenizer of {self.source.name} puts {added} special tokens around a text, not one on each side; "
+                "leave out --no-special-tokens"
+            )
         self._special = int(added == 2 and not special_tokens)
         self._check_ids(config)
 

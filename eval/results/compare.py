@@ -34,6 +34,7 @@ class Comparison:
     values_b: dict[str, float]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
+    unequal: dict[str, tuple[int, int]]  # n of both, of the languages where they differ
     seeds: tuple[int, int]
     groups: tuple[Aggregate, ...]  # of the differences
     wilcoxon: stats.Wilcoxon
@@ -105,6 +106,18 @@ class Comparison:
             return f"{where} no clear difference between {self.b} and {self.a} {ending}"
         return f"{where} {self.b} is {self.verdict} than {self.a} {ending}"
 
+    @property
+    def caution(self) -> str:
+        """That the two were not measured on as many sentences (tokens, ...), if so; else empty."""
+        if not self.unequal:
+            return ""
+        named = [f"{code} ({a:,} and {b:,})" for code, (a, b) in self.unequal.items()]
+        shown = ", ".join(named[:5]) + ", ..." * (len(named) > 5)
+        return (
+            f"{catalog.describe(self.cell)}: n differs in {len(named)} of {self.n} languages, {shown}; are data and "
+            "tokenizers the same?"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values."""
         return {
@@ -117,6 +130,7 @@ class Comparison:
             "n": self.n,
             "only_a": list(self.only_a),
             "only_b": list(self.only_b),
+            "unequal_n": self.unequal,
             "seeds_a": self.seeds[0],
             "seeds_b": self.seeds[1],
             "mean_a": round(self.mean_a, 10),
@@ -233,6 +247,7 @@ def _compare(a: Series, b: Series, names: tuple[str, str], cell: Cell, headline:
         values_b=values_b,
         only_a=tuple(sorted(set(a.languages) - set(shared))),
         only_b=tuple(sorted(set(b.languages) - set(shared))),
+        unequal={c: (a.n[c], b.n[c]) for c in shared if c in a.n and c in b.n and a.n[c] != b.n[c]},
         seeds=(len(left[shared[0]]), len(right[shared[0]])),
         groups=tuple(
             Aggregate(name, len(codes), stats.paired_bootstrap([left[c] for c in codes], [right[c] for c in codes]))

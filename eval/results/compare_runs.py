@@ -90,13 +90,15 @@ def markdown(found: Sequence[Comparison]) -> str:
 
 
 def left_out(found: Sequence[Comparison]) -> list[str]:
-    """Lines that name the languages only one of the two has, once for each distinct case."""
+    """Lines that name the languages only one of the two has, or has with another n, once for each distinct case."""
     lines: dict[str, None] = {}
     for entry in found:
         for name, codes in ((entry.a, entry.only_a), (entry.b, entry.only_b)):
             if codes:
                 title = catalog.task(entry.cell.task).title
                 lines[f"{title}: only {name} has {len(codes)} of the languages: {', '.join(codes)}"] = None
+        if entry.caution:
+            lines[entry.caution] = None
     return list(lines)
 
 

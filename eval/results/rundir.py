@@ -29,6 +29,7 @@ from langsamp.eval.results.records import RESULTS, read
 from langsamp.safe_files import read_json
 
 RUN = "run.json"
+_APART = "give one of these runs only, or `langsamp compare` one with the other"
 
 
 @dataclass
@@ -131,12 +132,17 @@ def load(paths: str | Path | Sequence[str | Path]) -> Run:
     given = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
     folders = [folder for path in given for folder in _folders(path)]
     known: dict[Key, Record] = {}
+    weights: dict[tuple[Any, Any], Any] = {}
     for folder in folders:
+        told = RunInfo.read(folder).settings if folder.is_dir() else {}
+        model = told.get("model"), told.get("revision")
+        if "weights" in told and weights.setdefault(model, told["weights"]) != told["weights"]:
+            raise ValueError(f"{folder} is about another {model[0]} than a run before it (other weights); {_APART}")
         for record in read(folder):
             if known.setdefault(key(record), record).value != record.value:
                 raise ValueError(
                     f"{folder} has other values of {record.model} than a run before it ({record.task}, "
-                    f"{record.metric}); give one of these runs only, or `langsamp compare` one with the other"
+                    f"{record.metric}); {_APART}"
                 )
     run = Run(list(known.values()))
     sides = {System(str(path.resolve())): path for path in [*folders, *given] if path.is_dir()}

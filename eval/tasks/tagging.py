@@ -116,8 +116,8 @@ class Tagging:
         return sorted({tag for folder in folders or [self.name] for tag in context.data.languages(folder)})
 
     def settings(self, context: Context) -> dict[str, Any]:
-        """The recipe."""
-        return recipe_settings(self.recipe.changed(context.options))
+        """The recipe, and the data set trained on: one more data set may have more sentences."""
+        return {**recipe_settings(self.recipe.changed(context.options)), "trained on": self.source_folder(context)}
 
     def units(self, context: Context, languages: list[str]) -> list[Unit]:
         """For each seed the source's dev score (the training), then for each seed each language of each data set."""

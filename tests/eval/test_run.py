@@ -183,6 +183,20 @@ def test_a_retrained_model_in_the_same_folder_is_noticed(task, context):
         runner.run(context, ["count"])
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_one_changed_row_or_piece_is_noticed(task, context, name):
+    """In a folder; of a model of the Hub the commit says it. A new card is no change."""
+    context = replace(context, source=replace(context.source, revision=None))
+    path = context.source.path / name
+    path.write_bytes(bytes(1 << 20))
+    runner.run(context, ["count"])
+    (context.source.path / "README.md").write_text("new")
+    runner.run(context, ["count"])
+    path.write_bytes(bytes(12_345) + b"1" + bytes((1 << 20) - 12_346))
+    with pytest.raises(ValueError, match=r"holds a run with files .* choose another --output"):
+        runner.run(context, ["count"])
+
+
 def test_data_that_changed_since_they_were_measured_are_refused(task, context):
     """Whatever of the run is left to do; with the old file back, or for other languages' files, it goes on."""
     runner.run(context, ["count"], ["deu", "fra"])

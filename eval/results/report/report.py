@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import gzip
 from collections.abc import Sequence
-from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
 
@@ -72,7 +71,7 @@ def render(results: Results, title: str | None = None) -> str:
         results=results,
         models=[(kind(results, system), results.label(system), system.revision) for system in results.systems],
         summary=summary(results),
-        sections=[asdict(section) for section in sections],
+        sections=sections,
         records=_packed(results),
         style=Markup(_asset(environment, "report.css")),
         script=Markup(_asset(environment, "report.js")),

@@ -27,6 +27,7 @@ def _task_section(results: Results, task: str) -> Section:
     section = Section(f"task-{task}", catalog.task(task).title, catalog.task(task).about)
     compared = results.compared(cell)
     section.sentences = [entry.sentence for entry in compared]
+    section.notes += [entry.caution for entry in compared if entry.caution]
     if not section.sentences:
         section.notes.append(f"Shown: {catalog.describe(cell)}.")
     by_language = any(entry.languages for _, entry in results.of_cell(cell))

@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.engines import HOSTILE, IDS
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from transformers import XLMRobertaModel
 
 from langsamp.eval.engines import packed
@@ -44,6 +46,19 @@ def test_equals_the_stock_model_one_by_one(kind, special, tiny_model_dir, tiny_x
             np.testing.assert_allclose(
                 vectors[row, text], naive(folder, ids, layer, special, model), atol=2e-6, err_msg=repr(HOSTILE[text])
             )
+
+
+def test_specials_that_cannot_be_left_out_are_told(tiny_model_dir, tmp_path):
+    """A tokenizer that begins a text and does not end it."""
+    shutil.copytree(tiny_model_dir, tmp_path / "model")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "model/tokenizer.json"))
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)])
+    tokenizer.save(str(tmp_path / "model/tokenizer.json"))
+    for manifest in (tmp_path / "model").glob("langsamp_manifest.json"):
+        manifest.unlink()
+    Encoder(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"puts 1 special tokens around a text, .*leave out --no-special-tokens"):
+        Encoder(tmp_path / "model", special_tokens=False)
 
 
 def test_texts_without_tokens_are_finite(tiny_model_dir):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from langsamp.eval.results.aggregate import Cell, System, aggregate, groups, lab
 from langsamp.eval.results.compare import comparison, show_p
 from langsamp.eval.results.compare_runs import compare_runs, markdown, write_comparison
 from langsamp.eval.results.records import append
+from langsamp.eval.results.report.report import write_report
 
 CODES = ["fra_Latn", "deu_Latn", "rus_Cyrl", "tha_Thai", "cym_Latn", "kor_Hang", "aak_Latn", "bod_Tibt", "mri_Latn"]
 
@@ -44,6 +46,18 @@ def test_a_clear_gain_is_called_better_with_hand_computed_numbers():
         "SR-Tatoeba, Acc@10: ours is better than base (mean difference +2.0 points [+2.0, +2.0] over 9 languages, "
         "p = 0.004 after Holm's correction)."
     )
+
+
+def test_another_number_of_sentences_is_told(tmp_path):
+    """Somebody has measured one of the two on other data."""
+    other = [replace(r, n=12 if r.language in ("fra", "tha") else r.n) for r in records(flat(0.52), "ours")]
+    told = "SR-Tatoeba, Acc@10: n differs in 2 of 9 languages, fra_Latn (1,000 and 12), tha_Thai (1,000 and 12); are"
+    found = comparison(records(flat(0.5)), other)
+    assert found[0].caution.startswith(told)
+    assert told in markdown(found).replace("\\", "")
+    append(tmp_path, [*records(flat(0.5)), *other])
+    assert told in re.sub("<[^>]*>", "", write_report(tmp_path, tmp_path / "x.html").read_text())
+    assert not comparison(records(flat(0.5)), records(flat(0.52), "ours"))[0].caution
 
 
 def test_lower_is_better_for_losses():

@@ -539,6 +539,20 @@ def test_two_runs_with_other_values_of_one_model_are_not_mixed(tmp_path):
     assert rundir.load([tmp_path / "v1", tmp_path / "v1"]).records == two_models()
 
 
+def test_two_models_of_one_name_are_not_taken_for_one(tmp_path):
+    """Each checkpoint of a run lies in a folder called checkpoint-9; they were measured on different tasks."""
+    for name, task in (("a", "sr-tatoeba"), ("b", "sib200")):
+        append(tmp_path / name, [record(code, 0.5, task, "acc@10", "checkpoint-9") for code in CODES[:3]])
+        settings = {"model": "checkpoint-9", "revision": None, "weights": name * 16}
+        rundir.RunInfo(settings).write(tmp_path / name)
+    with pytest.raises(
+        ValueError, match=r"b is about another checkpoint-9 than a run before it \(other weights\); give"
+    ):
+        rundir.load([tmp_path / "a", tmp_path / "b"])
+    rundir.RunInfo({**settings, "weights": "a" * 16}).write(tmp_path / "b")
+    assert len(rundir.load([tmp_path / "a", tmp_path / "b"]).records) == 6
+
+
 def test_run_folders_of_one_name_are_told_apart(tmp_path):
     for i, model in enumerate(("v1", "v2")):
         folder = tmp_path / model / "results"

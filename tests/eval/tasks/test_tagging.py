@@ -156,6 +156,7 @@ def test_unknown_labels_have_a_defined_tag(data, tmp_path, tiny_model_dir, caplo
     assert POS.read(here, "pos", "pol_Latn", "test") == [(["a", "b"], ["X", "NOUN"])]
     assert "unknown labels count as O: B-MISC (1)" in caplog.text
     assert NER.source_folder(here) == "ner/wikiann"  # the most training sentences, not the first name
+    assert NER.settings(here)["trained on"] == "ner/wikiann"  # so a larger one that is added later is noticed
 
 
 def test_data_that_cannot_be_used_is_named(data, tmp_path, tiny_model_dir):
