@@ -118,6 +118,10 @@ class Retrieval:
             texts, english = self.pairs(context.data, unit.language or "", known)
             pool = context.shared("pool", lambda: Pool(encoder, [*known.values()]))
             own, other = encoder.encode(texts), pool.vectors(english)
+        if len(texts) <= TOP[-1]:
+            logger.warning(
+                "%s/%s: of %d sentences all are among the first %d", self.folder, unit.language, len(texts), TOP[-1]
+            )
         values: dict[tuple[int | None, str | None, str], float] = {
             (layer, direction, metric): value
             for layer, x, en in zip(encoder.layers, own, other)

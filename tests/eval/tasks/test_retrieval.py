@@ -116,7 +116,7 @@ def bible(tmp_path):
     return tmp_path
 
 
-def test_the_whole_path_equals_stock_model_and_loops(bible, tiny_xlmr_dir):
+def test_the_whole_path_equals_stock_model_and_loops(bible, tiny_xlmr_dir, caplog):
     """Text to accuracy: stock classes one sentence at a time and loops, against the task with its records."""
     settings = context(tiny_xlmr_dir, bible, layers="1,last", prefix="query: ")
     (unit,) = SR_BIBLE.units(settings, SR_BIBLE.languages(settings))
@@ -143,6 +143,7 @@ def test_the_whole_path_equals_stock_model_and_loops(bible, tiny_xlmr_dir):
         assert record.value == expected, record
         assert (record.n, record.language, record.script, record.model) == (6, "deu", "Latn", tiny_xlmr_dir.name)
     assert {record.layer for record in records} == {1, 3}
+    assert "bible_retrieval/deu_Latn: of 6 sentences all are among the first 10" in caplog.text
 
 
 def test_default_layer_is_the_papers_at_two_thirds_of_the_depth(tiny_xlmr_dir, bible):
