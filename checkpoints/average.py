@@ -105,7 +105,7 @@ def average(models: Sequence[str], output: str | Path, weights: Sequence[float] 
             where = first if different[0] in first.shape else part
             raise ValueError(
                 f"{part.source.name} and {first.source.name} are of different shapes: {where.source.name} alone has "
-                f"{different[0]}."
+                f"{different[0]}; only models that were trained from one start can be averaged."
             )
     model, tokenizer = _empty(parts), first.tokenizer
     left_out = len({piece for part in parts for piece in part.pieces} - {*first.pieces})
@@ -150,7 +150,8 @@ def _mean(
         rows = {row: number for number, row in enumerate(part.names(name) or ())}
         if tensor.shape[1:] != target.shape[1:] or (names is None and len(tensor) != len(target)):
             raise ValueError(
-                f"{part.source.name} is of another shape: {name} is {tuple(tensor.shape)}, not {tuple(target.shape)}."
+                f"{part.source.name} is of another shape: {name} is {tuple(tensor.shape)}, not {tuple(target.shape)}; "
+                "only models that were trained from one start can be averaged."
             )
         found = range(len(target)) if names is None else [rows.get(row, -1) for row in names]
         at = torch.tensor(found)

@@ -142,8 +142,8 @@ def translate(error: BaseException, what: str, token: str | None = None) -> HubE
         return HubError(f"{what} failed: the disk is full; make room and run the same command again.")
     if refused := _not_writable(error):
         return HubError(
-            f"{what} failed: the cache does not hold all of it and cannot be written ({refused}); set HF_HUB_CACHE to "
-            "a folder of yours, or have it fetched by somebody who may write there."
+            f"{what} failed: the cache does not hold all of it and cannot be written ({refused}); set HF_HOME, or "
+            "HF_HUB_CACHE or HF_DATASETS_CACHE, to a folder of yours, or have somebody fetch it who may write there."
         )
     if remedy is None:
         return HubError(redact(f"{what} failed: {_first_line(error)}", token))
@@ -154,7 +154,7 @@ def _not_writable(error: BaseException) -> str | None:
     """The path of the client's cache that could not be written, if that is what went wrong."""
     for cause in _chain(error):
         path = str(getattr(cause, "filename", None) or "")
-        if getattr(cause, "errno", None) in READ_ONLY and path.startswith(constants.HF_HUB_CACHE):
+        if getattr(cause, "errno", None) in READ_ONLY and path.startswith((constants.HF_HUB_CACHE, constants.HF_HOME)):
             return path
     return None
 

@@ -90,7 +90,9 @@ class Source:
         """The dev split; a DataError if it is empty."""
         dev = read_examples(self.context, self.folder, self.tag, "dev")
         if not dev.texts:
-            raise DataError(f"{self.folder}/{self.tag} has no dev sentences to choose the model by")
+            raise DataError(
+                f"{self.folder}/{self.tag} has no dev sentences to choose the model by; mark some in its column split"
+            )
         return dev
 
     @cached_property

@@ -128,6 +128,8 @@ def run(
         done = records.Done(context.output)
         plans = [_plan(task, context, languages, done) for task in objects]
         check_data(context, [unit for plan in plans for unit in plan.units], done)
+        for plan in plans:  # a run that does not end shall tell, too, what it was asked for
+            save_coverage(context.output, plan.coverage)
         total = sum(len(plan.todo) for plan in plans)
         pause = 0.1 if sys.stderr.isatty() else 30  # seconds between two lines: a log file is read later
         with tqdm(total=total, unit="unit", mininterval=pause, disable=not (context.progress and total)) as bar:

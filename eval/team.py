@@ -81,7 +81,7 @@ class Measurer:
                 )
             source = resolve_model(f"{source.name}@{source.revision}")
         if fingerprint(source.path) != weights:
-            raise ValueError(f"{here} has other weights in {source.path} than the machine that asks")
+            raise ValueError(f"{here} has other weights in {source.path} than the machine that asks; copy them there")
         if root is not None and not root.is_dir():
             raise FileNotFoundError(f"{here} does not see the data folder {root}; put it where all nodes see it")
         self.worker = Worker(replace(context, source=source))

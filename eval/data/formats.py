@@ -230,6 +230,7 @@ def read_pairs(path: Path, text: str, english: Path) -> Columns:
     rows, other = read_lines(path, text, ["text"]), read_lines(english, read_text(english), ["text"])
     if len(rows["text"]) != len(other["text"]):
         raise DataError(
-            f"{path} has {len(rows['text'])} lines, {english.name} {len(other['text'])}: they are not parallel"
+            f"{path} has {len(rows['text'])} lines, {english.name} {len(other['text'])}: they are not parallel; take "
+            "both from one release"
         )
     return {**rows, "english": other["text"]}

@@ -197,7 +197,7 @@ def _concatenate(tables: list[Columns], where: str) -> Columns:
     """Several files of one language below each other; they must have the same columns."""
     names = set(tables[0])
     if any(set(table) != names for table in tables):
-        raise DataError(f"the files of {where} have different columns: {[sorted(table) for table in tables]}")
+        raise DataError(f"the files of {where} need the same columns, and have {[sorted(table) for table in tables]}")
     return {name: [value for table in tables for value in table[name]] for name in tables[0]}
 
 

@@ -108,7 +108,7 @@ def _load_whole(kind: Any, folder: Path, **settings: Any) -> Any:
     if lost := model.config.family.lacking(info["missing_keys"]):
         raise RuntimeError(
             f"the weights in {folder} lack {len(lost)} tensors, the first is {lost[0]}: this is not a "
-            f"whole {model.config.family.stock} checkpoint of this kind"
+            f"whole {model.config.family.stock} checkpoint of this kind; save or download it again"
         )
     return model.eval()
 
@@ -230,7 +230,7 @@ class Encoder:
         if top >= config.vocab_size:
             raise ValueError(
                 f"the tokenizer in {self.source.path} has token id {top}, but the model only "
-                f"{config.vocab_size} rows: they do not belong together"
+                f"{config.vocab_size} rows: they do not belong together; take its own tokenizer"
             )
 
     def check_finite(self, vectors: np.ndarray) -> None:
@@ -240,7 +240,7 @@ class Encoder:
             remedy = "" if self.model.dtype == torch.float32 else ", or need dtype float32"
             raise RuntimeError(
                 f"model {self.source.name!r} gives NaN or infinite vectors at layer {layer}: its "
-                f"weights are broken{remedy}"
+                f"weights are broken{remedy}; take an earlier checkpoint"
             )
 
 

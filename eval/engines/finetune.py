@@ -57,7 +57,9 @@ def _new_model(job: Job) -> PreTrainedModel:
     lacking = [key for key in model.config.family.lacking(info["missing_keys"]) if key.startswith(encoder)]
     lacking = [key for key in lacking if ".pooler." not in key]
     if lacking:
-        raise RuntimeError(f"the weights in {job.source.path} lack {len(lacking)} tensors, the first is {lacking[0]}")
+        raise RuntimeError(
+            f"the weights in {job.source.path} lack {len(lacking)} tensors, the first is {lacking[0]}: save it again"
+        )
     if job.kind == "sequence":
         model.config.problem_type = "single_label_classification"
     return model

@@ -62,7 +62,9 @@ def predict(model: PreTrainedModel, inputs: Sequence[Sequence[int]], max_tokens:
             ids = [np.asarray(inputs[row]) for row in rows]
             for row, logits in zip(rows, halved(partial(_logits, model), ids, add)):
                 if not np.isfinite(logits).all():
-                    raise RuntimeError(f"the model gives NaN or infinite logits in {model.dtype}: training broke it")
+                    raise RuntimeError(
+                        f"the model gives NaN or infinite logits in {model.dtype}: training broke it; try float32"
+                    )
                 found[row] = logits
     return found
 

@@ -165,7 +165,7 @@ def comparison(
     names = names or _names(side_a, side_b)
     if found := compared(side_a, side_b, names):
         return found
-    raise ValueError(f"{names[0]} and {names[1]} have no task, metric and language in common")
+    raise ValueError(f"{names[0]} and {names[1]} have no task, metric and language in common: measure both on one")
 
 
 def compared(side_a: Side, side_b: Side, names: tuple[str, str]) -> list[Comparison]:

@@ -130,7 +130,9 @@ def _parse(line: bytes) -> Record:
         if not isinstance(found, dict):
             raise ValueError("not a JSON object")
         if found.get("schema", SCHEMA) != SCHEMA:
-            raise ValueError(f"schema {found['schema']} is not {SCHEMA}, the one this version of langsamp reads")
+            raise ValueError(
+                f"schema {found['schema']} is not {SCHEMA}, the one this version of langsamp reads: upgrade it"
+            )
         return Record(**found)
     except RecursionError:
         raise ValueError("nested without end") from None

@@ -40,7 +40,10 @@ class Classification:
         """Tags with data; DataError if the source language is not among them."""
         found = context.data.languages(self.name)
         if context.train_language not in found:
-            raise DataError(f"{self.name} has no data in {context.train_language}, the language to train on")
+            raise DataError(
+                f"{self.name} has no data in {context.train_language}, the language to train on; "
+                "--train-language names another"
+            )
         return found
 
     def settings(self, context: Context) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class Retrieval:
         """All tags of the folder but English, which must be there unless it stands beside the sentences."""
         found = context.data.languages(self.folder)
         if not self.english_in_file and ENGLISH not in found:
-            raise DataError(f"{self.folder} has no {ENGLISH}, the language to search with")
+            raise DataError(f"{self.folder} has no {ENGLISH}, the language to search with: add its file")
         return [tag for tag in found if tag != ENGLISH]
 
     def units(self, context: Context, languages: list[str]) -> list[Unit]:

@@ -54,7 +54,9 @@ def read_rows(folder: Path, kind: str) -> TableRows | None:
             if KEYS[kind] in file.keys():  # noqa: SIM118 (not a dict)
                 vectors = file.get_tensor(KEYS[kind]).float().numpy()
                 if len(vectors) != len(names):
-                    raise ValueError(f"{folder}: {len(vectors)} rows of {kind} but {len(names)} names in config.json")
+                    raise ValueError(
+                        f"{folder}: {len(vectors)} rows of {kind} but {len(names)} names in config.json: save it again"
+                    )
                 return TableRows(names[1:], vectors[1:], float(config.table_initializer_range))
     return None
 

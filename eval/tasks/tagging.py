@@ -180,7 +180,10 @@ class Tagging:
             if context.train_language in context.data.languages(folder):
                 sizes[folder] = len(context.data.rows(folder, context.train_language, ["tokens"], "train")["tokens"])
         if not any(sizes.values()):
-            raise DataError(f"{self.name} has no train sentences in {context.train_language}, the language to train on")
+            raise DataError(
+                f"{self.name} has no train sentences in {context.train_language}, the language to train on; "
+                "--train-language names another"
+            )
         return max(sizes, key=lambda folder: sizes[folder])
 
 

@@ -20,7 +20,9 @@ from langsamp.eval import run as runner
 from langsamp.eval.data.columns import DataError
 from langsamp.eval.data.sets import EvalData
 from langsamp.eval.results import records
-from langsamp.eval.results.rundir import RunInfo
+from langsamp.eval.results.gather import Results
+from langsamp.eval.results.report.extras import coverage_section
+from langsamp.eval.results.rundir import RunInfo, load
 from langsamp.eval.task import Context, Coverage, TaskOptions, Unit, choose_languages
 
 WORDS = [
@@ -397,6 +399,21 @@ def test_a_language_is_missing_if_none_of_its_data_sets_is_usable(task, context,
         (coverage,) = runner.run(context, ["count"], ["fra", "srp_Cyrl"])
         assert coverage.line() == "count: 1 of 2 languages; missing: srp_Cyrl (broken on purpose)"
         assert runner.run(context, ["count"], ["fra"])[0].missing == {}
+
+
+def test_a_run_that_did_not_end_tells_which_languages_it_lacks(task, context, monkeypatch):
+    compute = task.compute
+
+    def until_fra(context, unit):
+        if unit.language == "srp_Cyrl":
+            raise KeyboardInterrupt
+        return compute(context, unit)
+
+    monkeypatch.setattr(task, "compute", until_fra)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(context, ["count"], ["deu", "fra", "srp", "xyz"])
+    section = coverage_section(Results.of(load(context.output)))[0]
+    assert section.notes == ["count, tiny: 2 of 5 languages; missing: srp_Cyrl, srp_Latn; xyz (no data)"]
 
 
 def test_coverage_is_that_of_all_runs_in_a_folder(task, context):

@@ -359,9 +359,11 @@ def test_a_cache_that_cannot_be_written_and_lacks_something_says_so(hub, repo, c
     if state == "damaged":
         flip(next(cache.glob(f"models--*/snapshots/*/{WEIGHTS}")).resolve())
     read_only(str(cache))
-    with pytest.raises(HubError, match=r"failed: the cache does not hold all .*/cache.*; set HF_HUB_CACHE to a folder"):
+    with pytest.raises(
+        HubError, match=r"failed: the cache does not hold all .*/cache.*; set HF_HOME, or .* to a folder of yours"
+    ):
         pull("user/x", tmp_path / "mine")
     assert names_in(tmp_path / "mine") == set()
     if state != "damaged":
-        with pytest.raises(FileNotFoundError, match=r"cannot be had .* set HF_HUB_CACHE to a folder"):
+        with pytest.raises(FileNotFoundError, match=r"cannot be had .* set HF_HOME, or .* to a folder of yours"):
             resolve_model("user/x")
