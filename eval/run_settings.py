@@ -28,6 +28,10 @@ def check_settings(context: Context, tasks: Iterable[Task]) -> None:
     Raises:
         ValueError: a setting differs; names the first.
     """
+    known = RunInfo.read(context.output)
+    if {path.name for path in context.output.glob("*")} <= {RUN, LOCK}:
+        known = RunInfo()  # a run that failed before its first number binds nobody
+    context.data.pin(known.data)
     settings = {
         "model": context.source.name,
         "revision": context.source.revision,
@@ -42,9 +46,6 @@ def check_settings(context: Context, tasks: Iterable[Task]) -> None:
     for task in tasks:
         own = task.settings(context) if hasattr(task, "settings") else {}
         settings.update({f"{task.name}: {name}": value for name, value in own.items()})
-    known = RunInfo.read(context.output)
-    if {path.name for path in context.output.glob("*")} <= {RUN, LOCK}:
-        known = RunInfo()  # a run that failed before its first number binds nobody
     for name, value in settings.items():
         if (before := known.settings.get(name, value)) != value:
             raise ValueError(
@@ -52,7 +53,6 @@ def check_settings(context: Context, tasks: Iterable[Task]) -> None:
             )
     known.settings.update(settings)
     known.write(context.output)
-    context.data.pin(known.data)
 
 
 def check_data(context: Context, units: Sequence[Unit], done: Done) -> None:

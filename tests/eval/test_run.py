@@ -8,15 +8,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from datasets import Dataset
 from filelock import FileLock
 
 from langsamp.core.runtime import ModelSource
 from langsamp.eval import run as runner
+from langsamp.eval.data import hub as hub_data
 from langsamp.eval.data.columns import DataError
 from langsamp.eval.data.sets import EvalData
 from langsamp.eval.results import records
@@ -239,6 +242,22 @@ def test_a_run_of_before_data_were_pinned_goes_on_and_pins_them(task, context):
     pq.write_table(pa.table({"text": ["z"]}), context.data.root / "sib200/deu_Latn.parquet")
     with pytest.raises(ValueError, match="its data changed"):
         runner.run(replace(context, data=EvalData(context.data.root)), ["count"], ["deu"])
+
+
+def test_a_run_goes_on_with_the_hub_data_it_began_with(task, context, monkeypatch):
+    """Also where a task's settings look at the data before anything else does."""
+    asked, newest = [], SimpleNamespace(sha="a" * 40)
+    monkeypatch.setattr(hub_data.HfApi, "dataset_info", lambda *_, **rest: newest)
+    monkeypatch.setattr(hub_data, "get_dataset_config_names", lambda repo, revision: ["deu_Latn", "fra_Latn"])
+    rows = {"test": Dataset.from_dict({"text": ["a", "b"]})}
+    monkeypatch.setattr(hub_data, "load_dataset", lambda repo, config, revision: asked.append(revision) or rows)
+    languages = lambda self, context: {"languages": context.data.languages("sib200")}  # noqa: E731
+    monkeypatch.setattr(Count, "settings", languages, raising=False)
+    for tag in ("deu", "fra"):
+        runner.run(replace(context, data=EvalData()), ["count"], [tag])
+        newest.sha = "b" * 40
+    assert asked == ["a" * 40] * 2
+    assert RunInfo.read(context.output).data == {"sib200/deu_Latn": "a" * 40, "sib200/fra_Latn": "a" * 40}
 
 
 def test_coverage_groups_the_reasons():
