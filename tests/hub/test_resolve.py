@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
+import huggingface_hub
 import pytest
 from huggingface_hub import constants
 from support.loopback import Fault
@@ -135,6 +136,7 @@ def test_a_cache_that_holds_a_part_is_not_called_an_unfinished_push(hub, tiny_mo
     load_tokenizer("user/t")
     if how == "offline":
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        getattr(huggingface_hub.utils, "reset_sessions", lambda: None)()  # 0.36 looks when it makes one
     else:
         hub.faults = [Fault(".", "drop", times=999)]
     assert load_tokenizer("user/t").languages[0] == "und"
