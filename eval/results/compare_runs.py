@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from langsamp.core.files import atomic_write
 from langsamp.eval.results import catalog, escape, rundir
 from langsamp.eval.results.aggregate import Cell, System, labels, systems
 from langsamp.eval.results.compare import Comparison, comparison, contrary, show_p
+
+logger = logging.getLogger(__name__)
 
 
 def compare_runs(runs: Sequence[str], output: Path) -> list[tuple[Path, list[Comparison]]]:
@@ -23,6 +26,8 @@ def compare_runs(runs: Sequence[str], output: Path) -> list[tuple[Path, list[Com
         ValueError: there are fewer than two models.
     """
     sides = [(_run_name(run), rundir.load(run.split(",")).records) for run in runs]
+    for caution in rundir.other_data([Path(part) for run in runs for part in run.split(",")]):
+        logger.warning("%s", caution)
     if len(sides) == 1:
         records = sides[0][1]
         names = labels(systems(records))

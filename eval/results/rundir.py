@@ -112,12 +112,13 @@ class Matrices:
 
 @dataclass
 class Run:
-    """What was found; `losses` holds (folder name, [(step, loss), ...])."""
+    """What was found; `losses` holds (folder name, [(step, loss), ...]), `cautions` are for whoever reads it."""
 
     records: list[Record]
     coverage: list[Coverage] = field(default_factory=list)
     matrices: list[Matrices] = field(default_factory=list)
     losses: list[tuple[str, list[tuple[float, float]]]] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
 
 
 def load(paths: str | Path | Sequence[str | Path]) -> Run:
@@ -144,11 +145,27 @@ def load(paths: str | Path | Sequence[str | Path]) -> Run:
                     f"{folder} has other values of {record.model} than a run before it ({record.task}, "
                     f"{record.metric}); {_APART}"
                 )
-    run = Run(list(known.values()))
+    run = Run(list(known.values()), cautions=other_data(given))
     sides = {System(str(path.resolve())): path for path in [*folders, *given] if path.is_dir()}
     for system, name in labels(sides).items():
         _read_sides(sides[system], name, run)
     return run
+
+
+def other_data(runs: Sequence[Path]) -> list[str]:
+    """A sentence if not all of these runs were measured on the same data, where they say on which."""
+    first: dict[str, tuple[Path, str]] = {}
+    others: dict[str, str] = {}
+    for folder in (folder for run in runs for folder in _folders(run) if folder.is_dir()):
+        for name, value in RunInfo.read(folder).data.items():
+            place, before = first.setdefault(name, (folder, value))
+            if before != value:
+                others.setdefault(name, f"{place} and {folder}")
+    if not others:
+        return []
+    name, places = next(iter(others.items()))
+    more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+    return [f"{places} were measured on different data of {name}{more}: measure both on the same to compare them."]
 
 
 def _folders(path: Path) -> list[Path]:

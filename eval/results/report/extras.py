@@ -140,7 +140,7 @@ def coverage_section(results: Results) -> list[Section]:
         ran = [item for item in results.run.coverage if item.task == task or (item.task == base and bases[base] == 1)]
         lines += _coverage(results, task, have[task], ran)
     about = "Languages with a number, of those asked for (where the run says so) or of those that any model has."
-    return [Section("coverage", "Coverage", about, notes=lines)]
+    return [Section("coverage", "Coverage", about, notes=[*results.run.cautions, *lines])]
 
 
 def _coverage(results: Results, task: str, have: dict[System, set[str]], ran: Sequence[Coverage]) -> Iterable[str]:

@@ -16,7 +16,7 @@ import pytest
 from langsamp.core.record import Record, split_code, with_interval
 from langsamp.eval.results import rundir
 from langsamp.eval.results.compare import comparison
-from langsamp.eval.results.compare_runs import write_comparison
+from langsamp.eval.results.compare_runs import compare_runs, write_comparison
 from langsamp.eval.results.gather import Results
 from langsamp.eval.results.records import append
 from langsamp.eval.results.report import report
@@ -551,6 +551,20 @@ def test_two_models_of_one_name_are_not_taken_for_one(tmp_path):
         rundir.load([tmp_path / "a", tmp_path / "b"])
     rundir.RunInfo({**settings, "weights": "a" * 16}).write(tmp_path / "b")
     assert len(rundir.load([tmp_path / "a", tmp_path / "b"]).records) == 6
+
+
+def test_models_that_were_measured_on_other_data_are_told(tmp_path, caplog):
+    """With as many sentences: only the hashes of the data tell; a run of before has none."""
+    runs = [tmp_path / name for name in ("a", "b", "old")]
+    for folder in runs:
+        append(folder, [record(code, 0.5, model=folder.name) for code in CODES])
+        data = {"tatoeba/deu_Latn": folder.name, "tatoeba/fra_Latn": folder.name, "tatoeba/rus_Cyrl": "same"}
+        rundir.RunInfo(data={} if folder.name == "old" else data).write(folder)
+    told = f"a and {runs[1]} were measured on different data of tatoeba/deu_Latn (and 1 more)"
+    assert told in " ".join(read(render(rundir.load(runs))).text)
+    compare_runs([str(run) for run in runs], tmp_path / "out")
+    assert told in caplog.text
+    assert not rundir.load(runs[1:]).cautions
 
 
 def test_run_folders_of_one_name_are_told_apart(tmp_path):
