@@ -89,8 +89,10 @@ def page(found: Sequence[Part], runs: Runs, how: str) -> str:
     lines: list[str] = []
     for part in found:
         lines += [f"### Languages {part.group.name}", "", *means(part), "", *differences(part), ""]
-    if rows := summary.by_layer(found):
+    if rows := summary.by_layer(found, summary.PROBES):
         lines += ["### Probes at every layer measured (not corrected)", "", *rows, ""]
+    if rows := summary.by_layer(found, summary.RETRIEVAL, "_csls"):
+        lines += ["### Retrieval with CSLS, which takes hubs off (not corrected)", "", *rows, ""]
     if rows := donors.table(runs):
         lines += ["### Choosing donor languages", "", *rows, ""]
     return "\n".join([*lines, f"Models measured: {summary.seeds(runs)}. Training: {how}", ""])

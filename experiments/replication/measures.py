@@ -33,7 +33,7 @@ def passes(
 
     Args:
         blocks: layers of the model.
-        encoder: retrieval at every layer; neutrality and the SIB-200 probe at some.
+        encoder: retrieval at every layer, with CSLS too; neutrality and the SIB-200 probe at some.
         lm: masked-LM loss with right, missing and wrong ids.
         downstream: transfer of a fine-tuned SIB-200 classifier, and how well donor languages are chosen.
         layers: False for retrieval at the protocol's layer and nothing else of the encoder.
@@ -43,7 +43,7 @@ def passes(
     if encoder and not layers:
         found.append(Pass(("sr-bible", "sr-tatoeba")))
     elif encoder:
-        found.append(Pass(("sr-bible", "sr-tatoeba"), "all"))
+        found.append(Pass(("sr-bible", "sr-tatoeba"), "all", options={"csls": True}))
         found.append(Pass(("sib200", "neutrality"), some, options={"probe": True, "sentences": 50}))
     if lm:
         found.append(Pass(("lm",)))

@@ -64,6 +64,7 @@ MORE = (
     Column("NER F1", TRAINED, "NER F1"),
     Column("POS accuracy", TRAINED, "POS accuracy"),
 )
+RETRIEVAL = (Column(BIBLE, TRAINED, BIBLE), BACK[0], Column("SR-Tatoeba Acc@10", TRAINED, "SR-Tatoeba Acc@10"), BACK[1])
 PROBES = (
     Column("SIB-200 probe F1", TRAINED, "SIB-200 probe F1"),
     Column("SIB-200 probe F1, not trained on", UNTRAINED, "SIB-200 probe F1"),
@@ -87,7 +88,8 @@ def tables(parts: Sequence[Part], runs: Runs) -> dict[str, list[str]]:
         "the other direction": _against("baseline", ["both", "bias"], BACK, parts),
         "unknown rows": _against("baseline", [ZERO, "both", "fitted", "late", "dropout"], UNKNOWN, parts),
         "claims": _claims(parts),
-        "probes by layer": by_layer(parts),
+        "probes by layer": by_layer(parts, PROBES),
+        "retrieval with CSLS": by_layer(parts, RETRIEVAL, "_csls"),
         "map": _map(runs),
         "donors": donors.table(runs),
     }
@@ -178,13 +180,17 @@ def _claims(parts: Sequence[Part]) -> list[str]:
     return ["| " + " | ".join(head) + " |", "|---|--:|--:|--:|--:|---|---|---|", *rows] if rows else []
 
 
-def by_layer(parts: Sequence[Part]) -> list[str]:
-    """Probes at every layer that was measured, not the protocol's alone; a search, so differences are not corrected."""
+def by_layer(parts: Sequence[Part], columns: Sequence[Column], ending: str = "") -> list[str]:
+    """Measures at every layer there is, not the protocol's alone; a search, so differences are not corrected.
+
+    `ending` is that of the metrics' names, of a measure that is taken otherwise than in the protocol.
+    """
     rows = []
-    for column in PROBES:
+    for column in columns:
         if (part := column.part(parts)) is None:
             continue
         protocol = _cell(part, column.measure)
+        protocol = protocol._replace(metric=protocol.metric + ending)
         layers = {cell.layer for cell in part.values["both"] if cell == protocol._replace(layer=cell.layer)}
         for cell in (protocol._replace(layer=layer) for layer in sorted(filter(None, layers))):
             means = [_mean(part, name, cell) for name in ("start", "baseline", "both")]
@@ -193,7 +199,7 @@ def by_layer(parts: Sequence[Part]) -> list[str]:
             row = [column.name, str(cell.layer), *means, *(_interval(cell, one and one.mean) for one in found)]
             rows.append("| " + " | ".join(row) + " |")
     head = [
-        "| probe | layer | start | baseline | LangSAMP | LangSAMP − baseline | one row for all − baseline "
+        "| | layer | start | baseline | LangSAMP | LangSAMP − baseline | one row for all − baseline "
         "| LangSAMP − start |",
         "|---|--:|--:|--:|--:|---|---|---|",
     ]

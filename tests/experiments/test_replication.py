@@ -226,22 +226,27 @@ def _small_replication(folder: Path) -> None:
             _measured(folder, name, records)
 
 
-def test_probes_are_shown_at_every_layer_that_was_measured(tmp_path):
+def test_what_was_measured_beside_the_protocol_is_shown_at_every_layer(tmp_path):
     plan = read_plan(RECIPE)
     for name, values in (("start", (0.2, 0.4)), ("baseline-1", (0.3, 0.1)), ("both-1", (0.3, 0.25))):
         records = [
             replace(_record(name, "tsn_Latn", value, "macro_f1", "sib200-probe"), layer=layer, source="eng_Latn")
             for layer, value in zip((8, 12), values)
         ]
+        records += [
+            _record(name, "tsn_Latn", value, metric) for metric, value in zip(("acc@10", "acc@10_csls"), values)
+        ]
         _measured(tmp_path, name, records)
     runs = contrasts.gather(tmp_path, plan.experiments["e5"])
-    rows = summary.tables(list(contrasts.parts(runs, WHO)), runs)["probes by layer"]
-    (head, _, *shown) = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    tables = summary.tables(list(contrasts.parts(runs, WHO)), runs)
+    head, _, *shown = [[cell.strip() for cell in row[1:-1].split("|")] for row in tables["probes by layer"]]
     assert len(head) == len(shown[0])
     assert shown == [
         ["SIB-200 probe F1", "8", "20.0", "30.0", "30.0", "0.0", "–", "+10.0"],
         ["SIB-200 probe F1", "12", "40.0", "10.0", "25.0", "+15.0", "–", "−15.0"],
     ]
+    corrected = "| SR-Bible Acc@10 | 8 | 40.0 | 10.0 | 25.0 | +15.0 | – | −15.0 |"
+    assert tables["retrieval with CSLS"][2:] == [corrected]
 
 
 def test_the_document_is_filled_from_the_records(tmp_path):
