@@ -191,7 +191,8 @@ def by_layer(parts: Sequence[Part], columns: Sequence[Column], ending: str = "")
             continue
         protocol = _cell(part, column.measure)
         protocol = protocol._replace(metric=protocol.metric + ending)
-        layers = {cell.layer for cell in part.values["both"] if cell == protocol._replace(layer=cell.layer)}
+        there = {cell for by_cell in part.values.values() for cell in by_cell}
+        layers = {cell.layer for cell in there if cell == protocol._replace(layer=cell.layer)}
         for cell in (protocol._replace(layer=layer) for layer in sorted(filter(None, layers))):
             means = [_mean(part, name, cell) for name in ("start", "baseline", "both")]
             pairs = (("baseline", "both"), ("baseline", "bias"), ("start", "both"))
