@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -14,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from langsamp.train.callbacks import read_log
 
 from ..common import make_tokenizer
 from .measure import Bench, Row
@@ -94,8 +95,7 @@ def _train(bench: Bench, work: Path, blocks: int, given: dict[str, Any]) -> Row:
     except RuntimeError as error:  # perhaps only for want of a package for the model's card
         trouble = error
     seconds = time.perf_counter() - start
-    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
-    marks = [(entry["step"], entry["seconds"]) for entry in entries if "loss" in entry]
+    marks = [(entry["step"], entry["seconds"]) for entry in read_log(log) if "loss" in entry]
     if trouble and len(marks) < 3:
         raise trouble
     pauses = {"save s": given.get("save_steps"), "held-out s": given.get("eval_steps")}
