@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from langsamp.core.files import atomic_write, to_disk
+from langsamp.core.files import atomic_writes, to_disk
 from langsamp.core.typed import from_json
 from langsamp.safe_files import read_json
 from langsamp.train.blocks.index import LanguageEntry
@@ -68,10 +69,6 @@ class Ledger:
             parts=sorted(self.done.values()),
         )
 
-    def save(self, path: Path) -> None:
-        """Write the ledger whole or not at all."""
-        atomic_write(path, json.dumps(asdict(self), indent=1) + "\n")
-
 
 @dataclass(frozen=True)
 class Current:
@@ -97,6 +94,10 @@ class LanguageWriter:
     @property
     def _path(self) -> Path:
         return self._folder / f"{self.language}.json"
+
+    @property
+    def _data(self) -> list[Path]:
+        return [data_file(self._folder, self.language, kind) for kind in ("", "heldout_")]
 
     def begin(self, fingerprint: str, name: str) -> None:
         """Begin a part, or go on with it."""
@@ -151,13 +152,14 @@ class LanguageWriter:
             file.truncate(counted)
         return file
 
-    def commit(self) -> None:
-        """Make everything appended so far count: first the data reaches the disk, then the ledger that says so."""
-        for file in self._files.values():
-            file.flush()
-        files = (data_file(self._folder, self.language, kind) for kind in ("", "heldout_"))
-        to_disk(file for file in files if file.exists())
-        self.ledger.save(self._path)
+    @staticmethod
+    def commit(writers: Sequence[LanguageWriter]) -> None:
+        """Make everything appended so far count: first the data reach the disk, then the ledgers that say so."""
+        for writer in writers:
+            for file in writer._files.values():
+                file.flush()
+        to_disk(file for writer in writers for file in writer._data if file.exists())
+        atomic_writes({writer._path: json.dumps(asdict(writer.ledger), indent=1) + "\n" for writer in writers})
 
     def part_done(self) -> None:
         """Note that the current part is in."""

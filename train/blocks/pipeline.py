@@ -13,7 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import groupby, islice
@@ -211,8 +211,7 @@ class Pipeline:
 
     def _commit(self, *unfinished: LanguageWriter) -> None:
         """Make what was written count."""
-        with ThreadPoolExecutor(8) as pool:  # a disk takes many at once
-            list(pool.map(LanguageWriter.commit, [*self._finished, *unfinished]))
+        LanguageWriter.commit([*self._finished, *unfinished])
         self._finished.clear()
         self._committed = time.monotonic()
 

@@ -22,6 +22,7 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
+from langsamp.core import files
 from langsamp.train.blocks import workers
 from langsamp.train.blocks.ledger import LanguageWriter
 from langsamp.train.blocks.prepare import as_tokenizer, open_tokenizer, prepare
@@ -395,7 +396,10 @@ def test_a_language_that_another_run_left_half_way_is_told(tmp_path, texts, toke
 
 
 @pytest.mark.parametrize("lost", ["cut off", "zeros"])
-def test_after_a_power_cut_at_any_point_it_goes_on_and_ends_the_same(tmp_path, texts, tokenizer, monkeypatch, lost):
+@pytest.mark.parametrize("together", [False, True])
+def test_after_a_power_cut_at_any_point_it_goes_on_and_ends_the_same(
+    tmp_path, texts, tokenizer, monkeypatch, lost, together
+):
     """What was not waited for is gone, or its place is there and holds zeros; names are the newest."""
     from langsamp.train.blocks import pipeline
 
@@ -421,6 +425,14 @@ def test_after_a_power_cut_at_any_point_it_goes_on_and_ends_the_same(tmp_path, t
         disk[os.fstat(descriptor).st_ino] = Path(f"/proc/self/fd/{descriptor}").read_bytes()
         image()
 
+    class System:
+        """A system whose whole disk can be waited for."""
+
+        def syncfs(self, descriptor):
+            disk.update({path.stat().st_ino: path.read_bytes() for path in (tmp_path / "s").iterdir() if path.is_file()})
+            image()
+            return 0
+
     def rename(source, target):
         replace(source, target)
         image()
@@ -430,6 +442,8 @@ def test_after_a_power_cut_at_any_point_it_goes_on_and_ends_the_same(tmp_path, t
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", remember)
             patch.setattr(os, "replace", rename)
+            patch.setattr(files, "SYSTEM", System() if together else None)
+            patch.setattr(files, "TOGETHER", 1)
             make(tmp_path / "s")
         shutil.rmtree(tmp_path / "s")
     assert len(images) > 10
