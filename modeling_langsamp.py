@@ -123,7 +123,7 @@ class LangSAMPMixin(_Family):
     lang_embeddings: Any  # an embedding, or None
     script_embeddings: Any
     accepts_loss_kwargs = True  # the loss is a sum divided by num_items_in_batch: accumulation and ranks change nothing
-    summed_loss = staticmethod(linear_cross_entropy)  # training may put a faster equal one here (train/fast)
+    summed_loss, row_losses = staticmethod(linear_cross_entropy), staticmethod(token_losses)  # or train/fast's, equal
     check_ids = True  # against the tables; a GPU waits for it, so that a run whose collator has looked switches it off
 
     def __init__(self, config: Any):
@@ -215,7 +215,7 @@ class LangSAMPMixin(_Family):
     def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Masked-LM losses (N,) in nats of hidden states (N, hidden) with their rows added, for measuring."""
         decoder = self.get_output_embeddings()
-        return token_losses(self.head_transform(hidden), decoder.weight, decoder.bias, targets)
+        return self.row_losses(self.head_transform(hidden), decoder.weight, decoder.bias, targets)
 
     def _add_rows(self, hidden, lang_ids, script_ids, where=None):
         """Add the rows of the two tables: to all of hidden, or to the tokens ``where`` (flat positions) only."""

@@ -99,7 +99,8 @@ def _train(bench: Bench, work: Path, blocks: int, given: dict[str, Any]) -> Row:
     if trouble and len(marks) < 3:
         raise trouble
     pauses = {"save s": given.get("save_steps"), "held-out s": given.get("eval_steps")}
-    row = {"s": round(seconds, 1)} | speeds(marks, blocks, {name: at for name, at in pauses.items() if at})
+    row = {"s": round(seconds, 1), "before and after training s": round(seconds - marks[-1][1], 1)}
+    row |= speeds(marks, blocks, {name: at for name, at in pauses.items() if at})
     return row | ({"ended badly": " ".join(str(trouble)[-200:].split())} if trouble else {})
 
 

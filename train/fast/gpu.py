@@ -44,7 +44,7 @@ def accelerate(
 ) -> Iterator[tuple[str, ...]]:
     """Train ``model`` (LangSAMPForMaskedLM, on a GPU) faster inside the block; everything is as before after it.
 
-    Evaluation (``model.eval()`` or no gradients) runs the stock code inside the block too.
+    Evaluation (``model.eval()`` or no gradients) runs the stock code inside the block too, but for ``token_losses``.
 
     Args:
         model: the model itself, not wrapped in DDP (wrap it after entering, or let the Trainer do it).
@@ -94,6 +94,7 @@ def _install_loss(model: Any, stack: ExitStack, owner: Owner, dtype: torch.dtype
     if wrong:
         return wrong
     stack.enter_context(patch(model, "summed_loss", gpu_head.fast_loss(model.summed_loss, owner)))
+    stack.enter_context(patch(model, "row_losses", gpu_head.fast_rows(model.row_losses, owner)))
     return None
 
 

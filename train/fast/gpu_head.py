@@ -18,6 +18,7 @@ from langsamp.train.fast.gpu_kernels import MULTIPLE, log_sum_exp, to_gradient
 
 logger = logging.getLogger(__name__)
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
+Loss = Callable[[Tensor, Tensor, "Tensor | None", Tensor], Tensor]  # of features, weight, bias and targets
 
 
 class HeadLoss(torch.autograd.Function):
@@ -41,24 +42,10 @@ class HeadLoss(torch.autograd.Function):
             owner: of the weight, padded to MULTIPLE.
             targets: (N,) int64, negative where nothing is to be predicted.
         """
-        weight = owner.weight.detach()
-        dtype = _compute_type(weight)
-        with torch.autocast(weight.device.type, enabled=False):
-            x = features.detach().to(dtype)
-            w = weight.new_empty(owner.rows, weight.shape[1], dtype=dtype)
-            w[: len(weight)].copy_(weight)
-            w[len(weight) :].zero_()
-            added = weight.new_full((owner.rows,), float("-inf"), dtype=torch.float32)
-            added[: len(weight)] = 0 if bias is None else bias.detach()
-            logits = torch.mm(x, w.t())
-            log_sums = log_sum_exp(logits, added)
-            at = targets.clamp(min=0)
-            losses = log_sums - logits.gather(1, at[:, None])[:, 0].float() - added[at]
-            loss = losses.masked_fill(targets < 0, 0).sum()
-        ctx.kept = (x, w, added, logits, log_sums, targets)
+        losses, ctx.kept = _losses(features, bias, owner, targets)
         ctx.owner, ctx.seen, ctx.feature_type = owner, seen is not None, features.dtype
         ctx.bias_type = None if bias is None else bias.dtype
-        return loss
+        return losses.sum()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -80,6 +67,24 @@ class HeadLoss(torch.autograd.Function):
             else:
                 product(logits[:, :vocab].t(), x, owner.weight.grad, add=True)
         return d_features.to(ctx.feature_type), ctx.bias_type and d_bias.to(ctx.bias_type), d_weight, None, None
+
+
+def _losses(features: Tensor, bias: Tensor | None, owner: Owner, targets: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The loss (N,) of each row, 0 where nothing is to be predicted, and what the backward pass needs."""
+    weight = owner.weight.detach()
+    dtype = _compute_type(weight)
+    with torch.autocast(weight.device.type, enabled=False):
+        x = features.detach().to(dtype)
+        w = weight.new_empty(owner.rows, weight.shape[1], dtype=dtype)
+        w[: len(weight)].copy_(weight)
+        w[len(weight) :].zero_()
+        added = weight.new_full((owner.rows,), float("-inf"), dtype=torch.float32)
+        added[: len(weight)] = 0 if bias is None else bias.detach()
+        logits = torch.mm(x, w.t())
+        log_sums = log_sum_exp(logits, added)
+        at = targets.clamp(min=0)
+        losses = log_sums - logits.gather(1, at[:, None])[:, 0].float() - added[at]
+    return losses.masked_fill(targets < 0, 0), (x, w, added, logits, log_sums, targets)
 
 
 def _compute_type(weight: Tensor) -> torch.dtype:
@@ -107,8 +112,27 @@ def product(a: Tensor, b: Tensor, out: Tensor | None = None, add: bool = False) 
     return out.copy_(torch.mm(a, b))
 
 
-def fast_loss(stock: Callable[..., Tensor], owner: Owner) -> Callable[..., Tensor]:
-    """A stand-in for ``model.summed_loss``: :class:`HeadLoss` where it applies, else the stock one.
+def fast_loss(stock: Loss, owner: Owner) -> Loss:
+    """A stand-in for ``model.summed_loss``: :class:`HeadLoss` where it applies, else the stock one."""
+
+    def fast(features: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+        found: Tensor = HeadLoss.apply(features, bias, None if writable(weight) else weight, owner, targets)
+        return found
+
+    return _where_it_fits(fast, stock, owner, lambda features: features.requires_grad and owner.weight.requires_grad)
+
+
+def fast_rows(stock: Loss, owner: Owner) -> Loss:
+    """A stand-in for ``model.row_losses``, with which the held-out loss is measured: its forward pass alone."""
+
+    def fast(features: Tensor, _: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+        return _losses(features, bias, owner, targets)[0]
+
+    return _where_it_fits(fast, stock, owner, lambda features: not torch.is_grad_enabled())
+
+
+def _where_it_fits(fast: Loss, stock: Loss, owner: Owner, applies: Callable[[Tensor], bool]) -> Loss:
+    """The fast loss where it applies, else the stock one.
 
     Once the card's memory has not sufficed for so many rows of logits, such batches take the stock loss, which needs
     them a slice at a time.
@@ -116,19 +140,19 @@ def fast_loss(stock: Callable[..., Tensor], owner: Owner) -> Callable[..., Tenso
     limit = float("inf")
     owner.pad_to(MULTIPLE)
 
-    def summed_loss(features: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    def loss(features: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
         nonlocal limit
-        trained = weight is owner.weight and features.requires_grad and weight.requires_grad
-        if not (trained and 0 < len(features) < limit and _compute_type(weight) in TYPES):
+        known = weight is owner.weight and _compute_type(weight) in TYPES
+        if not (known and 0 < len(features) < limit and applies(features)):
             return stock(features, weight, bias, targets)
         try:
-            return HeadLoss.apply(features, bias, None if writable(weight) else weight, owner, targets)
+            return fast(features, weight, bias, targets)
         except torch.OutOfMemoryError:
             limit = len(features)
             logger.warning("no memory for %d rows of logits: the head's loss goes a slice at a time, slower", limit)
         return stock(features, weight, bias, targets)
 
-    return summed_loss
+    return loss
 
 
 def disagreement(device: torch.device, dtype: torch.dtype) -> str | None:

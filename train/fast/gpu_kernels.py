@@ -19,9 +19,10 @@ ROWS, COLUMNS = 4, 2048  # of a tile of the first pass: the bias is read once fo
 PARTS = 8  # programs a group of rows, at most: enough of them to fill the card to the end
 STRIP_ROWS, STRIP_COLUMNS, STRIP_WARPS = 2, 1024, 4  # of the second pass, which goes down a strip of columns
 STRIP_PARTS = 8  # programs a strip, at most
+# Any number of rows goes through one compiled kernel: in training it is a multiple of 128, in measuring it is not.
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _sum_exp_kernel(
     logits, bias, out, rows, width, stride, PART: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
@@ -43,7 +44,7 @@ def _sum_exp_kernel(
     tl.store(out + row * tl.num_programs(1) + tl.program_id(1), highest + tl.log(total), mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _gradient_kernel(
     logits, bias, targets, log_sums, scale, sums, rows, width, stride,
     PART: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,

@@ -429,7 +429,9 @@ def test_after_a_power_cut_at_any_point_it_goes_on_and_ends_the_same(
         """A system whose whole disk can be waited for."""
 
         def syncfs(self, descriptor):
-            disk.update({path.stat().st_ino: path.read_bytes() for path in (tmp_path / "s").iterdir() if path.is_file()})
+            disk.update(
+                {path.stat().st_ino: path.read_bytes() for path in (tmp_path / "s").iterdir() if path.is_file()}
+            )
             image()
             return 0
 

@@ -172,3 +172,12 @@ def test_the_gradient_of_the_vocabulary_goes_with_a_head_without_bias():
     loss(features, weight, None, targets).backward()
     for found, stock in zip([weight.grad, features.grad], expected):
         torch.testing.assert_close(found, stock, rtol=1e-5, atol=1e-5)
+
+
+def test_losses_measured_are_those_of_every_row():
+    model = make().to(DEVICE).eval()
+    hidden, targets = torch.randn(9, model.config.hidden_size).to(DEVICE), torch.arange(9, device=DEVICE) * 3
+    with torch.no_grad():
+        expected = model.token_losses(hidden, targets)
+        with accelerate(model, parts=ENDS):
+            torch.testing.assert_close(model.token_losses(hidden, targets), expected, rtol=1e-5, atol=1e-5)

@@ -124,6 +124,20 @@ def test_loss_and_gradients_of_the_fused_head_are_the_stock_ones(head):
     assert_same(stock, quick)
 
 
+def test_losses_measured_with_the_fused_head_are_the_stock_ones(head, monkeypatch):
+    model, rows = make().eval(), []
+    monkeypatch.setattr(head, "_losses", lambda *given, real=head._losses: [rows.append(given), real(*given)][1])
+    hidden, targets = torch.randn(9, model.config.hidden_size), torch.arange(9) * 3
+    expected = model.token_losses(hidden, targets)
+    with accelerate(model, parts=ENDS):
+        rows.clear()
+        torch.testing.assert_close(model.token_losses(hidden, targets), expected)
+        assert not rows  # somebody may want their gradient
+        with torch.no_grad():
+            torch.testing.assert_close(model.token_losses(hidden, targets), expected)
+        assert len(rows) == 1
+
+
 @unasked
 @pytest.mark.parametrize("parts", [(), ENDS])
 @pytest.mark.parametrize("maker", [make, make_modernbert])
