@@ -1,6 +1,7 @@
 """The tokenizer: which ids come out for which input, what is refused, what survives saving and pickling."""
 
 import json
+import logging
 import pickle
 import time
 from itertools import chain
@@ -9,6 +10,7 @@ from string import ascii_lowercase
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoTokenizer,
     DataCollatorForLanguageModeling,
@@ -266,3 +268,17 @@ def test_ten_thousand_languages_are_no_trouble(tiny_tokenizer_dir):
     assert tok(["Haus"] * 10_000, lang=codes)["lang_ids"] == list(range(1, 10_001))
     LangSAMPConfig(languages=codes)
     assert time.process_time() - start < 5  # quadratic took 20
+
+
+def test_a_large_vocabulary_is_not_told_to_be_a_mistral_tokenizer(tmp_path, monkeypatch, caplog):
+    """Transformers warns of every one of more than 100,000 pieces whose config.json names no version."""
+    pieces = {piece: number for number, piece in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])}
+    pieces |= {f"w{number}": number for number in range(5, 100_010)}
+    made = Tokenizer(models.WordLevel(pieces, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text('{"model_type": "xlm-roberta"}')
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    assert LangSAMPTokenizer.from_pretrained(tmp_path)("w7 w8")["input_ids"] == [7, 8]
+    assert "regex" not in caplog.text
