@@ -216,7 +216,7 @@ def test_a_sentencepiece_model_will_do_as_tokenizer(tiny_xlmr_dir, tmp_path):
 
 
 def test_an_unknown_architecture_takes_its_own_forward_pass(tiny_model_dir, monkeypatch):
-    encoder = Encoder(tiny_model_dir, "all", dtype="float32")
+    encoder = Encoder(tiny_model_dir, "all", dtype="float32", device="cpu")
     texts = Texts([ids for ids in IDS if 1 not in ids], torch.device("cpu"))
     ours = [states.clone() for states in hidden_states(encoder.model, texts)]
     monkeypatch.setattr(packed, "WALKS", {})
