@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from langsamp import __version__
 from langsamp.core.files import DiskFullError, is_disk_full, is_url
+from langsamp.core.loading import loading
 from langsamp.core.plain import console, printable
 
 _WITHOUT_MODELS = ("compare", "report", "push", "pull")  # these need not wait for transformers
@@ -144,7 +145,8 @@ def _sentence(error: Exception, arguments: argparse.Namespace) -> str:
 
 def _no_bars_for_loading() -> None:
     """Transformers 5 shows a bar for every model it loads or saves, which is over at once."""
-    from transformers.utils import logging
+    with loading():
+        from transformers.utils import logging
 
     logging.disable_progress_bar()
 

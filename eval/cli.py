@@ -6,6 +6,7 @@ import argparse
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 
+from langsamp.core.loading import loading
 from langsamp.eval.results.catalog import TASKS
 
 FIRST_SEED = 42  # the official code's seeds are 42, 43, ... (paper notes, section 3.2)
@@ -111,13 +112,14 @@ def run_eval(arguments: Namespace) -> int:
     """Run `langsamp eval`: prints one coverage line a task and where the records are."""
     from pathlib import Path
 
-    from langsamp.core.language.languages import normalize_tag
-    from langsamp.core.runtime import resolve_model
-    from langsamp.eval.data.sets import EvalData
-    from langsamp.eval.results.records import RESULTS
-    from langsamp.eval.run import run
-    from langsamp.eval.task import Context, TaskOptions
-    from langsamp.eval.team import team
+    with loading():
+        from langsamp.core.language.languages import normalize_tag
+        from langsamp.core.runtime import resolve_model
+        from langsamp.eval.data.sets import EvalData
+        from langsamp.eval.results.records import RESULTS
+        from langsamp.eval.run import run
+        from langsamp.eval.task import Context, TaskOptions
+        from langsamp.eval.team import team
 
     context = Context(
         source=resolve_model(arguments.model),

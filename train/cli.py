@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from langsamp.core.loading import loading
 from langsamp.language_codes import nearest
 
 if TYPE_CHECKING:
@@ -55,9 +56,10 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
 
 def _run_prepare(arguments: argparse.Namespace) -> int:
     """Run ``langsamp prepare``."""
-    from langsamp.train.blocks.prepare import prepare
-    from langsamp.train.blocks.store import push_store
-    from langsamp.train.text.open import open_corpus, read_names
+    with loading():
+        from langsamp.train.blocks.prepare import prepare
+        from langsamp.train.blocks.store import push_store
+        from langsamp.train.text.open import open_corpus, read_names
 
     corpus = open_corpus(
         arguments.corpus,
@@ -165,7 +167,8 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
     def parse_known_args(*args: Any, **kwargs: Any) -> Any:
         if not parser.get_default("with_options"):
-            from langsamp.train.settings import option_groups
+            with loading():
+                from langsamp.train.settings import option_groups
 
             parser.set_defaults(with_options=True)
             for options in option_groups():
@@ -192,8 +195,9 @@ def run_train(
         publish: sends a checkpoint folder to the Hub; the root command line gives it if ``--push_to_hub`` is on.
         fetch: brings a checkpoint from the Hub for ``--resume REPO@REVISION``.
     """
-    from langsamp.train.pretrain import pretrain
-    from langsamp.train.settings import split
+    with loading():
+        from langsamp.train.pretrain import pretrain
+        from langsamp.train.settings import split
 
     settings, training = split(*train_values(arguments))
     _log_to_console()

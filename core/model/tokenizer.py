@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from langsamp.core.loading import loading
 from langsamp.core.runtime import resolve_model
 from langsamp.tokenization_langsamp import LangSAMPTokenizer
 
@@ -28,7 +29,8 @@ def load_tokenizer(
     if not (folder / "tokenizer.json").is_file() and not list(folder.glob("*.model")):
         raise FileNotFoundError(f"{spec} holds no tokenizer, neither a tokenizer.json nor a SentencePiece model.")
     try:
-        return LangSAMPTokenizer.from_pretrained(folder, languages=languages, scripts=scripts)
+        with loading():
+            return LangSAMPTokenizer.from_pretrained(folder, languages=languages, scripts=scripts)
     except ImportError as error:  # transformers 4 needs the package sentencepiece
         reason = str(error).strip().splitlines()[0]
         raise FileNotFoundError(f"the SentencePiece model of {spec} cannot be converted ({reason}).") from None
