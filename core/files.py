@@ -15,6 +15,7 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -22,9 +23,9 @@ COMMIT = re.compile(r"^[0-9a-f]{40}$")
 SHA256 = re.compile(r"^[0-9a-f]{64}$")
 UNSAFE_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.h5", "*.msgpack", "*.onnx")
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-SYSTEM = ctypes.CDLL(None) if os.name == "posix" else None  # the C library
-TOGETHER = 8  # files that are waited for together
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+SYSTEM: Any = ctypes.CDLL(None) if os.name == "posix" else None  # the C library
+TOGETHER = 8  # files that are waited for together
 
 
 class DiskFullError(OSError):
