@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Protocol
 
 from tqdm.auto import tqdm
@@ -68,7 +69,9 @@ class Worker:
 
     def outcomes(self, task: str, units: Sequence[Unit]) -> Iterator[tuple[Unit, Outcome]]:
         """In the order given."""
-        for unit in units:
+        for unit, following in zip_longest(units, units[1:]):
+            together = following is not None and following.group == unit.group
+            self.context.following = following if together else None
             yield unit, self.compute(task, unit)
 
     def compute(self, task: str, unit: Unit) -> Outcome:

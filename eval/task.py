@@ -23,6 +23,7 @@ unit's records at once, prints coverage, and a killed run loses one unit at most
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from langsamp.eval.engines.encoder import Encoder
 
 Shared = TypeVar("Shared")
+_THREAD = ThreadPoolExecutor(1, "langsamp-ahead")
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,8 @@ class Context:
     options: TaskOptions = field(default_factory=TaskOptions)
     tell: Callable[[str], None] = _silent
     files: dict[str, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
+    following: Unit | None = field(default=None, init=False, repr=False, compare=False)
+    _begun: tuple[Unit, Future[Any]] | None = field(default=None, init=False, repr=False, compare=False)
     _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     _group: Hashable = field(default=None, init=False, repr=False, compare=False)
     _encoder: Encoder | None = field(default=None, init=False, repr=False, compare=False)
@@ -205,6 +209,20 @@ class Context:
             self._kept[name] = make()
         found: Shared = self._kept[name]
         return found
+
+    def ready(self, unit: Unit, read: Callable[[Context, Unit], Shared]) -> Shared:
+        """What `read` gives for a unit: made in a thread while a card worked on the unit before, if there was one.
+
+        Then the following one is begun. A CPU has enough to do: there it is read when it is asked for.
+        """
+        begun, self._begun = self._begun, None
+        mine: Shared = begun[1].result() if begun is not None and begun[0] is unit else read(self, unit)
+        if self.following is not None and self._on_a_card():
+            self._begun = self.following, _THREAD.submit(read, self, self.following)
+        return mine
+
+    def _on_a_card(self) -> bool:
+        return self._encoder is not None and self._encoder.device.type == "cuda"
 
     def begin(self, group: Hashable) -> None:
         """Forget what the units of another group had in common."""

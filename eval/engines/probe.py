@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from langsamp.core.record import Record
-from langsamp.eval.labelled import Source, read_test
+from langsamp.eval.engines.encoder import Pool
+from langsamp.eval.labelled import Examples, Source, read_test
 from langsamp.eval.metrics import compute
 from langsamp.eval.task import Context, Unit
 
@@ -90,11 +91,19 @@ def probe_records(context: Context, source: Source, unit: Unit) -> list[Record]:
         vectors = zip(encode(train.texts), encode(dev.texts))
         return [fit_probe(x, train.labels, y, dev.labels) for x, y in vectors]
 
+    def read(context: Context, unit: Unit) -> tuple[Examples, Pool] | None:
+        """The test sentences of a language, tokenised."""
+        if unit.language is None:
+            return None
+        test = read_test(context, source.folder, unit.language, source.labels)
+        return test, Pool(context.encoder(context.layer_list()), test.texts)
+
     probes = context.shared("probes", fitted)
-    if unit.language is None:
+    found = context.ready(unit, read)
+    if found is None:
         scores, size = [probe.dev_score for probe in probes], len(source.dev.texts)
     else:
-        test = read_test(context, source.folder, unit.language, source.labels)
-        pairs = zip(probes, encode(test.texts))
+        test, pool = found
+        pairs = zip(probes, pool.vectors(test.texts))
         scores, size = [_macro_f1(probe.predict(x), test.labels) for probe, x in pairs], len(test.texts)
     return [replace(record, value=score, n=size) for record, score in zip(unit.expected, scores)]

@@ -106,18 +106,26 @@ class Retrieval:
             raise DataError(f"{self.folder}/{tag} has fewer than two different sentences: nothing to tell apart")
         return [pair[0] for pair in kept], [pair[1] for pair in kept]
 
+    def _english(self, context: Context) -> dict[str, str]:
+        return context.shared("english", lambda: context.data.by_id(self.folder, ENGLISH))
+
+    def _read(self, context: Context, unit: Unit) -> tuple[list[str], list[str], Pool]:
+        """A language's sentences, their translations, and a pool of the first, with the others if they are its own."""
+        english = None if self.english_in_file else self._english(context)
+        texts, translations = self.pairs(context.data, unit.language or "", english)
+        together = texts + translations if self.english_in_file else texts  # fuller batches
+        return texts, translations, Pool(context.encoder(context.layer_list()), together)
+
     def compute(self, context: Context, unit: Unit) -> list[Record]:
         """All records of one language."""
         encoder = context.encoder(context.layer_list())
+        texts, english, pool = context.ready(unit, self._read)
         if self.english_in_file:
-            texts, english = self.pairs(context.data, unit.language or "")
-            both = encoder.encode(texts + english)  # together: fuller batches
+            both = pool.vectors(texts + english)
             own, other = both[:, : len(texts)], both[:, len(texts) :]
-        else:  # all languages share the English side: it is read and encoded once
-            known = context.shared("english", lambda: context.data.by_id(self.folder, ENGLISH))
-            texts, english = self.pairs(context.data, unit.language or "", known)
-            pool = context.shared("pool", lambda: Pool(encoder, [*known.values()]))
-            own, other = encoder.encode(texts), pool.vectors(english)
+        else:  # all languages share the English side: it is encoded once
+            all_english = context.shared("pool", lambda: Pool(encoder, [*self._english(context).values()]))
+            own, other = pool.vectors(texts), all_english.vectors(english)
         if len(texts) <= TOP[-1]:
             logger.warning(
                 "%s/%s: of %d sentences all are among the first %d", self.folder, unit.language, len(texts), TOP[-1]

@@ -260,7 +260,9 @@ def test_a_source_with_one_class_is_refused(tiny_model_dir, data, tmp_path):
         run(context(tiny_model_dir, data, tmp_path / "run", train_language="kor_Hang"), ["sib200"])
 
 
-def test_the_probe_is_a_logistic_regression_on_the_encoders_vectors(tiny_xlmr_dir, data, tmp_path):
+@pytest.mark.parametrize("ahead", [False, True])
+def test_the_probe_is_a_logistic_regression_on_the_encoders_vectors(tiny_xlmr_dir, data, tmp_path, monkeypatch, ahead):
+    monkeypatch.setattr(Context, "_on_a_card", lambda self: ahead)
     here = context(tiny_xlmr_dir, data, tmp_path / "run", layers="2,3", options={"probe": True})
     run(here, ["sib200"])
     for layer in (2, 3):

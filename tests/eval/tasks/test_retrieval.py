@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +19,8 @@ from langsamp.eval.data.columns import DataError
 from langsamp.eval.data.sets import EvalData
 from langsamp.eval.engines.encoder import Encoder
 from langsamp.eval.metrics.acc_at_k.acc_at_k import ranks
+from langsamp.eval.results import records
+from langsamp.eval.run import run
 from langsamp.eval.task import Context
 from langsamp.eval.tasks.retrieval import SR_BIBLE, SR_TATOEBA, csls, same_text, score
 from langsamp.eval.tasks.similarity import cosine
@@ -144,6 +148,36 @@ def test_the_whole_path_equals_stock_model_and_loops(bible, tiny_xlmr_dir, caplo
         assert (record.n, record.language, record.script, record.model) == (6, "deu", "Latn", tiny_xlmr_dir.name)
     assert {record.layer for record in records} == {1, 3}
     assert "bible_retrieval/deu_Latn: of 6 sentences all are among the first 10" in caplog.text
+
+
+def test_on_a_card_the_next_language_is_read_while_one_is_computed(bible, tiny_model_dir, tmp_path, monkeypatch):
+    """With the same numbers; a language that cannot be used is told when it is its turn."""
+    write(bible / "bible_retrieval", "fra_Latn", id=["elsewhere"] * 2, text=["a", "b"])
+    for tag in ("ita_Latn", "por_Latn"):
+        write(bible / "bible_retrieval", tag, id=[40001001 + n for n in range(3)], text=["casa", "cane", "sole"])
+    tatoeba = {"text": [f"wort {n}" for n in range(4)], "english": [f"word {n}" for n in range(4)]}
+    for tag in ("deu_Latn", "ita_Latn"):
+        write(bible / "tatoeba", tag, **tatoeba)
+    here = context(tiny_model_dir, bible)
+    expected = sorted(map(str, measured(here, tmp_path / "without")))
+    readers, tokenize = [], Encoder.tokenize
+
+    def watched(encoder, texts):
+        readers.append(threading.current_thread().name)
+        return tokenize(encoder, texts)
+
+    monkeypatch.setattr(Context, "_on_a_card", lambda self: True)
+    monkeypatch.setattr(Encoder, "tokenize", watched)
+    assert sorted(map(str, measured(here, tmp_path / "ahead"))) == expected
+    assert sum(name.startswith("langsamp-ahead") for name in readers) == 2  # after the first, and after fra_Latn
+
+
+def measured(here, output):
+    """Records of a run of both tasks."""
+    here = replace(here, output=output)
+    coverage = run(here, ["sr-bible", "sr-tatoeba"])
+    assert list(coverage[0].missing) == ["fra_Latn"]
+    return records.read(output)
 
 
 def test_default_layer_is_the_papers_at_two_thirds_of_the_depth(tiny_xlmr_dir, bible):
