@@ -6,10 +6,11 @@ The work is done by :mod:`langsamp.train.blocks.pipeline`; here the settings are
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 from dataclasses import dataclass, replace
-from json.encoder import encode_basestring_ascii
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,8 @@ def as_tokenizer(tokenizer: Any, name: str) -> LoadedTokenizer:
 
 def tokenizer_hash(tokenizer: Any) -> str:
     """A sha256 of all pieces and their ids: equal if and only if ids mean the same, in any library version."""
-    ids = tokenizer.get_vocab()
-    # json.dumps of the pairs (piece, id), sorted by id: half a second less for 250,000 pieces
-    pairs = (f"[{encode_basestring_ascii(piece)}, {ids[piece]}]" for piece in sorted(sorted(ids), key=ids.__getitem__))
-    return hashlib.sha256(f"[{', '.join(pairs)}]".encode()).hexdigest()
+    by_id = sorted(tokenizer.get_vocab().items(), key=itemgetter(1, 0))
+    return hashlib.sha256(json.dumps(by_id).encode()).hexdigest()
 
 
 def prepare(
