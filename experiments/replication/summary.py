@@ -181,7 +181,7 @@ def _claims(parts: Sequence[Part]) -> list[str]:
 
 
 def by_layer(parts: Sequence[Part], columns: Sequence[Column], ending: str = "") -> list[str]:
-    """Measures at every layer there is, not the protocol's alone; a search, so differences are not corrected.
+    """Measures at every layer that all three have, not the protocol's alone; a search, so differences are not corrected.
 
     `ending` is that of the metrics' names, of a measure that is taken otherwise than in the protocol.
     """
@@ -195,6 +195,8 @@ def by_layer(parts: Sequence[Part], columns: Sequence[Column], ending: str = "")
         layers = {cell.layer for cell in there if cell == protocol._replace(layer=cell.layer)}
         for cell in (protocol._replace(layer=layer) for layer in sorted(filter(None, layers))):
             means = [_mean(part, name, cell) for name in ("start", "baseline", "both")]
+            if EMPTY in means:
+                continue
             pairs = (("baseline", "both"), ("baseline", "bias"), ("start", "both"))
             found = [paired(cell, part.runs.get(a, []), part.runs.get(b, [])) for a, b in pairs]
             row = [column.name, str(cell.layer), *means, *(_interval(cell, one and one.mean) for one in found)]
