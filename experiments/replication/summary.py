@@ -181,7 +181,7 @@ def _claims(parts: Sequence[Part]) -> list[str]:
 
 
 def by_layer(parts: Sequence[Part], columns: Sequence[Column], ending: str = "") -> list[str]:
-    """Measures at every layer that all three have, not the protocol's alone; a search, so differences are not corrected.
+    """Measures at every layer that all three have, not the protocol's alone; a search: no difference is corrected.
 
     `ending` is that of the metrics' names, of a measure that is taken otherwise than in the protocol.
     """
