@@ -120,7 +120,7 @@ def held(lock: Path, otherwise: str) -> Iterator[None]:
 def to_disk(files: Iterable[Path]) -> None:
     """Wait until files of one file system are on the disk; what is written next, and says that they are, comes after.
 
-    Many are waited for together, with all else that the file system has to write: some disks take 10 ms a wait.
+    Many are waited for together, with all else that the file system has to write: one wait instead of hundreds.
     """
     files = list(files)
     if len(files) >= TOGETHER and hasattr(SYSTEM, "syncfs"):
