@@ -1,6 +1,8 @@
-"""Loading without collections of garbage leaves them as they were."""
+"""Loading leaves collections of garbage and interrupts as they were."""
 
 import gc
+import signal
+import threading
 
 import pytest
 
@@ -14,4 +16,34 @@ def test_garbage_is_collected_again_after_loading_whatever_happens():
             pass
         assert not gc.isenabled()
         raise ImportError
+    assert gc.isenabled()
+
+
+def test_an_interrupt_waits_until_all_is_loaded_and_a_second_one_does_not():
+    done = []
+    with pytest.raises(KeyboardInterrupt), loading():
+        with loading():
+            signal.raise_signal(signal.SIGINT)
+            done.append("inner")
+        done.append("outer")
+    assert done == ["inner", "outer"]
+    with pytest.raises(KeyboardInterrupt), loading():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        done.append("not reached")
+    assert done == ["inner", "outer"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_other_threads_load_too():
+    found = []
+
+    def load():
+        with loading():
+            found.append(gc.isenabled())
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    thread.join()
+    assert found == [False]
     assert gc.isenabled()
