@@ -19,7 +19,15 @@ def test_garbage_is_collected_again_after_loading_whatever_happens():
     assert gc.isenabled()
 
 
-def test_an_interrupt_waits_until_all_is_loaded_and_a_second_one_does_not():
+@pytest.fixture
+def interruptible():
+    """In a background job interrupts are ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_waits_until_all_is_loaded_and_a_second_one_does_not(interruptible):
     done = []
     with pytest.raises(KeyboardInterrupt), loading():
         with loading():
