@@ -191,8 +191,7 @@ def by_layer(parts: Sequence[Part], columns: Sequence[Column], ending: str = "")
             continue
         protocol = _cell(part, column.measure)
         protocol = protocol._replace(metric=protocol.metric + ending)
-        there = {cell for by_cell in part.values.values() for cell in by_cell}
-        layers = {cell.layer for cell in there if cell == protocol._replace(layer=cell.layer)}
+        layers = {cell.layer for cell in part.values.get("both", {}) if cell == protocol._replace(layer=cell.layer)}
         for cell in (protocol._replace(layer=layer) for layer in sorted(filter(None, layers))):
             means = [_mean(part, name, cell) for name in ("start", "baseline", "both")]
             if EMPTY in means:
